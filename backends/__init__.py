@@ -1,0 +1,1 @@
+"""Backends: what runs plans. Imports nothing, so that a missing runtime breaks nothing else."""

@@ -1,0 +1,1 @@
+"""The oracles: a graph interpreter and a kernel-IR interpreter on NumPy."""

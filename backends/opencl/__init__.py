@@ -1,0 +1,1 @@
+"""The OpenCL backend: devices, code generation, programs, execution."""

@@ -1,0 +1,1 @@
+"""Kernel templates: each turns a kernel of the IR into the text of a C function."""

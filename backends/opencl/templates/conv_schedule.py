@@ -1,0 +1,210 @@
+"""Schedules of the CPU convolution generators: register tiles, bands, packing, and how work is cut into tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from backends.opencl.templates.conv_code import CACHE_ELEMENTS, ConvProblem
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """How ``conv_forward_code`` computes one problem.
+
+    Attributes:
+        width: lanes of a vector (16, 8, 4).
+        channel_tiles: output channels of the register tiles, falling; the last must tile what the others leave.
+        vector_tiles: pixel vectors of the register tiles, falling, ending in 1.
+        rows: grid rows of a band; a unit of work is one band of one group of one image.
+        images: images of a unit; more than one only with ``rows`` equal to the grid's rows and ``share`` off.
+        share: kernel rows of one residue read the same packed plane, shifted by rows.
+        direct: read the input in place (1x1, stride 1, no padding, no fused load).
+        parts: cuts of the output channels; tasks of different parts pack the same input.
+        chunks: cuts of the units; ``parts * chunks`` tasks at most.
+        inline: run the epilogue on registers for whole vectors instead of looping over a small array.
+    """
+
+    width: int
+    channel_tiles: tuple[int, ...]
+    vector_tiles: tuple[int, ...]
+    rows: int
+    images: int
+    share: bool
+    direct: bool
+    parts: int
+    chunks: int
+    inline: bool
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Sizes, in elements, of one task's slice of the workspace."""
+
+    plane: int
+    panel: int
+    out_pitch: int
+    out: int
+
+    @property
+    def slice(self) -> int:
+        """Elements of one task, a multiple of 32."""
+        return -(-(self.panel + self.out) // 32) * 32
+
+
+def _registers(width: int) -> int:
+    """Vector registers: 32 where vectors are 64 bytes wide, else 16."""
+    return 32 if width == 16 else 16
+
+
+def planes_per_channel(problem: ConvProblem, share: bool) -> int:
+    """Packed planes of one input channel in the worst phase."""
+    rows = max(t.classes(problem.stride[0]) if share else t.count for t in problem.taps_y)
+    return rows * max(t.count for t in problem.taps_x)
+
+
+def extra_rows(problem: ConvProblem, share: bool) -> int:
+    """Packed rows beyond the band's own: the reach of the taps that share a plane."""
+    if not share:
+        return 0
+    return max(t.class_shift(t.count - 1, problem.stride[0]) if t.count else 0 for t in problem.taps_y)
+
+
+def uses_out_scratch(problem: ConvProblem, config: ConvConfig) -> bool:
+    """Whether tiles go through the workspace before the epilogue: several images a unit, or interleaved phases."""
+    return config.images > 1 or problem.phases > 1
+
+
+def part_channels(problem: ConvProblem, config: ConvConfig) -> int:
+    """Output channels of one part: a multiple of the largest tile, except where all channels are one part."""
+    tile = config.channel_tiles[0]
+    if config.parts == 1:
+        return problem.out_channels
+    return -(-problem.out_channels // (config.parts * tile)) * tile
+
+
+def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
+    """Layout of one task's scratch: packed planes, then (where needed) the outputs of all channels of the part."""
+    width, reach = config.width, max(config.vector_tiles)
+    pixels = config.rows * problem.grid[1] * config.images
+    pitch = -(-pixels // width) * width
+    plane = (config.rows + extra_rows(problem, config.share)) * problem.grid[1] * config.images
+    plane = -(-plane // 16) * 16
+    if plane // 16 % 2 == 0:
+        plane += 16  # an odd number of lines, so that planes spread over the cache's sets
+    panel = 0
+    if not config.direct:
+        panel = problem.in_channels * planes_per_channel(problem, config.share) * plane + reach * width
+    out = 0
+    if uses_out_scratch(problem, config):
+        pitch += reach * width
+        out = part_channels(problem, config) * problem.phases * pitch
+        panel = max(panel, config.rows * problem.phase_step[0] * problem.out_size[1] + width)
+        panel = -(-panel // 16) * 16
+    return Scratch(plane, panel, pitch, out)
+
+
+def workspace_elements(problem: ConvProblem, config: ConvConfig) -> int:
+    """Elements of the workspace, for any batch."""
+    return scratch(problem, config).slice * config.parts * config.chunks
+
+
+def units(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
+    """Units of work for ``batch`` images."""
+    return -(-batch // config.images) * problem.groups * -(-problem.grid[0] // config.rows)
+
+
+def task_count(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
+    """Tasks to start for ``batch`` images: the function's ``task`` runs from 0 to this number."""
+    return min(units(problem, config, batch), config.chunks) * config.parts
+
+
+def _tile_cost(channels: int, vectors: int, width: int) -> float:
+    """Cycles of one step of a register tile: products against loads, both one a cycle, and latency."""
+    if width == 16:
+        return max(channels * vectors, channels + 2 * vectors, 4) + 0.3
+    return max(channels * vectors, 0.9 * (channels + 1.5 * vectors), 8) + 0.3
+
+
+@lru_cache(maxsize=4096)
+def _tiles(channels: int, vectors: int, width: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+    """Cheapest (cost, channel tiles, vector tiles) that cover ``channels`` times ``vectors``."""
+    best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
+    registers = _registers(width)
+    for mo in range(1, min(channels, 24) + 1):
+        for nv in range(1, min(vectors, 6) + 1):
+            if mo * nv + nv + 1 > registers:
+                continue
+            rest_o, rest_v = channels % mo, vectors % nv
+            cost = 0.0
+            for o, times_o in ((mo, channels // mo), (rest_o, 1)):
+                for v, times_v in ((nv, vectors // nv), (rest_v, 1)):
+                    if o and v:
+                        cost += times_o * times_v * _tile_cost(o, v, width)
+            # every further body is text to compile and instructions to fetch
+            cost *= 1 + 0.01 * ((rest_o > 0) + (rest_v > 1))
+            if best is None or cost < best[0]:
+                channel_tiles = (mo, rest_o) if rest_o else (mo,)
+                best = (cost, channel_tiles, tuple(sorted({nv, rest_v or 1, 1}, reverse=True)))
+    assert best is not None
+    return best
+
+
+def is_direct(problem: ConvProblem) -> bool:
+    """Whether output pixel p of one channel reads exactly input pixel p: nothing needs packing."""
+    taps = (*problem.taps_y, *problem.taps_x)
+    return (
+        problem.phases == 1 and problem.stride == (1, 1) and problem.in_size == problem.grid
+        and all(t.count == 1 and t.shift == 0 for t in taps)
+    )  # fmt: skip
+
+
+def _band_rows(problem: ConvProblem, share: bool, outputs: int, width: int) -> int:
+    """Rows of a band: as many as fit the cache, evenly cut, few enough pixels to keep the scratch small."""
+    columns = problem.grid[1]
+    per_row = columns * (problem.in_channels * planes_per_channel(problem, share) + outputs)
+    reach = extra_rows(problem, share)
+    rows = max(1, CACHE_ELEMENTS // max(per_row, 1) - reach)
+    rows = max(rows, min(problem.grid[0], -(-3 * width // columns)))
+    bands = -(-problem.grid[0] // min(rows, problem.grid[0]))
+    return -(-problem.grid[0] // bands)
+
+
+def choose(problem: ConvProblem, *, width: int, batch: int, cores: int, fused_load: bool = False) -> ConvConfig:
+    """Pick a schedule.
+
+    Args:
+        problem: what to compute.
+        width: lanes of a vector (16, 8 or 4).
+        batch: expected number of images; any other number works too.
+        cores: compute units of the device.
+        fused_load: a ``load_x`` callback will be given, so that reading in place would repeat its work.
+    """
+    pixels = problem.grid_pixels
+    tail_waste = -(-pixels // width) * width / pixels
+    direct = is_direct(problem) and not fused_load and pixels >= width and (tail_waste < 1.15 or batch == 1)
+    small = not direct and batch > 1 and tail_waste > 1.12 and pixels < 128
+    images = 1
+    rows = problem.grid[0]
+    share = not small
+    if small:
+        # flatten pixels of several images: about six vectors, but no more images than every core needs
+        images = max(1, min(-(-6 * width // pixels), -(-batch // (2 * cores))))
+        share = images == 1
+    elif direct:
+        rows = problem.grid[0]
+    else:
+        outputs = problem.out_channels * problem.phases if problem.phases > 1 else 0
+        rows = _band_rows(problem, share, outputs, width)
+    vectors = -(-rows * problem.grid[1] * images // width)
+    limit = min(vectors, pixels // width) if direct else vectors
+    _, channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), width)
+    total = -(-batch // images) * problem.groups * -(-problem.grid[0] // rows)
+    wanted = 4 * cores
+    parts = 1
+    if total < wanted:
+        parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))
+    depth = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
+    return ConvConfig(
+        width, channel_tiles, vector_tiles, rows, images, share, direct, parts, min(total, wanted * 2), depth < 128
+    )

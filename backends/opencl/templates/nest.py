@@ -1,0 +1,346 @@
+"""The loop-nest template: any kernel of the IR as explicit loops over vectors.
+
+The domain's axes split into *row* axes, which tasks share out, and *column* axes, which the kernel's reductions bind. For one point
+of the row axes the columns are walked once a *phase*: a reduction belongs to the phase after the reductions that its body needs,
+and a store over columns to the phase after those that its value needs. So softmax has three phases (maximum, sum, results), an
+elementwise kernel none. One axis becomes the lanes of vectors: a column axis (lanes are folded at a phase's end) or a row axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from backends.opencl.cnames import vector_type
+from backends.opencl.emit import Accumulator, Dialect, Emitter, linear_position
+from graphcore.kernel.expr import Expr, walk
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Kernel, Store
+from graphcore.shapes import Dim, Extent, product
+
+__all__ = ["NestConfig", "choose_nest", "emit_nest", "nest_units"]
+
+_CACHE_BYTES = 16384  # of private memory for values that several phases need
+_EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
+    lgamma digamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
+
+
+@dataclass(frozen=True)
+class NestConfig:
+    """How a nest is laid out: the lane axis (None for scalar code) and its width."""
+
+    lane: Axis | None
+    width: int
+
+    def describe(self) -> str:
+        return f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
+
+
+def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
+    """The domain axes that reductions bind."""
+    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
+    return tuple(a for a in kernel.axes if a in bound)
+
+
+def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
+    """Pick the lane axis: the one along which most of the traffic is contiguous."""
+    width = dialect.lanes(kernel)
+    best: Axis | None = None
+    best_score = 0.0
+    columns = columns_of(kernel)
+    for position, axis in enumerate(kernel.axes):
+        if isinstance(axis.extent, int) and axis.extent < 2:
+            continue
+        score = _contiguity(kernel, axis)
+        if isinstance(axis.extent, int) and axis.extent < width:
+            score *= axis.extent / width
+        score += 0.01 * position - (0.25 if axis in columns else 0.0)
+        if score > best_score:
+            best, best_score = axis, score
+    if best is None or width == 1:
+        return NestConfig(None, 1)
+    while isinstance(best.extent, int) and width > best.extent:
+        width //= 2
+    return NestConfig(best, width) if width > 1 else NestConfig(None, 1)
+
+
+def _contiguity(kernel: Kernel, axis: Axis) -> float:
+    """A score: contiguous accesses along the axis count 1, uniform ones 0.2, strided ones cost 1; stores count double."""
+    score = 0.0
+    for index, weight in [(s.index, 2.0) for s in kernel.stores] + [(v.data[1], 1.0) for v in kernel.values() if v.fn == "load"]:
+        step = index.stride(axis)
+        score += weight * (1.0 if step == 1 else 0.2 if step == 0 else -1.0)
+    return score
+
+
+def rows_of(kernel: Kernel) -> tuple[Axis, ...]:
+    columns = columns_of(kernel)
+    return tuple(a for a in kernel.axes if a not in columns)
+
+
+def nest_units(kernel: Kernel, config: NestConfig) -> Extent:
+    """The number of independent units of work: points of the row axes, a lane axis counted in blocks."""
+    extents: list[Extent] = []
+    for axis in rows_of(kernel):
+        extents.append(_blocks(axis.extent, config.width) if axis == config.lane else axis.extent)
+    return product(extents)
+
+
+def _blocks(extent: Extent, width: int) -> Extent:
+    return (extent + (width - 1)) // width
+
+
+def emit_nest(emitter: Emitter, config: NestConfig) -> list[str]:
+    """The body of ``void f(..., int task, int tasks)``: the task's share of the units."""
+    return _Nest(emitter, config).emit()
+
+
+class _Nest:
+    def __init__(self, emitter: Emitter, config: NestConfig) -> None:
+        self.em, self.kernel, self.config = emitter, emitter.kernel, config
+        self.columns = columns_of(self.kernel)
+        self.rows = rows_of(self.kernel)
+        self.depth: dict[Expr, int] = {}
+        for value in walk(*(s.value for s in self.kernel.stores)):
+            below = max((self.depth[c] for c in _operands(value)), default=0)
+            self.depth[value] = below + (1 if self.is_row_reduce(value) else 0)
+
+    def is_row_reduce(self, value: Expr) -> bool:
+        return value.fn == "reduce" and bool(self.columns) and value.data[1][0] in self.columns
+
+    def emit(self) -> list[str]:
+        em, config = self.em, self.config
+        units = nest_units(self.kernel, config)
+        if units == 1:
+            em.line("if (task != 0) return;")
+            self.unit("0")
+            return em.scope.lines
+        total = self._units_code()
+        em.line(f"const int units = {total};")
+        em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
+        with em.block("for (int u = begin; u < end; ++u)", self.rows):
+            self.unit("u")
+        return em.scope.lines
+
+    def _units_code(self) -> str:
+        parts = []
+        for axis in self.rows:
+            text = self.em.extent(axis.extent)
+            parts.append(f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else text)
+        return " * ".join(parts) or "1"
+
+    def unit(self, variable: str) -> None:
+        """Code for one unit: decode the row axes, then the phases; a lane axis among the rows is guarded at its end."""
+        em, config = self.em, self.config
+        rest = variable
+        block: str | None = None
+        for position in range(len(self.rows) - 1, -1, -1):
+            axis = self.rows[position]
+            count: Extent = _blocks(axis.extent, config.width) if axis == config.lane else axis.extent
+            code = rest if position == 0 else f"({rest} % {count})"
+            name = em.fresh(axis.name + "_")
+            scaled = f"{code} * {config.width}" if axis == config.lane else code
+            em.line(f"const int {name} = {scaled};")
+            em.axis_code[axis] = name
+            if axis == config.lane:
+                block = name
+            rest = f"({rest} / {count})"
+        if block is None:
+            self.phases()
+            return
+        assert config.lane is not None
+        self.lane_block(config.lane, block)
+
+    def lane_block(self, axis: Axis, base: str) -> None:
+        """A full vector where it fits; else what is left, in halving widths for a known extent, lane by lane otherwise."""
+        em, width, extent = self.em, self.config.width, axis.extent
+        if isinstance(extent, int) and extent % width == 0:
+            self.row_lanes(axis, base, width)
+            return
+        with em.block(f"if ({base} + {width} <= {em.extent(extent)})", self.rows):
+            self.row_lanes(axis, base, width)
+        if isinstance(extent, int):
+            with em.block("else", self.rows):
+                start = extent // width * width
+                for piece in _pieces(extent % width):
+                    with em.block("", (axis,)):
+                        self.row_lanes(axis, str(start), piece)
+                    start += piece
+            return
+        lane = em.fresh(axis.name + "_")
+        with em.block("else"), em.block(f"for (int {lane} = {base}; {lane} < {em.extent(extent)}; ++{lane})", self.rows):
+            self.row_lanes(axis, lane, 1)
+
+    def row_lanes(self, axis: Axis, base: str, width: int) -> None:
+        with self.em.lanes(axis, base, width):
+            self.em.axis_code[axis] = base
+            self.phases()
+
+    # Phases
+
+    def phases(self) -> None:
+        """All stores of one unit, a loop over the columns for every level of reductions."""
+        em = self.em
+        over_columns = [s for s in self.kernel.stores if s.index.axes() & set(self.columns)]
+        once = [s for s in self.kernel.stores if s not in over_columns]
+        reduces = [v for v in walk(*(s.value for s in self.kernel.stores)) if self.is_row_reduce(v)]
+        last = max([*(self.depth[r] for r in reduces), *(self.depth[s.value] + 1 for s in over_columns)], default=0)
+        self.cache_shared(reduces, over_columns)
+        for level in range(1, last + 1):
+            mine = [r for r in reduces if self.depth[r] == level]
+            stores = [s for s in over_columns if self.depth[s.value] + 1 == level]
+            if mine or stores:
+                self.phase(mine, stores)
+        for store in once:
+            if set(self.rows) - store.index.axes() and not store.index.axes():
+                first = " && ".join(f"{em.axis_code[a]} == 0" for a in self.rows) or "1"
+                with em.block(f"if ({first})"):
+                    self.scalar_store(store)
+            else:
+                em.store(store)
+
+    def scalar_store(self, store: Store) -> None:
+        self.em.store(store)
+
+    def cache_shared(self, reduces: Sequence[Expr], stores: Sequence[Store]) -> None:
+        """Keep expensive values that several phases need in a private array, where a row is short enough."""
+        em = self.em
+        em.cached = {}
+        count = product(a.extent for a in self.columns)
+        if not isinstance(count, int) or self.config.lane not in (None, *self.columns):
+            return
+        phases: dict[Expr, set[int]] = {}
+        for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [(s.value, self.depth[s.value] + 1) for s in stores]:
+            for value in _reached(root, self.is_row_reduce):
+                if value.fn in _EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
+                    phases.setdefault(value, set()).add(level)
+        self.kept: dict[Expr, tuple[str, int]] = {}
+        budget = _CACHE_BYTES
+        for value, levels in phases.items():
+            size = count * (8 if value.dtype.name == "float64" else 4)
+            if len(levels) > 1 and size <= budget and value.axes >= set(self.columns):
+                budget -= size
+                name = em.fresh("c")
+                em.line(f"{vector_type(value.dtype, 1)} {name}[{count}];")
+                self.kept[value] = (name, min(levels))
+
+    def phase(self, reduces: Sequence[Expr], stores: Sequence[Store]) -> None:
+        em, lane, width = self.em, self.config.lane, self.config.width
+        outer = em.scope
+        in_columns = lane in self.columns
+        lane_width = width if in_columns else em.width
+        accumulators = [Accumulator(em, r, lane_width if (in_columns or em.is_vector(r.axes)) else 1) for r in reduces]
+        for accumulator in accumulators:
+            accumulator.declare(outer.lines)
+        level = self.depth[reduces[0]] if reduces else self.depth[stores[0].value] + 1
+        tails: list[list[Accumulator]] = []
+        loops = [a for a in self.columns if a != lane] + ([lane] if in_columns and lane is not None else [])
+        self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
+        for position, (accumulator, reduce) in enumerate(zip(accumulators, reduces, strict=True)):
+            name = accumulator.finish(outer.lines, lanes_reduced=in_columns)
+            for extra in tails:
+                name = self.joined(accumulator, extra[position], outer)
+            outer.names[reduce] = name
+
+    def joined(self, main: Accumulator, extra: Accumulator, scope: object) -> str:
+        """The main part's result combined with a tail's."""
+        em = self.em
+        lines = em.scope.lines
+        if extra.position:
+            value, at = main.name, main.position
+            better = main.better(extra.name, value, 1)
+            lines.append(f"const int {at}x = {at} < 0 || ({extra.position} >= 0 && {better});")
+            name, where = em.fresh("a"), em.fresh("at")
+            kind = vector_type(main.dtype, 1)
+            lines.append(f"const {kind} {name} = {at}x ? {extra.name} : {value}; const int {where} = {at}x ? {extra.position} : {at};")
+            main.name, main.position = name, where
+            return main.finish(lines)
+        name = em.fresh("a")
+        lines.append(f"const {vector_type(main.dtype, 1)} {name} = {main.merged(main.name, extra.name, 1)};")
+        main.name = name
+        return main.finish(lines)
+
+    def column_loops(self, axes: Sequence[Axis], accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
+                     tails: list[list[Accumulator]], outer: object) -> None:
+        em, lane = self.em, self.config.lane
+        if not axes:
+            self.column_point(accumulators, reduces, stores, level)
+            return
+        axis, rest = axes[0], axes[1:]
+        if axis != lane or axis not in self.columns:
+            with em.loop(axis):
+                self.column_loops(rest, accumulators, reduces, stores, level, tails, outer)
+            return
+        width, extent = self.config.width, axis.extent
+        name = em.fresh(axis.name + "_")
+        full = str(extent // width * width) if isinstance(extent, int) else f"{em.extent(extent)} / {width} * {width}"
+        if not isinstance(extent, int) or extent >= width:
+            with em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)), em.lanes(axis, name, width):
+                self.column_point(accumulators, reduces, stores, level)
+        self.column_tail(axis, accumulators, reduces, stores, level, tails, full, outer)
+
+    def column_tail(self, axis: Axis, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
+                    tails: list[list[Accumulator]], full: str, outer: object) -> None:
+        """What is left of a row: scalar accumulators of their own, joined with the main ones after the loops."""
+        em, width, extent = self.em, self.config.width, axis.extent
+        if isinstance(extent, int) and extent % width == 0:
+            return
+        place = next(s for s in em.scopes if s is outer)
+        extra = [Accumulator(em, r, 1) for r in reduces]
+        for accumulator in extra:
+            accumulator.declare(place.lines)
+        if extra:
+            tails.append(extra)
+        name = em.fresh(axis.name + "_")
+        with em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)), em.lanes(axis, name, 1):
+            self.column_point(extra, reduces, stores, level)
+
+    def column_point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
+        """One element (or vector) of the columns."""
+        em = self.em
+        kept = getattr(self, "kept", {})
+        em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
+        for accumulator, reduce in zip(accumulators, reduces, strict=True):
+            accumulator.add(reduce.args[0], linear_position(em, reduce.data[1]))
+        for store in stores:
+            em.store(store)
+        for e, (name, first) in kept.items():
+            if first == level and e in em.scope.names:
+                where, width = linear_position(em, self.columns), em.width_of(e)
+                em.line(f"vstore{width}({em.scope.names[e]}, 0, {name} + {where});" if width > 1 else f"{name}[{where}] = {em.scope.names[e]};")
+
+    def _reader(self, name: str):  # type: ignore[no-untyped-def]
+        def read(width: int) -> str:
+            where = linear_position(self.em, self.columns)
+            return f"vload{width}(0, {name} + {where})" if width > 1 else f"{name}[{where}]"
+
+        return read
+
+
+def _pieces(count: int) -> list[int]:
+    """A count below 16 as descending powers of two."""
+    return [w for w in (8, 4, 2, 1) if count & w]
+
+
+def _operands(value: Expr) -> Iterable[Expr]:
+    from graphcore.kernel.expr import children
+
+    return children(value)
+
+
+def _reached(root: Expr, stop) -> Iterable[Expr]:  # type: ignore[no-untyped-def]
+    """Values below ``root`` that are computed at the same level: reductions of earlier phases are not entered."""
+    seen: set[Expr] = set()
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        if value in seen or stop(value):
+            continue
+        seen.add(value)
+        stack.extend(_operands(value))
+    return seen
+
+
+def symbolic(kernel: Kernel) -> list[Dim]:
+    """Symbolic extents of the kernel's axes."""
+    return [a.extent for a in kernel.axes if isinstance(a.extent, Dim)]

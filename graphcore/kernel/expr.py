@@ -1,0 +1,265 @@
+"""Scalar expressions: what one element of a kernel computes. Data, interned, typed at construction.
+
+Interning makes structural equality object identity, so shared values are found for free and memo tables are cheap.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.dtypes import DType
+from graphcore.kernel.index import Axis, Index
+from graphcore.shapes import Dim, Extent
+
+__all__ = ["Expr", "const", "load", "index_value", "size_value", "in_range", "reduce", "let_ref", "call", "cast", "select",
+           "REDUCERS", "UNARY", "BINARY", "COMPARISONS", "LOGIC", "walk"]
+
+UNARY = frozenset("""neg abs sign sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh
+    acosh atanh erf erfc erfinv lgamma digamma floor ceil trunc round sigmoid reciprocal bit_not""".split())
+BINARY = frozenset("add sub mul div mod floordiv pow max min atan2 copysign bit_and bit_or bit_xor shift_left shift_right mulhi".split())
+COMPARISONS = frozenset("lt le gt ge eq ne".split())
+LOGIC = frozenset("and or xor not isnan isinf isfinite".split())
+# The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if any).
+REDUCERS = frozenset("add mul max min and or argmax argmin".split())
+
+
+class Expr:
+    """An interned scalar expression.
+
+    Attributes:
+        fn: what it is: ``const load index size in_range reduce let cast select`` or a scalar function's name.
+        args: operand expressions.
+        dtype: its type.
+        data: what is not an operand: a constant's value, a load's parameter and index, a reduction's monoid and axes.
+        axes: the free axes that its value depends on.
+    """
+
+    __slots__ = ("fn", "args", "dtype", "data", "axes", "_hash", "__weakref__")
+    fn: str
+    args: tuple[Expr, ...]
+    dtype: DType
+    data: tuple[Any, ...]
+    axes: frozenset[Axis]
+
+    def substitute(self, mapping: Mapping[Axis, Index]) -> Expr:
+        """The expression with free axes replaced by indices."""
+        memo: dict[Expr, Expr] = {}
+        for node in walk(self):
+            memo[node] = _rebuild(node, memo, mapping)
+        return memo[self]
+
+    def __repr__(self) -> str:
+        if self.fn == "const":
+            return repr(self.data[0])
+        if self.fn == "load":
+            return f"{self.data[0]}[{self.data[1]}]" + (f" if {self.args[0]}" if self.args else "")
+        if self.fn == "in_range":
+            return f"{self.data[1]} <= {self.data[0]} < {self.data[2]}"
+        inner = ", ".join([*map(repr, self.args), *map(str, self.data)])
+        return f"{self.fn}<{self.dtype}>({inner})" if self.fn == "cast" else f"{self.fn}({inner})"
+
+
+_interned: weakref.WeakValueDictionary[tuple[Any, ...], Expr] = weakref.WeakValueDictionary()
+_NO_AXES: frozenset[Axis] = frozenset()
+
+
+def _intern(fn: str, args: tuple[Expr, ...], dtype: DType, data: tuple[Any, ...], axes: frozenset[Axis]) -> Expr:
+    key = (fn, args, dtype.name, data)
+    found = _interned.get(key)
+    if found is None:
+        found = object.__new__(Expr)
+        found.fn, found.args, found.dtype, found.data, found.axes = fn, args, dtype, data, axes
+        _interned[key] = found
+    return found
+
+
+def _union(args: tuple[Expr, ...]) -> frozenset[Axis]:
+    axes = _NO_AXES
+    for a in args:
+        if a.axes and a.axes is not axes:
+            axes = axes | a.axes
+    return axes
+
+
+class _Bits(float):
+    """A float constant compared by its bits, so that -0.0 and 0.0 stay apart and NaN equals itself."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and np.float64(self).tobytes() == np.float64(other).tobytes()
+
+    def __hash__(self) -> int:
+        return hash(np.float64(self).tobytes())
+
+
+def const(value: bool | int | float, dtype: DType) -> Expr:
+    """A constant of a type; floating values are rounded to it first."""
+    if dtype.is_bool:
+        stored: Any = bool(value)
+    elif dtype.is_float:
+        with np.errstate(over="ignore"):
+            stored = _Bits(float(dtype.storage.type(value)))
+    else:
+        stored = int(value)
+    return _intern("const", (), dtype, (stored, dtype.name), _NO_AXES)
+
+
+def load(param: Any, index: Index, dtype: DType, guard: Expr | None = None) -> Expr:
+    """An element of a parameter at a flat index; where ``guard`` is false nothing is read and the value is 0."""
+    if guard is not None and guard.fn == "const":
+        return load(param, index, dtype) if guard.data[0] else const(0, dtype)
+    args = () if guard is None else (guard,)
+    return _intern("load", args, dtype, (param, index), index.axes() | _union(args))
+
+
+def index_value(index: Index, dtype: DType) -> Expr:
+    """An index as a number (an arange, a one-hot's position)."""
+    if index.is_constant:
+        return const(index.constant, dtype)
+    return _intern("index", (), dtype, (index,), index.axes())
+
+
+def size_value(extent: Extent, dtype: DType) -> Expr:
+    """A symbolic extent as a number, read from the launch's arguments."""
+    return _intern("size", (), dtype, (extent,), _NO_AXES) if isinstance(extent, Dim) else const(extent, dtype)
+
+
+def in_range(index: Index, low: int, high: Extent) -> Expr:
+    """Whether ``low <= index < high``; folded where the axes' ranges decide."""
+    bottom, top = index.range()
+    if bottom >= low and isinstance(high, int) and top < high:
+        return const(True, dtypes.bool_)
+    if isinstance(high, int) and (top < low or bottom >= high):
+        return const(False, dtypes.bool_)
+    return _intern("in_range", (), dtypes.bool_, (index, low, high), index.axes())
+
+
+def reduce(combine: str, axes: tuple[Axis, ...], body: Expr) -> Expr:
+    """``body`` combined over ``axes``; accumulates in the body's compute type."""
+    dtype = dtypes.int64 if combine.startswith("arg") else body.dtype
+    return _intern("reduce", (body,), dtype, (combine, axes), body.axes - frozenset(axes))
+
+
+def let_ref(name: str, value: Expr) -> Expr:
+    """A reference to a named value of the kernel's body."""
+    return _intern("let", (), value.dtype, (name, tuple(sorted(value.axes, key=lambda a: a.name))), value.axes)
+
+
+def both(a: Expr, b: Expr) -> Expr:
+    """Logical and, folded for constants."""
+    if a.fn == "const":
+        return b if a.data[0] else a
+    if b.fn == "const":
+        return a if b.data[0] else b
+    return a if a is b else call("and", a, b)
+
+
+def cast(value: Expr, dtype: DType) -> Expr:
+    """Conversion; float to integer truncates, anything to bool is ``!= 0``."""
+    if value.dtype.name == dtype.name:
+        return value
+    if value.fn == "const":
+        number = value.data[0]
+        if not dtype.is_integer or not isinstance(number, float):
+            return const(_wrap(number, dtype), dtype)
+    return _intern("cast", (value,), dtype, (), value.axes)
+
+
+def _wrap(number: Any, dtype: DType) -> Any:
+    return number if not dtype.is_integer else int(np.array(int(number) & (2**64 - 1), np.uint64).astype(dtype.storage))
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    """``yes`` where ``condition`` holds, else ``no``; both are evaluated, loads inside are guarded by the caller."""
+    if condition.fn == "const":
+        return yes if condition.data[0] else no
+    if yes is no:
+        return yes
+    args = (condition, yes, no)
+    return _intern("select", args, yes.dtype, (), _union(args))
+
+
+def call(fn: str, *args: Expr) -> Expr:
+    """A scalar function applied; operands have one type, comparisons and tests give bool."""
+    if fn not in UNARY and fn not in BINARY and fn not in COMPARISONS and fn not in LOGIC:
+        raise ValueError(f"{fn!r} is no scalar function of the kernel IR")
+    dtype = dtypes.bool_ if fn in COMPARISONS or fn in LOGIC else args[0].dtype
+    return _intern(fn, args, dtype, (), _union(args))
+
+
+def walk(*roots: Expr) -> Iterator[Expr]:
+    """Every expression below ``roots`` once, operands first (also through dynamic indices)."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((child, False) for child in reversed(children(node)))
+
+
+def children(node: Expr) -> tuple[Expr, ...]:
+    """Operands, and the values that the indices of a load read."""
+    if node.fn in ("load", "index", "in_range"):
+        index = node.data[1] if node.fn == "load" else node.data[0]
+        dynamic = tuple(dynamic_values(index))
+        return node.args + dynamic if dynamic else node.args
+    return node.args
+
+
+def dynamic_values(index: Index) -> Iterator[Expr]:
+    """The scalar expressions inside an index."""
+    for atom, _ in index.terms:
+        value = getattr(atom, "value", None)
+        if isinstance(value, Expr):
+            yield value
+        elif isinstance(value, Index):
+            yield from dynamic_values(value)
+
+
+def _rebuild(node: Expr, memo: Mapping[Expr, Expr], mapping: Mapping[Axis, Index]) -> Expr:
+    args = tuple(memo[a] for a in node.args)
+    if node.fn == "load":
+        return load(node.data[0], node.data[1].substitute(mapping), node.dtype, *args)
+    if node.fn == "index":
+        return index_value(node.data[0].substitute(mapping), node.dtype)
+    if node.fn == "in_range":
+        return in_range(node.data[0].substitute(mapping), *node.data[1:])
+    if node.fn == "reduce":
+        combine, axes = node.data
+        replaced = [mapping.get(a) for a in axes]
+        bound = tuple(dict.fromkeys(b for a, r in zip(axes, replaced, strict=True) for b in (sorted(r.axes(), key=str) if r else (a,))))
+        return reduce(combine, bound, args[0])
+    return rebuild(node, args)
+
+
+def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The same expression over other operands."""
+    if args == node.args:
+        return node
+    if node.fn == "reduce":
+        return reduce(*node.data, args[0])
+    if node.fn == "load":
+        return load(*node.data, node.dtype, *args)
+    if node.fn == "cast":
+        return cast(args[0], node.dtype)
+    if node.fn == "select":
+        return select(*args)
+    return _intern(node.fn, args, node.dtype, node.data, _union(args))
+
+
+def transform(root: Expr, change: Callable[[Expr, tuple[Expr, ...]], Expr | None]) -> Expr:
+    """Rebuild bottom-up; ``change(node, new_args)`` gives a replacement or None to keep the node over its new operands."""
+    memo: dict[Expr, Expr] = {}
+    for node in walk(root):
+        args = tuple(memo[a] for a in node.args)
+        replacement = change(node, args)
+        memo[node] = replacement if replacement is not None else rebuild(node, args)
+    return memo[root]

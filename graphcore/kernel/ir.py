@@ -1,0 +1,147 @@
+"""Kernels: parallel axes, parameters and stores of scalar expressions.
+
+There are no explicit let-bindings: expressions are interned, so a shared value is one object, and the loop level at which it is
+computed follows from its free axes. A per-row maximum depends on the row axis only and is therefore computed once a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphcore.dtypes import DType
+from graphcore.errors import VerifyError
+from graphcore.kernel.expr import REDUCERS, Expr, walk
+from graphcore.kernel.index import Axis, Index
+from graphcore.shapes import Dim, Extent, Shape, product
+
+__all__ = ["Param", "Store", "Kernel", "verify_kernel", "print_kernel"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A buffer that a kernel reads or writes: element type and extents (contiguous, row-major)."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+
+    @property
+    def size(self) -> Extent:
+        return product(self.shape)
+
+
+@dataclass(frozen=True)
+class Store:
+    """``param[index] = value`` (mode ``set``) or ``param[index] += value`` (mode ``add``), for every point of the axes it names."""
+
+    param: int
+    index: Index
+    value: Expr
+    mode: str = "set"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop nest: for every point of ``axes`` evaluate the stores' values and store them.
+
+    A store whose index does not depend on some parallel axis runs once for all values of that axis. Reductions inside values
+    bind their own axes, which may be parallel axes of the kernel: that is how a row's maximum and the row's elements share a loop.
+
+    Attributes:
+        name: from the ops inside, valid in C.
+        params: buffers; loads and stores name them by position.
+        axes: the parallel axes, outermost first; the sequential axes of a scatter follow.
+        stores: what is written.
+        kind: the template family that grouping had in mind: ``map rows columns contract conv window scatter``.
+        origins: lines for the comment above the source: graph nodes and the user's lines.
+        facts: template-specific constants (a convolution's geometry), by name.
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    axes: tuple[Axis, ...]
+    stores: tuple[Store, ...]
+    kind: str = "map"
+    origins: tuple[str, ...] = ()
+    facts: tuple[tuple[str, Any], ...] = field(default=())
+
+    def fact(self, name: str) -> Any:
+        """A template-specific constant, or None."""
+        return dict(self.facts).get(name)
+
+    def values(self) -> list[Expr]:
+        """Every expression once, operands first."""
+        return list(walk(*(s.value for s in self.stores)))
+
+    def written(self) -> frozenset[int]:
+        return frozenset(s.param for s in self.stores)
+
+
+def verify_kernel(kernel: Kernel) -> None:
+    """Check the rules of the IR.
+
+    Raises:
+        VerifyError: a parameter out of range, an unbound axis, a type that does not fit, an unknown reducer.
+    """
+    known = set(kernel.axes)
+    for store in kernel.stores:
+        if not 0 <= store.param < len(kernel.params):
+            raise VerifyError(f"kernel {kernel.name}: store to unknown parameter {store.param}")
+        if store.value.dtype.name != kernel.params[store.param].dtype.name:
+            raise VerifyError(f"kernel {kernel.name}: a {store.value.dtype} value is stored to a {kernel.params[store.param].dtype} buffer")
+        free = (store.value.axes | store.index.axes()) - known
+        if free:
+            raise VerifyError(f"kernel {kernel.name}: axes {sorted(map(str, free))} are not bound")
+    for value in kernel.values():
+        if value.fn == "load" and not (isinstance(value.data[0], int) and 0 <= value.data[0] < len(kernel.params)):
+            raise VerifyError(f"kernel {kernel.name}: load from unknown parameter {value.data[0]}")
+        if value.fn == "load" and kernel.params[value.data[0]].dtype.name != value.dtype.name:
+            raise VerifyError(f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.data[0]].dtype} buffer")
+        if value.fn == "reduce" and value.data[0] not in REDUCERS:
+            raise VerifyError(f"kernel {kernel.name}: unknown reducer {value.data[0]}")
+    for axis in kernel.axes:
+        if not isinstance(axis.extent, (int, Dim)):
+            raise VerifyError(f"kernel {kernel.name}: axis {axis} has extent {axis.extent!r}")
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The kernel as text: parameters, axes, then one line for every shared or reduced value, then the stores."""
+    uses: dict[Expr, int] = {}
+    order = kernel.values()
+    for value in order:
+        for arg in value.args:
+            uses[arg] = uses.get(arg, 0) + 1
+    names: dict[Expr, str] = {}
+    lines = [f"kernel {kernel.name} ({kernel.kind})"]
+    lines += [f"  p{i}: {p.name} {p.dtype}{list(p.shape)}" for i, p in enumerate(kernel.params)]
+    lines.append("  for " + ", ".join(f"{a}<{a.extent}" for a in kernel.axes) if kernel.axes else "  once")
+    for value in order:
+        named = value.fn == "reduce" or (uses.get(value, 0) > 1 and value.args and value.fn != "load")
+        if named:
+            text = _text(value, names)
+            names[value] = f"v{len(names)}"
+            scope = ",".join(sorted(a.name for a in value.axes))
+            lines.append(f"    {names[value]}[{scope}]: {value.dtype} = {text}")
+    for store in kernel.stores:
+        sign = "=" if store.mode == "set" else "+="
+        lines.append(f"    p{store.param}[{store.index}] {sign} {_text(store.value, names)}")
+    return "\n".join(lines)
+
+
+def _text(value: Expr, names: dict[Expr, str]) -> str:
+    if value in names:
+        return names[value]
+    if value.fn == "const":
+        return f"{value.data[0]}"
+    if value.fn == "load":
+        guard = f" if {_text(value.args[0], names)}" if value.args else ""
+        return f"p{value.data[0]}[{value.data[1]}]{guard}"
+    if value.fn == "in_range":
+        return f"{value.data[1]}<={value.data[0]}<{value.data[2]}"
+    if value.fn in ("index", "size"):
+        return str(value.data[0])
+    inner = ", ".join(_text(a, names) for a in value.args)
+    if value.fn == "reduce":
+        return f"{value.data[0]} over {','.join(map(str, value.data[1]))} of {inner}"
+    return f"{value.fn}{'_' + value.dtype.name if value.fn == 'cast' else ''}({inner})"

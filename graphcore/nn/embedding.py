@@ -1,0 +1,50 @@
+"""Embedding tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphcore import functional as F
+from graphcore import init
+from graphcore.errors import UsageError
+from graphcore.gradients import stop_gradient
+from graphcore.nn.module import Module
+from graphcore.node import Tensor
+from graphcore.variable import Variable
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Module):
+    """Rows of a table by number: indices (...) -> (..., embedding_dim).
+
+    Args:
+        num_embeddings: rows of the table.
+        embedding_dim: columns of the table.
+        padding_idx: a row that gets no gradient, so it stays as it was initialised.
+        dtype: element type of the table.
+
+    The table is drawn from the standard normal distribution.
+
+    >>> from graphcore import nn
+    >>> nn.Embedding(1000, 64).weight.shape
+    (1000, 64)
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32") -> None:
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise UsageError(f"Embedding: padding_idx {padding_idx} is not one of {num_embeddings} rows")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.weight = Variable(init.normal((num_embeddings, embedding_dim)), name="weight", dtype=dtype)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Rows of the table, of shape (*indices.shape, embedding_dim)."""
+        rows = F.embedding(indices, self.weight)
+        if self.padding_idx is None:
+            return rows
+        return F.where(F.expand_dims(indices == self.padding_idx, -1), stop_gradient(rows), rows)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

@@ -1,0 +1,343 @@
+"""Modules: trees of layers that own variables."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from graphcore import dtypes, source
+from graphcore.dtypes import as_dtype
+from graphcore.errors import DTypeError, FormatError, ShapeError, UsageError
+from graphcore.node import Tensor
+from graphcore.shapes import format_shape
+from graphcore.source import name_scope
+from graphcore.variable import Variable
+
+__all__ = ["Module", "IncompatibleKeys"]
+
+_Self = TypeVar("_Self", bound="Module")
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict(strict=False)`` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base of layers and models: assign variables and modules to attributes, define ``forward``, call the module.
+
+    A trainable ``Variable`` becomes a parameter, another one a buffer. ``train()`` and ``eval()`` act on what is built afterwards.
+
+    Attributes:
+        training: whether dropout and batch normalisation build their training form.
+
+    >>> class Scale(Module):
+    ...     def __init__(self):
+    ...         self.factor = Variable(2.0)
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> [name for name, _ in Scale().named_parameters()]
+    ['factor']
+    """
+
+    training: bool
+    _parameters: dict[str, Variable]
+    _buffers: dict[str, Variable]
+    _modules: dict[str, Module]
+    _places: dict[str, str]
+
+    def __new__(cls, *args: Any, **options: Any) -> Module:
+        # Here and not in __init__, so that a subclass need not call super().__init__() first.
+        self = super().__new__(cls)
+        for name, value in (("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_places", {}), ("_owner", None)):
+            object.__setattr__(self, name, value)
+        return self
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """The module's outputs; subclasses define it.
+
+        Raises:
+            UsageError: the subclass has no ``forward``.
+        """
+        raise UsageError(f"{type(self).__name__} does not define forward(self, ...)")
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Build ``forward`` in a name scope of this module."""
+        with name_scope(self._scope()):
+            return self.forward(*args, **options)
+
+    # -- registration ------------------------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Plain assignment registers variables and modules, and replaces what had the name before."""
+        if isinstance(value, (Variable, Module)) or name in self._places:
+            self._forget(name)
+        if isinstance(value, Variable):
+            self._register(name, value, self._parameters if value.trainable else self._buffers)
+        elif isinstance(value, Module):
+            self._register(name, value, self._modules)
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._forget(name)
+        object.__delattr__(self, name)
+
+    def register_parameter(self, name: str, variable: Variable | None) -> None:
+        """Add a parameter under a name that is not taken (a frozen variable too); None reserves the name.
+
+        Raises:
+            UsageError: the name is taken; the message shows both lines.
+        """
+        self._add(name, variable, self._parameters, Variable)
+
+    def register_buffer(self, name: str, variable: Any) -> None:
+        """Add a value that is saved but not trained: a variable, or an array that becomes one; None reserves the name.
+
+        Raises:
+            UsageError: the name is taken; the message shows both lines.
+        """
+        if variable is not None and not isinstance(variable, Variable):
+            variable = Variable(variable, trainable=False, name=name)
+        self._add(name, variable, self._buffers, Variable)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a submodule under a name that is not taken.
+
+        Raises:
+            UsageError: the name is taken; the message shows both lines.
+        """
+        self._add(name, module, self._modules, Module)
+
+    def _add(self, name: str, value: Any, group: dict[str, Any], kind: type) -> None:
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{type(self).__name__}: {name!r} must be a {kind.__name__}, got {type(value).__name__}")
+        if name in self._places:
+            raise UsageError(f"{type(self).__name__} already has {name!r}:\n  first at {self._places[name]}\n  again at {source.capture().place}\n"
+                             f"  choose another name, or assign to the attribute to replace it")
+        if hasattr(self, name):
+            raise UsageError(f"{type(self).__name__}: {name!r} is the name of another attribute")
+        if value is not None:
+            self._register(name, value, group)
+        object.__setattr__(self, name, value)
+
+    def _register(self, name: str, value: Variable | Module, group: dict[str, Any]) -> None:
+        if not name or "." in name:
+            raise UsageError(f"{type(self).__name__}: the name {name!r} must be non-empty and without dots, which separate the parts of a path")
+        if isinstance(value, Module):
+            if self in value.modules():
+                raise UsageError(f"{type(self).__name__}: assigning {name!r} would make the module contain itself")
+            if value._parent() is None:  # a module shared by two parents keeps its first path
+                object.__setattr__(value, "_owner", (weakref.ref(self), name))
+        group[name] = value
+        self._places[name] = source.capture().place
+        self._update_hints()
+
+    def _forget(self, name: str) -> None:
+        old = self._modules.get(name)
+        if old is not None and old._parent() is self:
+            object.__setattr__(old, "_owner", None)
+        for group in (self._parameters, self._buffers, self._modules, self._places):
+            group.pop(name, None)  # type: ignore[attr-defined]
+
+    def _parent(self) -> Module | None:
+        owner = self._owner  # type: ignore[attr-defined]
+        return None if owner is None else owner[0]()
+
+    def _root(self) -> Module:
+        module = self
+        while (parent := module._parent()) is not None:
+            module = parent
+        return module
+
+    def _update_hints(self) -> None:
+        """Checkpoint keys are paths from the outermost module."""
+        for key, variable in self._root()._named("_parameters", "_buffers"):
+            variable.key_hint = key
+
+    def _scope(self) -> str:
+        kind = type(self).__name__
+        if self._parent() is None:
+            return kind
+        name: str = self._owner[1]  # type: ignore[attr-defined]
+        return f"{kind}_{name}" if name.isdigit() else name
+
+    # -- walking the tree --------------------------------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Direct submodules with their names, each once."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """Direct submodules."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module (under ``prefix``) and all below it with their paths, each once, parents first."""
+        seen: set[int] = set()
+        pending: list[tuple[str, Module]] = [(prefix, self)]
+        while pending:
+            path, module = pending.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            pending.extend((_join(path, name), child) for name, child in reversed(module._modules.items()))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def _named(self, *groups: str, prefix: str = "") -> Iterator[tuple[str, Variable]]:
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix):
+            for group in groups:
+                for name, variable in getattr(module, group).items():
+                    if id(variable) not in seen:
+                        seen.add(id(variable))
+                        yield _join(path, name), variable
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Variable]]:
+        """Parameters with their paths such as ``"encoder.0.weight"``; a shared one once, under its first path."""
+        return self._named("_parameters", prefix=prefix)
+
+    def parameters(self) -> Iterator[Variable]:
+        """The parameters (frozen ones too)."""
+        return (variable for _, variable in self.named_parameters())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Variable]]:
+        """Variables that are saved but not trained, with their paths."""
+        return self._named("_buffers", prefix=prefix)
+
+    def buffers(self) -> Iterator[Variable]:
+        """Variables that are saved but not trained."""
+        return (variable for _, variable in self.named_buffers())
+
+    # -- modes -------------------------------------------------------------------------------------------------------------------
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """What is built from now on is for training. Returns the module."""
+        for module in self.modules():
+            object.__setattr__(module, "training", bool(mode))
+        return self
+
+    def eval(self: _Self) -> _Self:
+        """What is built from now on is for evaluation. Returns the module."""
+        return self.train(False)
+
+    def apply(self: _Self, function: Callable[[Module], Any]) -> _Self:
+        """Call ``function`` on every module below this one and then on this one. Returns the module."""
+        for module in reversed(list(self.modules())):
+            function(module)
+        return self
+
+    def freeze(self: _Self) -> _Self:
+        """Optimizers that are built from now on leave the parameters alone. Returns the module."""
+        for variable in self.parameters():
+            variable.trainable = False
+        return self
+
+    def unfreeze(self: _Self) -> _Self:
+        """Undo ``freeze``. Returns the module."""
+        for variable in self.parameters():
+            variable.trainable = variable.dtype.is_float
+        return self
+
+    # -- state -------------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """The initial values of parameters and buffers by path.
+
+        Initializers are drawn now (their draws depend on the path alone) and the drawn arrays become the initial values, so that
+        sessions start from what was returned. A session's current values are ``sess.state_dict(module)``.
+
+        Raises:
+            UsageError: an initial value is a tensor, which only a session can evaluate.
+        """
+        return {_join(prefix, key): _initial_array(key, variable).copy() for key, variable in self._named("_parameters", "_buffers")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Set initial values by path, before a session uses the variables. Nothing changes if it raises.
+
+        Args:
+            state_dict: path to array; floating types are cast to the variable's, other types must be equal.
+            strict: whether every path must be there and no other.
+
+        Returns:
+            The keys that the dictionary lacks and those that the module lacks.
+
+        Raises:
+            FormatError: with ``strict``, keys are missing or unexpected.
+            ShapeError, DTypeError: an array does not fit; the message names the key.
+        """
+        own = dict(self._named("_parameters", "_buffers"))
+        missing = [key for key in own if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in own]
+        if strict and (missing or unexpected):
+            raise FormatError(f"load_state_dict: the keys do not match {type(self).__name__}\n  missing: {_listed(missing)}\n"
+                              f"  unexpected: {_listed(unexpected)}\n  pass strict=False to load what matches")
+        arrays = {key: _checked_array(key, variable, state_dict[key]) for key, variable in own.items() if key in state_dict}
+        for key, array in arrays.items():
+            own[key].set_initial(array)
+        return IncompatibleKeys(missing, unexpected)
+
+    # -- text --------------------------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the module's ``repr``; subclasses define it."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        body = "".join(f"\n  {line}" for line in ([extra] if extra else []) + lines)
+        return f"{type(self).__name__}({body}\n)"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _listed(keys: list[str], limit: int = 10) -> str:
+    shown = ", ".join(map(repr, keys[:limit]))
+    return (shown or "none") + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+
+
+def _initial_array(key: str, variable: Variable) -> np.ndarray:
+    initial = variable.initial
+    if isinstance(initial, Tensor):
+        raise UsageError(f"state_dict: the initial value of {key!r} is a tensor, made at {variable.place}; use sess.state_dict(module)")
+    if hasattr(initial, "sample"):
+        # The letters of the path seed the draw: equal in every process, and independent of the order of construction.
+        rng = np.random.Generator(np.random.PCG64(list(key.encode())))
+        variable.set_initial(initial.sample(rng))
+    return np.asarray(variable.initial)
+
+
+def _checked_array(key: str, variable: Variable, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.shape != variable.shape:
+        hint = "; the module has another size" if re.search(r"\.?(weight|bias)$", key) else ""
+        raise ShapeError(f"load_state_dict: {key!r} has shape {format_shape(variable.shape)}, the given array {format_shape(array.shape)}{hint}\n"
+                         f"  the variable was made at {variable.place}")
+    given = as_dtype(array.dtype)
+    if given != variable.dtype and not (given.is_float and variable.dtype.is_float) and not _widens(given, variable.dtype):
+        raise DTypeError(f"load_state_dict: {key!r} is {variable.dtype}, the given array {given}; cast it with .astype('{variable.dtype}')\n"
+                         f"  the variable was made at {variable.place}")
+    return array
+
+
+def _widens(given: dtypes.DType, wanted: dtypes.DType) -> bool:
+    """Whether every value of an integer type is one of another."""
+    return given.is_integer and wanted.is_integer and bool(np.can_cast(given.storage, wanted.storage, "safe"))

@@ -1,0 +1,445 @@
+"""Arithmetic, elementwise. Operands have equal types; broadcasting and promotion are the front end's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.errors import GraphError
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.op import FLOAT, REAL, Example, Map, TensorType, primitive
+from graphcore.ops._examples import floats, integers, positive
+
+__all__ = ["Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Neg", "Abs", "Sign", "Pow", "Maximum", "Minimum", "Atan2", "Copysign",
+           "Reciprocal", "AddN", "computed"]
+
+
+def computed(function: Callable[..., Any], *inputs: Any) -> Any:
+    """A NumPy function of operands of one type: computed in the compute type, rounded back to the storage type."""
+    stored = inputs[0].dtype
+    wide = np.dtype(dtypes.as_dtype(stored).compute)
+    with np.errstate(all="ignore"):
+        return np.asarray(function(*(x.astype(wide) for x in inputs))).astype(stored)
+
+
+def _pairs(op: Map, second: Any = floats) -> Iterator[Example]:
+    """Operand pairs: plain, rank 0, empty, one element."""
+    yield op, floats(3, 5), second(3, 5, seed=9)
+    yield op, floats(), second(seed=9)
+    yield op, floats(2, 0), second(2, 0)
+    yield op, floats(1, 1, 4), second(1, 1, 4, seed=9)
+
+
+def _edges() -> tuple[Any, Any]:
+    """All pairs of special values."""
+    values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -2.5], np.float32)
+    a, b = np.meshgrid(values, values)
+    return a, b
+
+
+@primitive
+class Add(Map):
+    """x + y, elementwise."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+    commutative: ClassVar[bool] = True
+    identity: ClassVar[float | None] = 0
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("add", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return gradients[0], gradients[0]
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.add, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        yield self, *_edges()
+        yield self, integers(4, 3), integers(4, 3, seed=1)
+        yield self, integers(7, low=0, high=256, dtype="uint8"), integers(7, low=0, high=256, dtype="uint8", seed=1)
+        for half in ("float16", "bfloat16"):
+            yield self, floats(3, 5, dtype=half), floats(3, 5, dtype=half, seed=1)
+
+
+@primitive
+class Sub(Map):
+    """x - y, elementwise."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("sub", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return gradients[0], call.b.neg(gradients[0])
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.subtract, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        yield self, *_edges()
+        yield self, integers(4, 3, dtype="int64"), integers(4, 3, dtype="int64", seed=1)
+
+
+@primitive
+class Mul(Map):
+    """x * y, elementwise."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+    commutative: ClassVar[bool] = True
+    identity: ClassVar[float | None] = 1
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("mul", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        x, y = call.inputs
+        return call.b.mul(gradients[0], y), call.b.mul(gradients[0], x)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.multiply, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        yield self, *_edges()
+        yield self, integers(4, 3, dtype="int8"), integers(4, 3, dtype="int8", seed=1)
+        for half in ("float16", "bfloat16"):
+            yield self, floats(3, 5, dtype=half), floats(3, 5, dtype=half, seed=1)
+
+
+@primitive
+class Div(Map):
+    """x / y, elementwise. Floating types; integers divide by ``floor_divide`` or after a cast."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = FLOAT
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("div", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        part = call.b.div(gradients[0], call.inputs[1])
+        return part, call.b.neg(call.b.mul(part, call.out))
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.divide, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self, positive)
+        yield self, *_edges()
+        yield self, floats(5, dtype="float16"), positive(5, dtype="float16")
+
+
+@primitive
+class FloorDiv(Map):
+    """The largest whole number not above x / y, elementwise. An integer divided by zero gives 0."""
+
+    name: ClassVar[str] = "floor_divide"
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("floordiv", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return None, None
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.floor_divide, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self, positive)
+        yield self, integers(30), integers(30, low=1, high=7, seed=1)
+        yield self, integers(30), integers(30, low=-7, high=0, seed=1)
+        yield self, integers(9, low=0, high=99, dtype="uint32"), integers(9, low=1, high=7, dtype="uint32", seed=1)
+
+
+@primitive
+class Mod(Map):
+    """x - floor(x / y) * y, elementwise: the remainder with the sign of y, as in Python. An integer modulo zero gives 0."""
+
+    name: ClassVar[str] = "remainder"
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("mod", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        whole = call.b.floor_divide(*call.inputs)
+        return gradients[0], call.b.neg(call.b.mul(gradients[0], whole))
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.mod, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self, positive)
+        yield self, integers(30), integers(30, low=1, high=7, seed=1)
+        yield self, integers(30), integers(30, low=-7, high=0, seed=1)
+
+
+@primitive
+class Neg(Map):
+    """-x, elementwise; unsigned integers wrap."""
+
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("neg", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.neg(gradients[0]),)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.negative, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, floats(3, 5)
+        yield self, floats()
+        yield self, floats(0, 4)
+        yield self, np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
+        yield self, integers(7)
+        yield self, integers(7, low=0, high=256, dtype="uint8")
+
+
+@primitive
+class Abs(Map):
+    """|x|, elementwise. The gradient at 0 is 0."""
+
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        return args[0] if args[0].dtype.kind == "u" else expr.call("abs", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.mul(gradients[0], call.b.sign(call.inputs[0])),)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.abs, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, floats(3, 5)
+        yield self, floats()
+        yield self, floats(0, 4)
+        yield self, np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
+        yield self, integers(7)
+        yield self, integers(7, low=0, high=256, dtype="uint8")
+
+
+@primitive
+class Sign(Map):
+    """-1, 0 or 1 with the sign of x, elementwise; NaN stays NaN."""
+
+    operands: ClassVar[str] = REAL
+
+    def scalar(self, *args: Expr) -> Expr:
+        x = args[0]
+        if x.dtype.kind == "u":
+            return expr.cast(expr.call("ne", x, expr.const(0, x.dtype)), x.dtype)
+        return expr.call("sign", x)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (None,)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.sign, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, floats(3, 5)
+        yield self, np.array([np.nan, np.inf, -np.inf, 0.0, 2.0], np.float32)
+        yield self, integers(7, low=-2, high=3)
+        yield self, integers(7, low=0, high=3, dtype="uint16")
+
+
+@primitive
+class Pow(Map):
+    """x ** y, elementwise. Integer powers of integers are for exponents of at least 0."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+    cheap: ClassVar[bool] = False
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("pow", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        """g y x^(y-1) and g x^y log x, with both limits 0 where a product of 0 and infinity would give NaN."""
+        b, g, (x, y) = call.b, gradients[0], call.inputs
+        at_zero = b.equal(x, 0)
+        constant = b.logical_and(at_zero, b.equal(y, 0))
+        exponent = b.where(constant, b.zeros_like(y), b.sub(y, 1))
+        vanishing = b.logical_and(at_zero, b.greater_equal(y, 0))
+        base = b.where(vanishing, b.full(x.shape, 1, x.dtype), x)
+        return b.mul(g, b.mul(y, b.pow(x, exponent))), b.mul(g, b.mul(call.out, b.log(base)))
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.power, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, positive(3, 5), floats(3, 5)
+        yield self, positive(), floats()
+        yield self, positive(0, 2), floats(0, 2)
+        yield self, *_edges()
+        yield self, integers(6, low=-5, high=5), integers(6, low=0, high=5, seed=1)
+        yield self, integers(6, low=0, high=5, dtype="uint32"), integers(6, low=0, high=5, dtype="uint32", seed=1)
+
+
+class _Extreme(Map):
+    """The larger or smaller of two: NaN wins, ties share the gradient evenly."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = REAL
+    commutative: ClassVar[bool] = True
+    wins: ClassVar[str] = "greater"
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        b, g, (x, y) = call.b, gradients[0], call.inputs
+        tie, half, zero = b.equal(x, y), b.mul(g, 0.5), b.zeros_like(g)
+        first, second = getattr(b, self.wins)(x, y), getattr(b, self.wins)(y, x)
+        return b.where(tie, half, b.where(first, g, zero)), b.where(tie, half, b.where(second, g, zero))
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        yield self, *_edges()
+        yield self, integers(4, 3, low=-3, high=3), integers(4, 3, low=-3, high=3, seed=1)
+        yield self, floats(5, dtype="bfloat16"), floats(5, dtype="bfloat16", seed=1)
+
+
+@primitive
+class Maximum(_Extreme):
+    """The larger of x and y, elementwise; NaN if either is."""
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("max", *args)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.maximum, *inputs)
+
+
+@primitive
+class Minimum(_Extreme):
+    """The smaller of x and y, elementwise; NaN if either is."""
+
+    wins: ClassVar[str] = "less"
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("min", *args)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.minimum, *inputs)
+
+
+@primitive
+class Atan2(Map):
+    """The angle of the point (second operand, first operand), in -pi .. pi, elementwise."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = FLOAT
+    cheap: ClassVar[bool] = False
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("atan2", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        b, (y, x) = call.b, call.inputs
+        part = b.div(gradients[0], b.add(b.mul(x, x), b.mul(y, y)))
+        return b.mul(part, x), b.neg(b.mul(part, y))
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.arctan2, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        yield self, *_edges()
+
+
+@primitive
+class Copysign(Map):
+    """The magnitude of the first operand with the sign of the second, elementwise."""
+
+    arity: ClassVar[int | None] = 2
+    operands: ClassVar[str] = FLOAT
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("copysign", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        b, (x, y) = call.b, call.inputs
+        return b.mul(gradients[0], b.mul(b.sign(x), b.copysign(1, y))), None
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(np.copysign, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield from _pairs(self)
+        a, b = _edges()
+        yield self, a, np.where(np.isnan(b), np.float32(3), b)  # a NaN's sign is unspecified
+
+
+@primitive
+class Reciprocal(Map):
+    """1 / x, elementwise."""
+
+    operands: ClassVar[str] = FLOAT
+
+    def scalar(self, *args: Expr) -> Expr:
+        return expr.call("reciprocal", *args)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.neg(call.b.mul(gradients[0], call.b.mul(call.out, call.out))),)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(lambda x: 1 / x, *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, floats(3, 5)
+        yield self, floats()
+        yield self, floats(0)
+        yield self, np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
+        yield self, positive(5, dtype="float16")
+
+
+@primitive
+class AddN(Map):
+    """The sum of any number of operands, elementwise; half types add up in the compute type and round once."""
+
+    arity: ClassVar[int | None] = None
+    operands: ClassVar[str] = REAL
+    commutative: ClassVar[bool] = True
+    identity: ClassVar[float | None] = 0
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        if not inputs:
+            raise GraphError("add_n: takes at least one operand")
+        return super().infer(*inputs)
+
+    def scalar(self, *args: Expr) -> Expr:
+        stored = args[0].dtype
+        total, *rest = (expr.cast(a, dtypes.as_dtype(stored.compute)) for a in args)
+        for term in rest:
+            total = expr.call("add", total, term)
+        return expr.cast(total, stored)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (gradients[0],) * len(call.inputs)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(lambda first, *rest: sum(rest, first), *inputs)
+
+    def examples(self) -> Iterator[Example]:
+        yield self, floats(3, 5)
+        yield self, floats(3, 5), floats(3, 5, seed=1), floats(3, 5, seed=2), floats(3, 5, seed=3)
+        yield self, floats(), floats(seed=1), floats(seed=2)
+        yield self, floats(0), floats(0)
+        yield self, *(floats(5, dtype="bfloat16", seed=s) for s in range(4))
+        yield self, integers(3), integers(3, seed=1), integers(3, seed=2)

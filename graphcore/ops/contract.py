@@ -1,0 +1,65 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.errors import DTypeError, ShapeError
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Index, as_index
+from graphcore.op import REAL, Contract, Example, Lowering, Read, TensorType, primitive
+from graphcore.ops._examples import floats, integers
+from graphcore.shapes import format_shape
+
+__all__ = ["Matmul"]
+
+
+@primitive
+class Matmul(Contract):
+    """y[..., i, j] = sum_k a[..., i, k] * b[..., k, j]; equal batch axes. Accumulates in the compute type.
+
+    Transposed operands are permutes of the operands; they cost nothing, since kernels read through views.
+    """
+
+    template: ClassVar[str] = "matmul"
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        a, b = inputs
+        self.check(0, a, REAL)
+        if a.dtype != b.dtype:
+            raise DTypeError(f"matmul: operands have dtypes {a.dtype} and {b.dtype}; cast one with .astype(...)")
+        if a.rank < 2 or a.rank != b.rank or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+            raise ShapeError(f"matmul: {format_shape(a.shape)} @ {format_shape(b.shape)}: the last axis of the first ({a.shape[-1] if a.shape else '-'}) "
+                             f"must equal the second-last of the second ({b.shape[-2] if b.rank > 1 else '-'}); transpose one with .T")
+        return (TensorType((*a.shape[:-1], b.shape[-1]), a.dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        *batch, i, j = index
+        axis = call.axis(call.inputs[0].shape[-1], -1)
+        k = as_index(axis) if axis is not None else Index(0)
+        product = expr.call("mul", read(0, (*batch, i, k)), read(1, (*batch, k, j)))
+        return expr.reduce("add", (axis,), product) if axis is not None else product
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        a, b = call.inputs
+        swap = (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2)
+        g = gradients[0]
+        return call.b.matmul(g, call.b.permute(b, axes=swap)), call.b.matmul(call.b.permute(a, axes=swap), g)
+
+    def reference(self, *inputs: Any) -> Any:
+        dtype = dtypes.as_dtype(inputs[0].dtype)
+        wide = np.dtype(dtype.compute)
+        return np.matmul(inputs[0].astype(wide), inputs[1].astype(wide)).astype(inputs[0].dtype)
+
+    def examples(self) -> Iterator[Example]:
+        yield Matmul(), floats(3, 4), floats(4, 5, seed=1)
+        yield Matmul(), floats(1, 1), floats(1, 3, seed=1)
+        yield Matmul(), floats(17, 33), floats(33, 19, seed=1)
+        yield Matmul(), floats(2, 3, 4), floats(2, 4, 2, seed=1)
+        yield Matmul(), floats(3, 0), floats(0, 2)
+        yield Matmul(), integers(3, 4), integers(4, 2, seed=1)

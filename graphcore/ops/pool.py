@@ -1,0 +1,389 @@
+"""Pooling over the last two axes, with any axes before them, and the gradients, all in gather form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.errors import DTypeError, ShapeError
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Index
+from graphcore.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.ops._examples import floats
+from graphcore.ops.conv import fresh_axes, landing, summed, tap, window_extents
+from graphcore.shapes import Shape, format_shape
+
+__all__ = ["MaxPool", "MaxPoolIndex", "MaxPoolGrad", "MaxPoolGather", "AvgPool", "AvgPoolGrad"]
+
+Pair = tuple[int, int]
+Quad = tuple[int, int, int, int]
+
+
+class _Pool(Opaque):
+    """Windows over the last two axes."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+
+    @property
+    def gaps(self) -> Pair:
+        """Steps between the taps of a window."""
+        return getattr(self, "dilation", (1, 1))
+
+    def geometry(self) -> dict[str, Any]:
+        """The attributes that an op and its gradients share."""
+        return {k: v for k, v in self.attributes().items() if k != "input_size"}
+
+    def counts(self, size: Shape) -> Pair:
+        """Windows along the two axes; every window has a tap position inside of, or surrounding, the input."""
+        counts = window_extents(self.name, size, self.window, self.stride, self.padding, self.gaps)
+        for taps, gap, pads in zip(self.window, self.gaps, (self.padding[:2], self.padding[2:]), strict=True):
+            if max(pads) > gap * (taps - 1):
+                raise ShapeError(f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, so windows would hold padding only")
+        return counts
+
+    def pooled(self, given: TensorType) -> Shape:
+        """The shape of one value a window."""
+        if given.rank < 2:
+            raise ShapeError(f"{self.name}: takes at least 2 axes, got {format_shape(given.shape)}")
+        return (*given.shape[:-2], *self.counts(given.shape[-2:]))
+
+    def spread(self, given: TensorType, size: Pair) -> Shape:
+        """The input's shape for one value a window."""
+        if given.rank < 2 or given.shape[-2:] != self.counts(size):
+            raise ShapeError(f"{self.name}: {format_shape(given.shape)} does not fit: {self.counts(size)} windows of {self.window} lie in {size}")
+        return (*given.shape[:-2], *size)
+
+    def same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
+        """Check a recorded index against the shape of one value a window."""
+        if index.dtype != dtypes.int32:
+            raise DTypeError(f"{self.name}: the index has dtype {index.dtype}, not int32")
+        if index.shape != shape:
+            raise ShapeError(f"{self.name}: operands of shapes {format_shape(given.shape)} and {format_shape(index.shape)} do not fit: "
+                             f"the index should be {format_shape(shape)}")
+
+    def tap(self, index: tuple[Index, ...], p: Index, q: Index, size: Shape) -> tuple[tuple[Index, ...], Expr]:
+        """The input position of a window's tap, and whether it is inside."""
+        y, in_y = tap(index[-2], p, self.stride[0], self.gaps[0], self.padding[0], size[-2])
+        x, in_x = tap(index[-1], q, self.stride[1], self.gaps[1], self.padding[2], size[-1])
+        return (*index[:-2], y, x), expr.both(in_y, in_x)
+
+    def landing(self, index: tuple[Index, ...], p: Index, q: Index, counts: Shape) -> tuple[tuple[Index, ...], Expr]:
+        """The window whose tap (p, q) is at an input position, and whether there is one."""
+        i, in_i = landing(index[-2], p, self.stride[0], self.gaps[0], self.padding[0], int(counts[-2]))
+        j, in_j = landing(index[-1], q, self.stride[1], self.gaps[1], self.padding[2], int(counts[-1]))
+        return (*index[:-2], i, j), expr.both(in_i, in_j)
+
+    def taps(self, x: Any, fill: float) -> Any:
+        """(kh * kw, ..., rows, columns): for every tap what all windows read through it."""
+        top, bottom, left, right = self.padding
+        padded = np.pad(x, (*((0, 0),) * (x.ndim - 2), (top, bottom), (left, right)), constant_values=fill)
+        return np.stack([padded[where] for where in self.slices(x.shape[-2:])])
+
+    def slices(self, size: Shape) -> Iterator[Any]:
+        """For every tap the padded input's elements that it meets."""
+        rows, columns = self.counts(size)
+        (sy, sx), (dy, dx) = self.stride, self.gaps
+        for p in range(self.window[0]):
+            for q in range(self.window[1]):
+                y, x = p * dy, q * dx
+                yield ..., slice(y, y + (rows - 1) * sy + 1, sy), slice(x, x + (columns - 1) * sx + 1, sx)
+
+    def scatter(self, parts: Any, size: Shape) -> Any:
+        """The transpose of ``taps``: what each tap contributes, added up in the input's shape."""
+        top, bottom, left, right = self.padding
+        h, w = int(size[0]), int(size[1])
+        padded = np.zeros((*parts.shape[1:-2], h + top + bottom, w + left + right), parts.dtype)
+        for where, part in zip(self.slices(size), parts, strict=True):
+            padded[where] += part
+        return padded[..., top: top + h, left: left + w]
+
+
+def _wide(x: Any) -> Any:
+    return x.astype(np.dtype(dtypes.as_dtype(x.dtype).compute))
+
+
+_MAX: tuple[tuple[Pair, Pair, Quad, Pair, Shape], ...] = (
+    ((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 3, 4, 6)),
+    ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), (2, 2, 7, 6)),  # overlapping, padded
+    ((2, 3), (1, 2), (1, 0, 2, 1), (2, 1), (1, 2, 6, 7)),  # dilated
+    ((1, 1), (2, 2), (0, 0, 0, 0), (1, 1), (1, 1, 4, 5)),
+    ((2, 1), (1, 1), (0, 0, 0, 0), (1, 1), (3, 4)),  # no axes before
+    ((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (0, 3, 4, 4)),
+    ((3, 3), (1, 1), (0, 0, 0, 0), (1, 1), (2, 3, 3)),  # one window
+)
+
+
+@primitive
+class MaxPool(_Pool):
+    """The largest element of every window; NaN wins. ``padding`` is top, bottom, left, right, and never the largest.
+
+    The gradient goes to the first largest element of a window.
+    """
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    dilation: Pair
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        self.check(0, inputs[0], FLOAT)
+        return (TensorType(self.pooled(inputs[0]), inputs[0].dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        x = call.inputs[0]
+        axes, (p, q) = fresh_axes(call, *self.window)
+        where, inside = self.tap(index, p, q, x.shape)
+        value = expr.select(inside, read(0, where, inside), expr.const(-math.inf, x.dtype))
+        return expr.reduce("max", axes, value) if axes else value
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        x = call.inputs[0]
+        first = call.b.max_pool_index(x, **self.geometry())
+        return (call.b.max_pool_grad(gradients[0], first, **self.geometry(), input_size=x.shape[-2:]),)
+
+    def reference(self, *inputs: Any) -> Any:
+        return self.taps(inputs[0], -math.inf).max(0)
+
+    def examples(self) -> Iterator[Example]:
+        for *fields, shape in _MAX:
+            yield MaxPool(*fields), floats(*shape)  # type: ignore[arg-type]
+        plain = MaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
+        yield plain, np.array([[1, np.nan, -np.inf, -np.inf], [2, 3, -np.inf, -np.inf]], np.float32)
+        yield plain, np.ones((1, 4, 4), np.float32)
+        yield plain, floats(2, 4, 4, dtype="float16")
+
+
+@primitive
+class MaxPoolIndex(_Pool):
+    """Which tap of every window holds its first largest element (or first NaN): row * window width + column, int32.
+
+    A window whose inside elements are all -inf may name a tap in the padding; gradients for it are dropped.
+    """
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    dilation: Pair
+    differentiable = False
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        self.check(0, inputs[0], FLOAT)
+        return (TensorType(self.pooled(inputs[0]), dtypes.int32),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        x, (kh, kw) = call.inputs[0], self.window
+        axes, (k,) = fresh_axes(call, kh * kw)
+        if not axes:
+            return expr.const(0, dtypes.int32)
+        where, inside = self.tap(index, k // kw, k % kw, x.shape)
+        value = expr.select(inside, read(0, where, inside), expr.const(-math.inf, x.dtype))
+        return expr.cast(expr.reduce("argmax", axes, value), dtypes.int32)
+
+    def reference(self, *inputs: Any) -> Any:
+        return _wide(self.taps(inputs[0], -math.inf)).argmax(0).astype(np.int32)
+
+    def examples(self) -> Iterator[Example]:
+        for *fields, shape in _MAX:
+            yield MaxPoolIndex(*fields), floats(*shape)  # type: ignore[arg-type]
+        plain = MaxPoolIndex((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
+        yield plain, np.array([[1, np.nan, 0, 1], [np.nan, 3, 1, 1]], np.float32)
+
+
+@primitive
+class MaxPoolGrad(_Pool):
+    """(g, index) -> dx: what every window has goes to the input element that ``index`` names."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    dilation: Pair
+    input_size: Pair
+    arity = 2
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        g, index = inputs
+        self.check(0, g, FLOAT)
+        self.same(g, g.shape, index)
+        return (TensorType(self.spread(g, self.input_size), g.dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        axes, (p, q) = fresh_axes(call, *self.window)
+        where, inside = self.landing(index, p, q, call.inputs[0].shape)
+        here = expr.index_value(p * self.window[1] + q, dtypes.int32)
+        chosen = expr.both(inside, expr.call("eq", read(1, where, inside), here))
+        return summed(axes, read(0, where, chosen))
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return call.b.max_pool_gather(gradients[0], call.inputs[1], **self.geometry()), None
+
+    def reference(self, *inputs: Any) -> Any:
+        g, index = inputs
+        taps = np.arange(self.window[0] * self.window[1]).reshape(-1, *(1,) * g.ndim)
+        return self.scatter(np.where(index == taps, _wide(g), 0), self.input_size).astype(g.dtype)
+
+    def examples(self) -> Iterator[Example]:
+        for window, stride, padding, dilation, shape in _MAX:
+            op = MaxPoolGrad(window, stride, padding, dilation, shape[-2:])  # type: ignore[arg-type]
+            yield op, floats(*_pooled(op, shape)), _positions(op, shape)
+
+
+def _pooled(op: _Pool, shape: Shape) -> tuple[int, ...]:
+    return tuple(int(e) for e in (*shape[:-2], *op.counts(shape[-2:])))
+
+
+def _positions(op: _Pool, shape: Shape) -> Any:
+    """Example indices as the pool of some data records them."""
+    found = MaxPoolIndex(op.window, op.stride, op.padding, op.gaps)
+    return found.reference(floats(*shape, seed=3))  # type: ignore[arg-type]
+
+
+@primitive
+class MaxPoolGather(_Pool):
+    """(v, index) -> the elements of v, of the input's shape, that ``index`` names: the gradient of ``max_pool_grad``."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    dilation: Pair
+    arity = 2
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        v, index = inputs
+        self.check(0, v, FLOAT)
+        shape = self.pooled(v)
+        self.same(v, shape, index)
+        return (TensorType(shape, v.dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        axes, (p, q) = fresh_axes(call, *self.window)
+        where, inside = self.tap(index, p, q, call.inputs[0].shape)
+        here = expr.index_value(p * self.window[1] + q, dtypes.int32)
+        return summed(axes, read(0, where, expr.both(inside, expr.call("eq", read(1, index), here))))
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        v, index = call.inputs
+        return call.b.max_pool_grad(gradients[0], index, **self.geometry(), input_size=v.shape[-2:]), None
+
+    def reference(self, *inputs: Any) -> Any:
+        v, index = inputs
+        taps = np.arange(self.window[0] * self.window[1]).reshape(-1, *(1,) * v.ndim)
+        return np.where(index == taps, _wide(self.taps(v, 0)), 0).sum(0).astype(v.dtype)
+
+    def examples(self) -> Iterator[Example]:
+        for window, stride, padding, dilation, shape in _MAX:
+            op = MaxPoolGather(window, stride, padding, dilation)
+            yield op, floats(*shape), _positions(op, shape)  # type: ignore[arg-type]
+
+
+_AVERAGE: tuple[tuple[Pair, Pair, Quad, bool, Shape], ...] = (
+    ((2, 2), (2, 2), (0, 0, 0, 0), True, (2, 3, 4, 6)),
+    ((3, 3), (2, 2), (1, 1, 1, 1), True, (2, 2, 7, 6)),
+    ((3, 3), (2, 2), (1, 1, 1, 1), False, (2, 2, 7, 6)),
+    ((2, 3), (1, 2), (1, 0, 2, 1), False, (1, 2, 6, 7)),
+    ((1, 1), (2, 2), (0, 0, 0, 0), False, (1, 1, 4, 5)),
+    ((2, 1), (1, 1), (0, 0, 0, 0), True, (3, 4)),
+    ((2, 2), (2, 2), (0, 0, 0, 0), True, (0, 3, 4, 4)),
+    ((3, 3), (1, 1), (1, 1, 1, 1), False, (2, 1, 1)),
+)
+
+
+class _Average(_Pool):
+    """Means of windows, and the transpose."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    count_include_pad: bool
+
+    def divisor(self, i: Index, j: Index, size: Shape, wide: Any) -> Expr:
+        """How many elements window (i, j) averages."""
+        if self.count_include_pad or not any(self.padding):
+            return expr.const(self.window[0] * self.window[1], wide)
+        sides = [expr.index_value(i * self.stride[0] - self.padding[0], dtypes.int32), expr.index_value(j * self.stride[1] - self.padding[2], dtypes.int32)]
+        lengths = []
+        for low, taps, extent in zip(sides, self.window, size, strict=True):
+            high = expr.call("min", expr.call("add", low, expr.const(taps, dtypes.int32)), expr.const(int(extent), dtypes.int32))
+            lengths.append(expr.call("sub", high, expr.call("max", low, expr.const(0, dtypes.int32))))
+        return expr.cast(expr.call("max", expr.call("mul", *lengths), expr.const(1, dtypes.int32)), wide)
+
+    def divisors(self, size: Shape, dtype: Any) -> Any:
+        """The same for all windows, by NumPy."""
+        ones = np.ones((int(size[0]), int(size[1])), dtype)
+        return np.asarray(self.taps(ones, float(self.count_include_pad)).sum(0))
+
+
+@primitive
+class AvgPool(_Average):
+    """The mean of every window; the padding counts as zeros, or not at all without ``count_include_pad``."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    count_include_pad: bool
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        self.check(0, inputs[0], FLOAT)
+        return (TensorType(self.pooled(inputs[0]), inputs[0].dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        x = call.inputs[0]
+        wide = dtypes.as_dtype(x.dtype.compute)
+        axes, (p, q) = fresh_axes(call, *self.window)
+        total = summed(axes, expr.cast(read(0, *self.tap(index, p, q, x.shape)), wide))
+        return expr.cast(expr.call("div", total, self.divisor(index[-2], index[-1], x.shape[-2:], wide)), x.dtype)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.avg_pool_grad(gradients[0], **self.geometry(), input_size=call.inputs[0].shape[-2:]),)
+
+    def reference(self, *inputs: Any) -> Any:
+        x = _wide(inputs[0])
+        return (self.taps(x, 0).sum(0) / self.divisors(x.shape[-2:], x.dtype)).astype(inputs[0].dtype)
+
+    def examples(self) -> Iterator[Example]:
+        for *fields, shape in _AVERAGE:
+            yield AvgPool(*fields), floats(*shape)  # type: ignore[arg-type]
+        yield AvgPool((2, 2), (2, 2), (0, 0, 0, 0), True), floats(2, 4, 4, dtype="bfloat16")
+
+
+@primitive
+class AvgPoolGrad(_Average):
+    """g -> dx: every window shares what it has evenly among the elements that it averaged."""
+
+    window: Pair
+    stride: Pair
+    padding: Quad
+    count_include_pad: bool
+    input_size: Pair
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        self.check(0, inputs[0], FLOAT)
+        return (TensorType(self.spread(inputs[0], self.input_size), inputs[0].dtype),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        g = call.inputs[0]
+        wide = dtypes.as_dtype(g.dtype.compute)
+        axes, (p, q) = fresh_axes(call, *self.window)
+        where, inside = self.landing(index, p, q, g.shape)
+        count = self.divisor(where[-2], where[-1], self.input_size, wide)
+        return expr.cast(summed(axes, expr.call("div", expr.cast(read(0, where, inside), wide), count)), g.dtype)
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.avg_pool(gradients[0], **self.geometry()),)
+
+    def reference(self, *inputs: Any) -> Any:
+        g = _wide(inputs[0])
+        share = g / self.divisors(self.input_size, g.dtype)
+        parts = np.broadcast_to(share, (self.window[0] * self.window[1], *share.shape))
+        return self.scatter(parts, self.input_size).astype(inputs[0].dtype)
+
+    def examples(self) -> Iterator[Example]:
+        for *fields, shape in _AVERAGE:
+            op = AvgPoolGrad(*fields, shape[-2:])  # type: ignore[arg-type]
+            yield op, floats(*_pooled(op, shape))

@@ -1,0 +1,70 @@
+"""Regions: ops that own graphs. Captures are explicit inputs, so a body is closed.
+
+``checkpoint`` computes its body and recomputes it for the gradient; ``custom_gradient`` computes its body and takes the gradient
+from a rule that the user gave. Before fusion both are inlined; autodiff sees them whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphcore.errors import GradientError
+from graphcore.graph import Graph, inline
+from graphcore.node import Builder
+from graphcore.op import Kind, Op, TensorType, primitive
+
+__all__ = ["Region", "Checkpoint", "CustomGradient"]
+
+
+class Region(Op):
+    """An op with bodies; its operands are the first body's inputs."""
+
+    kind = Kind.REGION
+    arity = None
+    bodies: tuple[Graph, ...]
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        return tuple(t.type for t in self.bodies[0].outputs)
+
+
+@primitive
+class Checkpoint(Region):
+    """The body's outputs. Its intermediate values are not kept for the gradient but computed again."""
+
+    bodies: tuple[Graph, ...]
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        """Differentiate a marked copy of the body: the mark keeps it from being merged with the original."""
+        serial = call.node.serial + 1
+        copies = inline(self.bodies[0], call.inputs, clone=serial)
+        return call.differentiate(copies, call.inputs, gradients)  # type: ignore[no-any-return]
+
+
+@primitive
+class CustomGradient(Region):
+    """The body's outputs with a user's gradient: ``rule(*output gradients) -> gradients of the first ``arguments`` inputs``."""
+
+    bodies: tuple[Graph, ...]
+    rule: Callable[..., Any]
+    arguments: int
+    place: str = ""
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        body = self.bodies[0]
+        filled = [g if g is not None else Builder().zeros_like(t) for g, t in zip(gradients, call.outs, strict=True)]
+        answer = self.rule(*filled)
+        given = tuple(answer) if isinstance(answer, (tuple, list)) else (answer,)
+        if len(given) != self.arguments:
+            raise GradientError(f"custom_gradient: the function at {self.place} has {self.arguments} arguments, its gradient function gave {len(given)} gradients")
+        for i, (g, t) in enumerate(zip(given, body.inputs, strict=False)):
+            if g is not None and (g.shape, g.dtype) != (t.shape, t.dtype):
+                raise GradientError(f"custom_gradient: gradient {i + 1} of the function at {self.place} is {g.type}, its argument is {t.type}")
+        present = tuple(g for g in given if g is not None)
+        # The rule closes over values inside the body; outside they are the body's copies over the real operands.
+        moved = iter(inline(Graph(present, (), body.inputs), call.inputs) if present else ())
+        return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments:]))

@@ -1,0 +1,51 @@
+"""What passes may know of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Target", "Reject"]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A template's or fusion's refusal, with its reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device as the passes see it: limits, costs and how it schedules a kernel.
+
+    Attributes:
+        name: for fingerprints and messages.
+        kind: ``"cpu"``, ``"gpu"`` or ``"oracle"``.
+        cores: compute units.
+        vector_width: float32 lanes of an explicit vector.
+        local_memory: bytes of work-group memory.
+        launch_seconds, bytes_per_second, flops_per_second: the cost model.
+        schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
+        max_operands, max_ops, max_reductions: caps on one kernel.
+    """
+
+    name: str
+    kind: str = "cpu"
+    cores: int = 1
+    vector_width: int = 8
+    local_memory: int = 32768
+    max_alloc: int = 2**31
+    launch_seconds: float = 5e-6
+    bytes_per_second: float = 10e9
+    flops_per_second: float = 50e9
+    alignment: int = 128
+    max_operands: int = 32
+    max_ops: int = 64
+    max_reductions: int = 4
+    schedule: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+
+    def seconds(self, flops: float, nbytes: float, launches: float = 1.0) -> float:
+        """The roofline time of work on this device."""
+        return max(flops / self.flops_per_second, nbytes / self.bytes_per_second) + launches * self.launch_seconds

@@ -1,0 +1,373 @@
+"""Fusion: cut a graph into groups, each of which becomes one kernel.
+
+One scan in graph order. A node joins a group of one of its operands (or of a sibling that reads the same value) if
+
+* everything it reads outside has a smaller *stage* than the group, so that the cut graph has no cycle;
+* lowering its body over the group's axes meets members only at their canonical index, so that the group stays one loop nest;
+* the group's kind allows it, and the caps of the target hold.
+
+There are no patterns: softmax, layer norm and cross entropy, forward and backward, come out as one group each because their
+reductions bind the same axes of one domain. Which members are stored is decided afterwards, and then which of those are cheaper
+to compute again where they are used.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphcore.graph import Graph
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import PARALLEL, Axis, Index, as_index, flatten, unflatten
+from graphcore.node import Node, Tensor
+from graphcore.op import Kind, Reduce
+from graphcore.shapes import Dim, Extent, Shape
+from graphcore.target import Target
+from passes.lower import lower_node
+from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
+from passes.recompute import narrow_the_cut
+
+__all__ = ["Fuse", "fuse"]
+
+Indices = tuple[Index, ...]
+_READERS_KEPT = 4  # siblings looked at per value: enough to merge neighbours, and 10,000 readers stay linear
+_INLINE_SOURCES = 24  # an inline node that reads more values than this is stored, so that chains of views stay cheap
+
+
+class _Refused(Exception):
+    """A join that cannot be; its text says why."""
+
+
+@dataclass
+class Fuse:
+    """The scan's state. ``allow(node, group)`` lets tests draw random legal partitions."""
+
+    graph: Graph
+    target: Target
+    allow: Callable[[Node, Group], bool] | None = None
+    groups: list[Group] = field(default_factory=list)
+    home: dict[Key, Group] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)
+    sources: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    readers: dict[Key, deque[Group]] = field(default_factory=dict)
+    forced: set[Key] = field(default_factory=set)
+    update_only: set[int] = field(default_factory=set)
+    visits: int = 0
+
+    def run(self) -> Partition:
+        nodes = self.graph.nodes()
+        self.forced = {t.key for t in map(stored_root, self.graph.roots) if t.node.op.kind is not Kind.LEAF}
+        self.update_only = update_cone(self.graph, nodes)
+        for node in nodes:
+            self.visits += 1
+            if node.op.kind is Kind.LEAF:
+                continue
+            if self.is_read_through(node):
+                self.sources[node.serial] = self.collect_sources(node)
+            else:
+                self.place(node)
+        self.align_updates()
+        self.groups.sort(key=lambda g: (g.stage, g.number))
+        store_what_is_used(self.graph, self.groups, self.home, self.sources, self.forced)
+        partition = Partition(self.graph, tuple(g for g in self.groups if g.stored), frozenset(), tuple(self.why))
+        return narrow_the_cut(partition, self.target, self.forced)
+
+    def align_updates(self) -> None:
+        """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of one launch."""
+        read = {key for g in self.groups for key in g.reads}
+        last = [g for g in self.groups if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()]
+        for group in last:
+            group.stage = max(g.stage for g in last)
+
+    def is_read_through(self, node: Node) -> bool:
+        """Inline nodes vanish into their readers, unless they are themselves results or read too much."""
+        if not is_inline(node) or any((node.serial, i) in self.forced for i in range(len(node.types))):
+            return False
+        return len(self.collect_sources(node)) <= _INLINE_SOURCES
+
+    def collect_sources(self, node: Node) -> tuple[Tensor, ...]:
+        """The values that computing a node reads, looking through inline nodes."""
+        found: dict[Key, Tensor] = {}
+        for t in node.inputs:
+            inner = self.sources.get(t.node.serial)
+            for source in inner if inner is not None else (() if is_scalar_constant(t.node) else (t,)):
+                found[source.key] = source
+        return tuple(found.values())
+
+    # Placing one node
+
+    def place(self, node: Node) -> None:
+        sources = self.collect_sources(node)
+        refusals: list[str] = []
+        for group, sibling in self.candidates(node, sources):
+            try:
+                self.join(node, group, sources, sibling)
+                return
+            except _Refused as reason:
+                refusals.append(f"{node.op.name} at {node.origin} not into kernel {group.number} ({group.nodes[0].op.name}): {reason}")
+        self.why.extend(refusals)
+        self.start(node, sources)
+
+    def candidates(self, node: Node, sources: tuple[Tensor, ...]) -> Iterable[tuple[Group, bool]]:
+        if node.op.kind is Kind.CONTRACT:
+            return []
+        producers = {g.number: g for g in (self.home.get(t.key) for t in sources) if g is not None}
+        listed = [(g, False) for g in sorted(producers.values(), key=lambda g: (-g.stage, g.number))]
+        size = node.types[0].size if not isinstance(node.op, Reduce) else node.inputs[0].size
+        for t in sources:
+            if t.size == size and size != 1:
+                listed += [(g, True) for g in self.readers.get(t.key, ()) if g.number not in producers]
+        if size == 1 and (node.serial, 0) in self.forced:
+            listed += self.hosts(sources)
+        return listed
+
+    def hosts(self, sources: tuple[Tensor, ...]) -> list[tuple[Group, bool]]:
+        """Kernels that may store a scalar result on the side, so that a counter costs no kernel of its own."""
+        stage = 1 + max((self.home[t.key].stage for t in sources if t.key in self.home), default=0)
+        fitting = [g for g in self.groups[:64] if g.stage >= stage and g.kind in ("map", "rows") and g.shape != ()]
+        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", g.stage))[:1]]
+
+    def join(self, node: Node, group: Group, sources: tuple[Tensor, ...], sibling: bool) -> None:
+        self.check_kind(node, group)
+        for t in sources:
+            producer = self.home.get(t.key)
+            if producer is not None and producer is not group and producer.stage >= group.stage:
+                raise _Refused(f"its operand {t.node.op.name} at {t.node.origin} is ready only after that kernel")
+        reasons = []
+        for index, bound in self.canonical_indices(node, group):
+            try:
+                self.try_index(node, group, index, bound)
+            except _Refused as reason:
+                reasons.append(str(reason))
+                continue
+            if self.allow is not None and not self.allow(node, group):
+                raise _Refused("refused by the caller")
+            self.admit(node, group, index, bound, sources)
+            return
+        raise _Refused(reasons[0] if reasons else "its elements do not line up with that kernel's axes")
+
+    def check_kind(self, node: Node, group: Group) -> None:
+        caps = self.target
+        if len(group.nodes) >= caps.max_ops:
+            raise _Refused(f"the kernel holds {caps.max_ops} ops already")
+        if len(group.reads) + len(group.members) // 4 >= caps.max_operands:
+            raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
+        if group.kind == "contract":
+            if node.serial in self.update_only:
+                raise _Refused("an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue")
+            if isinstance(node.op, Reduce) or node.op.kind is not Kind.MAP:
+                raise _Refused("a product's epilogue takes elementwise work only")
+        if isinstance(node.op, Reduce):
+            if group.kind not in ("map", "rows"):
+                raise _Refused(f"a {group.kind} kernel takes no further reductions")
+            if group.reductions >= caps.max_reductions:
+                raise _Refused(f"the kernel has {group.reductions} reductions already")
+
+    def canonical_indices(self, node: Node, group: Group) -> list[tuple[Indices, dict[int, Axis | None]]]:
+        """Where the node's elements could sit on the group's axes; with the axes that a reduction binds."""
+        if isinstance(node.op, Reduce):
+            axes = node.op.axes  # type: ignore[attr-defined]
+            found = []
+            for full in self.operand_indices(node.inputs[0], group):
+                bound = bind_axes(full, node.inputs[0].shape, axes)
+                if bound is not None:
+                    found.append((tuple(i for a, i in enumerate(full) if a not in axes), bound))
+            return found
+        listed: dict[Indices, None] = {}
+        for t in node.inputs:
+            if t.shape == node.types[0].shape:
+                listed.update(dict.fromkeys(self.operand_indices(t, group)))
+        known = group.by_shape.get(node.types[0].shape)
+        if known is not None:
+            listed[known] = None
+        if all(e == 1 for e in node.types[0].shape):
+            listed[tuple(Index(0) for _ in node.types[0].shape)] = None
+        return [(index, {}) for index in listed]
+
+    def operand_indices(self, t: Tensor, group: Group) -> list[Indices]:
+        through = self.index_of(t, group)
+        known = group.by_shape.get(t.shape)
+        return list(dict.fromkeys(i for i in (through, known) if i is not None))
+
+    def index_of(self, t: Tensor, group: Group) -> Indices | None:
+        """The canonical index of a member, or of a view of one, walking forward through invertible views."""
+        chain: list[Tensor] = []
+        while t.key not in group.members:
+            if t.node.op.name not in ("reshape", "permute", "require_shape") or t.node.serial not in self.sources:
+                return None
+            chain.append(t)
+            t = t.node.inputs[0]
+        index = group.members[t.key]
+        for view in reversed(chain):
+            op: Any = view.node.op
+            if op.name == "permute":
+                index = tuple(index[a] for a in op.axes)
+            elif op.name == "reshape":
+                index = reshaped(index, view.node.inputs[0].shape, op.shape)
+        return index
+
+    def try_index(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None]) -> None:
+        """Lower the node's body over the group's axes; refuse if it meets a member anywhere but at its canonical index."""
+        if isinstance(node.op, Reduce):
+            axes = frozenset(a for a in bound.values() if a is not None)
+            if group.columns is not None and axes != group.columns:
+                raise _Refused("it reduces other axes than the kernel's reductions")
+            if any(isinstance(a.extent, Dim) and a is not group.axes[0] for a in axes):
+                raise _Refused("it reduces an inner symbolic axis")
+
+        def read(t: Tensor, at: Indices, guard: Expr | None = None) -> Expr:
+            canonical = group.members.get(t.key)
+            if canonical is not None:
+                if canonical != at:
+                    raise _Refused(f"it needs {t.node.op.name} at {t.node.origin} at other elements than its own")
+                return expr.let_ref("member", expr.index_value(at[0], t.dtype) if at else expr.const(0, t.dtype))
+            if is_scalar_constant(t.node):
+                return expr.const(t.node.op.scalar, t.dtype)  # type: ignore[attr-defined]
+            if t.node.serial in self.sources:
+                return lower_node(t.node, t.index, at, read, lambda n, e, p: None)
+            return expr.let_ref("outside", expr.const(0, t.dtype))
+
+        free = frozenset(group.axes)
+        if any(i.axes() - free for i in index):
+            raise _Refused("it has axes that the kernel lacks")
+        for output in range(len(node.types)):
+            lower_node(node, output, index, read, lambda n, extent, position: bound.get(position))
+        needed = frozenset().union(*(i.axes() for i in index)) if index else frozenset()
+        reads_members = any(t.key in group.members for t in self.collect_sources(node))
+        row_axes = free - (group.columns or frozenset())
+        if isinstance(node.op, Reduce) and needed - free:
+            raise _Refused("its result has axes that the kernel lacks")
+        if group.kind in ("contract", "window") and needed != free and reads_members:
+            raise _Refused("it is smaller than the product's result")
+        if node.op.kind is Kind.OPAQUE and not _is_pointwise(node) and group.kind == "contract":
+            raise _Refused("a product's epilogue takes elementwise work only")
+        if needed and needed < row_axes and group.columns is not None:
+            raise _Refused("it is smaller than the kernel's rows")
+        if needed != free and needed and group.columns is None and not isinstance(node.op, Reduce):
+            raise _Refused("it is smaller than the kernel's domain")
+
+    def admit(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Tensor, ...]) -> None:
+        for output, kind in enumerate(node.types):
+            group.members[node.serial, output] = index
+            self.home[node.serial, output] = group
+            group.by_shape.setdefault(kind.shape, index)
+        group.nodes.append(node)
+        for position, axis in bound.items():
+            group.bound[node.serial, position] = axis
+        if isinstance(node.op, Reduce):
+            group.kind = "rows"
+            group.columns = frozenset(a for a in bound.values() if a is not None)
+            group.reductions += 1
+        self.note_reads(group, sources)
+
+    def note_reads(self, group: Group, sources: tuple[Tensor, ...]) -> None:
+        for t in sources:
+            if t.key not in group.members:
+                group.reads.setdefault(t.key, t)
+                kept = self.readers.setdefault(t.key, deque(maxlen=_READERS_KEPT))
+                if group not in kept:
+                    kept.append(group)
+
+    def start(self, node: Node, sources: tuple[Tensor, ...]) -> None:
+        """A group of the node alone."""
+        stage = 1 + max((self.home[t.key].stage for t in sources if t.key in self.home), default=0)
+        plain = isinstance(node.op, Reduce)
+        shape = node.inputs[0].shape if plain else node.types[0].shape
+        axes, index = fresh_axes(shape)
+        kind = {Kind.CONTRACT: "contract", Kind.OPAQUE: "window"}.get(node.op.kind, "map")
+        if kind == "window" and _is_pointwise(node):
+            kind = "map"
+        group = Group(len(self.groups), kind, axes, shape, stage)
+        group.by_shape[shape] = index
+        self.groups.append(group)
+        bound: dict[int, Axis | None] = {}
+        if plain:
+            found = bind_axes(index, shape, node.op.axes)  # type: ignore[attr-defined]
+            assert found is not None
+            bound = found
+            index = tuple(i for a, i in enumerate(index) if a not in node.op.axes)  # type: ignore[attr-defined]
+        self.admit(node, group, index, bound, sources)
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether an opaque op is computed element by element without loops of its own (gather, padding, random bits)."""
+    return node.op.kind is not Kind.OPAQUE or not getattr(node.op, "loops", False)
+
+
+def fresh_axes(shape: Shape) -> tuple[tuple[Axis, ...], Indices]:
+    """One axis for every extent but 1, and the index made of them."""
+    axes = [Axis(f"i{n}", e, PARALLEL) for n, e in enumerate(shape)]
+    return tuple(a for a in axes if a.extent != 1), tuple(as_index(a) for a in axes)
+
+
+def bind_axes(full: Indices, shape: Shape, axes: tuple[int, ...]) -> dict[int, Axis | None] | None:
+    """The domain axis at every reduced position (None for extent 1); None if some position is no bare axis of its extent."""
+    bound: dict[int, Axis | None] = {}
+    for position in axes:
+        if shape[position] == 1:
+            bound[position] = None
+            continue
+        terms = full[position].terms
+        if full[position].constant or len(terms) != 1 or terms[0][1] != 1 or not isinstance(terms[0][0], Axis):
+            return None
+        axis = terms[0][0]
+        if axis.extent != shape[position] or axis in bound.values():
+            return None
+        bound[position] = axis
+    return bound
+
+
+def reshaped(index: Indices, source: Shape, target: Shape) -> Indices:
+    """The index of a reshape's output element for its operand's element."""
+    kept_from = [i for i, e in enumerate(source) if e != 1]
+    kept_to = [i for i, e in enumerate(target) if e != 1]
+    if [source[i] for i in kept_from] == [target[i] for i in kept_to]:
+        result = [Index(0)] * len(target)
+        for a, b in zip(kept_from, kept_to, strict=True):
+            result[b] = index[a]
+        return tuple(result)
+    return unflatten(flatten(index, source), target)
+
+
+def stored_root(t: Tensor) -> Tensor:
+    """The value whose buffer a root may share: reshapes need no copy."""
+    while t.node.op.name in ("reshape", "require_shape"):
+        t = t.node.inputs[0]
+    return t
+
+
+def update_cone(graph: Graph, nodes: list[Node]) -> set[int]:
+    """Nodes that serve nothing but variables' updates: the optimizer."""
+    wanted = {t.node.serial for t in graph.outputs}
+    serves_other: set[int] = set(wanted)
+    shapes: dict[int, set[Shape]] = {}
+    for variable, value in graph.updates:
+        shapes.setdefault(value.node.serial, set()).add(variable.shape)
+    elementwise: set[int] = set()
+    for node in reversed(nodes):
+        mine = shapes.get(node.serial)
+        if mine and node.serial not in serves_other and node.op.kind in (Kind.MAP, Kind.VIEW):
+            elementwise.add(node.serial)
+            for t in node.inputs:
+                shapes.setdefault(t.node.serial, set()).update(mine)
+        else:
+            for t in node.inputs:
+                serves_other.add(t.node.serial)
+    return {s for s in elementwise if s not in serves_other}
+
+
+def store_what_is_used(graph: Graph, groups: list[Group], home: dict[Key, Group], sources: dict[int, tuple[Tensor, ...]], forced: set[Key]) -> None:
+    """A member is stored when it is a result or when another group reads it."""
+    needed = set(forced)
+    for group in groups:
+        needed.update(key for key in group.reads)
+    for group in groups:
+        group.stored = [t for node in group.nodes for t in node.outputs if t.key in needed]
+
+
+def fuse(graph: Graph, target: Target, allow: Callable[[Node, Group], bool] | None = None) -> Partition:
+    """The partition of a graph for a target."""
+    return Fuse(graph, target, allow).run()

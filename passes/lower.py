@@ -1,0 +1,215 @@
+"""Lowering: a group of nodes becomes one kernel, mechanically.
+
+Every node says what one element of it is (``Op.lower``). Inside a group a read of another member becomes that member's expression,
+so any legal partition computes the same function: fusing changes where values live, never which operations are done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
+from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.node import Node, Tensor
+from graphcore.op import Kind, Lowering
+from graphcore.shapes import Dim, Extent
+from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
+
+__all__ = ["lower_group", "lower_node", "LoweredGroup"]
+
+AxisFor = Callable[[Node, Extent, int], "Axis | None"]
+
+
+def lower_node(node: Node, output: int, index: tuple[Index, ...], read: Callable[..., Expr], axis_for: AxisFor) -> Expr:
+    """One element of a node's result, its operands read through ``read(tensor, index, guard)``."""
+    call = Lowering(tuple(t.type for t in node.inputs), node.types, output, lambda extent, position: axis_for(node, extent, position))
+
+    def read_operand(i: int, at: tuple[Index, ...], guard: Expr | None = None) -> Expr:
+        return read(node.inputs[i], at, guard)
+
+    return node.op.lower(call, index, read_operand)
+
+
+class LoweredGroup:
+    """The lowering of one group; ``kernel`` is the result, ``tensors`` the values behind its parameters."""
+
+    def __init__(self, partition: Partition, group: Group) -> None:
+        self.partition = partition
+        self.group = group
+        self.tensors: list[Tensor] = []
+        self.params: dict[Key, int] = {}
+        self.memo: dict[tuple[Any, ...], Expr] = {}
+        self.fresh: dict[tuple[int, int], Axis] = {}
+        self.contracted: Node | None = None
+        self.kernel = self._kernel()
+
+    def _kernel(self) -> Kernel:
+        stores = []
+        for t in self.group.stored:
+            index = self.group.members[t.key]
+            value = self.value(t, index, None)
+            stores.append((t, flatten(index, t.shape), value))
+        facts: tuple[tuple[str, Any], ...] = ()
+        if self.contracted is not None:
+            facts = (("contract", self.contracted.op), ("operands", tuple(self._direct(t) for t in self.contracted.inputs)),
+                     ("shapes", tuple(t.shape for t in self.contracted.inputs)))
+        done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
+        params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
+        axes = tuple(a for a in self.group.axes if a.extent != 1)
+        return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
+
+    def _direct(self, t: Tensor) -> int | None:
+        """The parameter that holds an operand as it is, or None when it is read through a view."""
+        while t.node.op.name in ("reshape", "require_shape") and t.key not in self.params:
+            t = t.node.inputs[0]
+        return self.params.get(t.key)
+
+    def param(self, t: Tensor) -> int:
+        number = self.params.get(t.key)
+        if number is None:
+            number = self.params[t.key] = len(self.tensors)
+            self.tensors.append(t)
+        return number
+
+    def value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+        """The expression of one element; where ``guard`` is false it is 0 and nothing is loaded."""
+        memo_key = (t.key, index, guard)
+        found = self.memo.get(memo_key)
+        if found is None:
+            found = self.memo[memo_key] = self._value(t, index, guard)
+        return found
+
+    def _value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+        node = t.node
+        inside = t.key in self.group.members
+        if not inside and not is_inline(node) and t.key not in self.partition.recomputed:
+            return expr.load(self.param(t), flatten(index, t.shape), t.dtype, guard)
+        if is_scalar_constant(node):
+            value = expr.const(node.op.scalar, t.dtype)  # type: ignore[attr-defined]
+        elif inside:
+            if node.op.kind is Kind.CONTRACT:
+                self.contracted = node
+            value = self.memo.get((t.key, index, None)) or lower_node(node, t.index, index, self.value, self.axis_for)
+            self.memo[t.key, index, None] = value
+        else:
+            # Everything below is read only where the guard holds, so loads stay in bounds.
+            value = lower_node(node, t.index, index, lambda x, at, inner=None: self.value(x, at, _both(guard, inner)), self.axis_for)
+        if guard is None or (value.fn == "load" and value.args and value.args[0] is guard):
+            return value
+        return expr.select(guard, value, expr.const(0, t.dtype))
+
+    def axis_for(self, node: Node, extent: Extent, position: int) -> Axis | None:
+        key = (node.serial, position)
+        if key in self.group.bound:
+            return self.group.bound[key]
+        if extent == 1:
+            return None
+        if key not in self.fresh:
+            self.fresh[key] = Axis(f"r{len(self.fresh)}", extent, REDUCE)
+        return self.fresh[key]
+
+
+def _both(a: Expr | None, b: Expr | None) -> Expr | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return expr.both(a, b)
+
+
+def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor]]:
+    """The kernel of a group, with its axes merged, and the values behind its parameters."""
+    lowered = LoweredGroup(partition, group)
+    return collapse_axes(lowered.kernel), lowered.tensors
+
+
+def kernel_name(group: Group) -> str:
+    """A C name made of the ops inside: never of a user's text."""
+    names = []
+    for node in group.nodes:
+        word = re.sub(r"\W", "", node.op.name)
+        if word not in names and word not in ("cast", "stop_gradient"):
+            names.append(word)
+    heavy = [n.op.name for n in group.nodes if n.op.kind in (Kind.CONTRACT, Kind.REDUCE)]
+    ordered = [n for n in names if n in heavy] + [n for n in names if n not in heavy]
+    return "_".join(ordered[:4]) or "copy"
+
+
+def origins(group: Group) -> tuple[str, ...]:
+    """Lines for the comment above a kernel: each node and the user's line."""
+    return tuple(f"{node.op.name} {', '.join(map(str, node.types))} from {node.origin}" for node in group.nodes)
+
+
+def collapse_axes(kernel: Kernel) -> Kernel:
+    """Merge neighbouring parallel axes that every index walks as one: fewer loops, longer vectors.
+
+    ``a`` (outer) and ``b`` (inner) merge when every index depends on them only as ``step * (a * extent(b) + b)``, and every
+    reduction binds both or neither.
+    """
+    while True:
+        uses = _index_uses(kernel)
+        bound = [set(v.data[1]) for v in kernel.values() if v.fn == "reduce"]
+        pair = next(((a, b) for a in kernel.axes for b in kernel.axes if a is not b and isinstance(b.extent, int)
+                     and all((a in axes) == (b in axes) for axes in bound) and _walk_as_one(uses, a, b)), None)
+        if pair is None:
+            return _renamed(kernel)
+        kernel = _merged(kernel, *pair)
+
+
+def _index_uses(kernel: Kernel) -> list[Index]:
+    found = {s.index for s in kernel.stores}
+    for value in kernel.values():
+        if value.fn == "load":
+            found.add(value.data[1])
+        elif value.fn in ("index", "in_range"):
+            found.add(value.data[0])
+    return list(found)
+
+
+def _walk_as_one(uses: Sequence[Index], a: Axis, b: Axis) -> bool:
+    for index in uses:
+        sa, sb = index.stride(a), index.stride(b)
+        if sa is None or sb is None or sa != sb * b.extent:  # type: ignore[operator]
+            return False
+    return True
+
+
+def _merged(kernel: Kernel, a: Axis, b: Axis) -> Kernel:
+    """Replace ``a`` and ``b`` by one axis; since all uses are linear with proportional steps, ``a -> 0`` and ``b -> merged``."""
+    merged = Axis(f"{a.name}{b.name}", a.extent * b.extent, PARALLEL)
+    mapping = {a: Index(0), b: as_index(merged)}
+    memo: dict[Expr, Expr] = {}
+    stores = tuple(Store(s.param, s.index.substitute(mapping), memo.setdefault(s.value, s.value.substitute(mapping)), s.mode) for s in kernel.stores)
+    axes = tuple(merged if x is a else x for x in kernel.axes if x is not b)
+    return Kernel(kernel.name, kernel.params, axes, stores, kernel.kind, kernel.origins, kernel.facts)
+
+
+def _renamed(kernel: Kernel) -> Kernel:
+    """Canonical axis names, so that equal kernels have equal text: i0, i1, ... outermost first, reductions r0, r1, ..."""
+    bound: dict[Axis, None] = {}
+    for value in kernel.values():
+        if value.fn == "reduce":
+            bound.update(dict.fromkeys(a for a in value.data[1] if a not in kernel.axes))
+    fresh = [Axis(f"i{n}", a.extent, PARALLEL) for n, a in enumerate(kernel.axes)]
+    inner = [Axis(f"r{n}", a.extent, REDUCE) for n, a in enumerate(bound)]
+    mapping = {old: as_index(new) for old, new in zip((*kernel.axes, *bound), (*fresh, *inner), strict=True) if old != new}
+    if not mapping:
+        return kernel
+    stores = tuple(Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores)
+    return Kernel(kernel.name, kernel.params, tuple(fresh), stores, kernel.kind, kernel.origins, kernel.facts)
+
+
+def symbolic_sizes(kernel: Kernel) -> list[Dim]:
+    """The symbolic extents that a kernel's text needs as arguments, in order."""
+    found: dict[Dim, None] = {}
+    for value in kernel.values():
+        if value.fn == "size":
+            found[value.data[0]] = None
+        elif value.fn == "reduce":
+            found.update(dict.fromkeys(a.extent for a in value.data[1] if isinstance(a.extent, Dim)))
+        elif value.fn == "in_range" and isinstance(value.data[2], Dim):
+            found[value.data[2]] = None
+    found.update(dict.fromkeys(a.extent for a in kernel.axes if isinstance(a.extent, Dim)))
+    return list(found)

@@ -1,0 +1,137 @@
+"""Narrowing the cut: values that are cheaper to compute again than to store and load are not stored.
+
+A stored elementwise value is recomputed by its readers when everything it is made of is in memory anyway and the target's cost
+model says that the arithmetic costs less than the traffic. This is what keeps a GELU's or a ReLU's backward from storing
+intermediate values, and what lets a chain of elementwise work vanish into its only reader.
+"""
+
+from __future__ import annotations
+
+from graphcore.node import Tensor
+from graphcore.op import Kind, Map
+from graphcore.shapes import Extent, bind, symbols_of
+from graphcore.target import Target
+from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
+
+__all__ = ["narrow_the_cut"]
+
+_EXPENSIVE_FLOPS = 25.0
+_SYMBOLIC_GUESS = 64
+_MAX_OPS = 24
+
+
+def narrow_the_cut(partition: Partition, target: Target, forced: set[Key]) -> Partition:
+    """The same groups with fewer stored values."""
+    home = partition.group_of()
+    readers: dict[Key, list[Group]] = {}
+    for group in partition.groups:
+        for key in group.reads:
+            if key in home:
+                readers.setdefault(key, []).append(group)
+    stored = {t.key for g in partition.groups for t in g.stored}
+    chosen: set[Key] = set()
+    why = list(partition.why)
+    for group in reversed(partition.groups):
+        for t in reversed(group.stored):
+            if t.key in forced or t.key not in readers:
+                continue
+            frontier = _frontier(t, stored, chosen)
+            if frontier is None:
+                continue
+            if _worth(t, frontier, readers[t.key], target):
+                chosen |= frontier[2]
+                for reader in readers[t.key]:
+                    reader.reads.pop(t.key, None)
+                    for source in frontier[0]:
+                        if source.key not in reader.members:
+                            reader.reads.setdefault(source.key, source)
+                        if source.key in home and home[source.key] is not reader:
+                            listed = readers.setdefault(source.key, [])
+                            if reader not in listed:
+                                listed.append(reader)
+                why.append(f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: cheaper than storing it")
+            else:
+                why.append(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
+        group.stored = [t for t in group.stored if t.key not in chosen]
+    return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
+
+
+def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tensor], float, set[Key]] | None:
+    """What ``t`` is elementwise made of: values in memory, flops per element, values passed through. None if it is not elementwise."""
+    flops = 0.0
+    found: dict[Key, Tensor] = {}
+    seen: set[Key] = {t.key}
+    stack = [t]
+    while stack:
+        value = stack.pop()
+        node = value.node
+        if is_scalar_constant(node):
+            continue
+        if value.key != t.key and (node.op.kind is Kind.LEAF or (value.key in stored and value.key not in chosen)):
+            found[value.key] = value
+            continue
+        if not is_inline(node):
+            if node.op.kind is not Kind.MAP and not (node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)):
+                return None
+            flops += 1.0 if isinstance(node.op, Map) and node.op.cheap else _EXPENSIVE_FLOPS
+        if len(seen) > _MAX_OPS:
+            return None
+        for operand in node.inputs:
+            if operand.key not in seen:
+                seen.add(operand.key)
+                stack.append(operand)
+    return list(found.values()), flops, seen - found.keys()
+
+
+def _size(extent: Extent) -> float:
+    return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))  # type: ignore[arg-type]
+
+
+def _worth(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: list[Group], target: Target) -> bool:
+    sources, flops, _ = frontier
+    points = _size(t.size)
+    if points == 1 and all(_size(s.size) == 1 for s in sources):
+        return True  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
+    nbytes = points * t.dtype.itemsize
+    saved = nbytes * (1 + len(readers))
+    extra_reads = 0.0
+    extra_flops = -flops * points
+    for reader in readers:
+        if any(n.op.kind is Kind.CONTRACT for n in reader.nodes) and _feeds_product(t, reader):
+            return False  # a product reads every element many times
+        if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
+            return False
+        extra_flops += flops * points * _repeats(points, reader)
+        for source in sources:
+            if source.key not in reader.reads and source.key not in reader.members:
+                extra_reads += _size(source.size) * source.dtype.itemsize
+    if any(_size(s.size) > points * 1.01 for s in sources):
+        return False
+    return max(extra_flops, 0.0) / target.flops_per_second + extra_reads / target.bytes_per_second < saved / target.bytes_per_second
+
+
+def _repeats(points: float, reader: Group) -> float:
+    """How often the reader would compute each element: once where the value has the size of its rows or of its domain."""
+    domain, rows = 1.0, 1.0
+    for extent in reader.shape:
+        domain *= _size(extent)
+    for axis in reader.axes:
+        if axis not in (reader.columns or ()):
+            rows *= _size(axis.extent)
+    if points == rows:
+        return 1.0
+    return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
+
+
+def _feeds_product(t: Tensor, reader: Group) -> bool:
+    """Whether a value is an operand of a product in the reading group, looking through inline nodes."""
+    for node in reader.nodes:
+        if node.op.kind is Kind.CONTRACT:
+            stack = list(node.inputs)
+            while stack:
+                value = stack.pop()
+                if value.key == t.key:
+                    return True
+                if is_inline(value.node):
+                    stack.extend(value.node.inputs)
+    return False
