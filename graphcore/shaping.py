@@ -55,7 +55,7 @@ def _resolve_shape(t: Tensor, shape: Shape) -> Shape:
             raise fail(ShapeError, f"reshape: {format_shape(t.shape)} has {t.size} elements, {format_shape(shape)} has {rest}"
                        f"{_reshape_hint(t, tuple(extents))}", t)
         return tuple(extents)
-    exact = rest != 0 and t.size % rest == 0
+    exact = rest != 0 and not (isinstance(rest, Dim) and isinstance(t.size, int)) and t.size % rest == 0
     if not exact:
         raise fail(ShapeError, f"reshape: {format_shape(t.shape)} to {format_shape(shape)}: {t.size} elements are not divisible by {rest}, "
                    "so -1 cannot be inferred", t)

@@ -16,7 +16,7 @@ from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flat
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Lowering
-from graphcore.shapes import Dim, Extent
+from graphcore.shapes import Extent
 from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
 
 __all__ = ["lower_group", "lower_node", "LoweredGroup"]
@@ -199,17 +199,3 @@ def _renamed(kernel: Kernel) -> Kernel:
         return kernel
     stores = tuple(Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores)
     return Kernel(kernel.name, kernel.params, tuple(fresh), stores, kernel.kind, kernel.origins, kernel.facts)
-
-
-def symbolic_sizes(kernel: Kernel) -> list[Dim]:
-    """The symbolic extents that a kernel's text needs as arguments, in order."""
-    found: dict[Dim, None] = {}
-    for value in kernel.values():
-        if value.fn == "size":
-            found[value.data[0]] = None
-        elif value.fn == "reduce":
-            found.update(dict.fromkeys(a.extent for a in value.data[1] if isinstance(a.extent, Dim)))
-        elif value.fn == "in_range" and isinstance(value.data[2], Dim):
-            found[value.data[2]] = None
-    found.update(dict.fromkeys(a.extent for a in kernel.axes if isinstance(a.extent, Dim)))
-    return list(found)

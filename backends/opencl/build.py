@@ -1,8 +1,8 @@
 """Builds OpenCL programs, with a kernel cache in memory and on disk.
 
-One file per entry: a magic number, the key, a checksum of the payload and the payload, which is the driver's binary (for
-PoCL see pocl_cache.py). Entries appear by an atomic rename and are verified when read, so that any number of processes may
-share the folder, and a damaged, stale or unreadable entry costs a build and one warning, never more.
+One file per entry: a magic number, the key, a checksum of the payload and the payload, which is the driver's binary
+(for PoCL see pocl_cache.py). Entries appear by an atomic rename and are verified when read, so that any number of
+processes may share the folder, and a damaged, stale or unreadable entry costs a build and one warning, never more.
 """
 
 from __future__ import annotations
@@ -380,7 +380,7 @@ _pocl = _PoclPrograms()
 
 
 def flush_cache() -> None:
-    """Keep on disk what PoCL has compiled; it compiles at first launches, so call this after them. Also done at exit."""
+    """Keep on disk what PoCL has compiled. It does so at first launches: call this after them. Also done at exit."""
     with _state.lock:
         if _pocl.pid != os.getpid():
             return

@@ -62,6 +62,14 @@ class DeviceInfo:
         """The device string that opens this device."""
         return f"opencl:{self.index}"
 
+    def lanes(self, itemsize: int) -> int:
+        """Return the width of vectors whose widest elements have `itemsize` bytes.
+
+        No vector may have more bytes than `vector_width` floats: PoCL hangs or aborts on wider ones where its LLVM does
+        not know the CPU, with doubles and longs as with floats.
+        """
+        return max(1, min(self.vector_width, self.vector_width * 4 // itemsize))
+
 
 @dataclass(eq=False)
 class Device:
@@ -103,7 +111,7 @@ _VENDORS = (
     ("qualcomm", ("qualcomm",)),
 )
 
-# LLVM's names of CPUs with AVX-512. PoCL takes its CPU's name from LLVM but picks its built-in library by the CPU's flags.
+# LLVM's names of CPUs with AVX-512. PoCL takes the CPU's name from LLVM but its library by the CPU's flags.
 # An LLVM older than the CPU calls it by an AVX2 name, and then aborts or hangs on float16, which does not fit the
 # registers that it believes in. So the name decides, not the flags.
 _AVX512_NAMES = (
@@ -268,7 +276,7 @@ def open_device(spec: str = "auto", *, profiling: bool = False) -> Device:
 
     Args:
         spec: "auto" or "opencl" (GPUs first, then Intel's CPU runtime, then PoCL), "opencl:<index>", "opencl:<vendor>"
-            ("intel", "pocl", "nvidia", ...), "opencl:cpu" or "opencl:gpu"; more words narrow it down: "opencl:intel:gpu".
+            ("intel", "pocl", "nvidia", ...), "opencl:cpu" or "opencl:gpu"; more words narrow down: "opencl:intel:gpu".
         profiling: Whether the queue records the times of its commands.
 
     Returns:

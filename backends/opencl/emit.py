@@ -40,10 +40,15 @@ class Dialect:
     vendor: str
     width: int
     half: bool = False
+    cores: int = 1
+    device: str = ""
+    kind: str = "cpu"
 
     def lanes(self, kernel: Kernel) -> int:
         """Lanes of a vector of this kernel: as many float32, fewer when it touches wider elements."""
         widest = max((register_bytes(v.dtype) for v in kernel.values()), default=4)
+        if any(v.fn == "reduce" and v.data[0].startswith("arg") for v in kernel.values()):
+            widest = 8
         return max(1, self.width * 4 // max(widest, 4))
 
 
@@ -393,7 +398,8 @@ class Accumulator:
         em = self.emitter
         if self.combine == "add" and body.fn == "mul" and body.dtype.is_float and not body.dtype.rounds:
             a, b = (em.vector(x, self.width) for x in body.args)
-            em.line(f"{self.name} = fma({a}, {b}, {self.name});")
+            # PoCL's library does not inline fma, which costs a factor of eight there.
+            em.line(f"{self.name} += {a} * {b};" if em.dialect.vendor == "pocl" else f"{self.name} = fma({a}, {b}, {self.name});")
             return
         value = em.vector(body, self.width)
         if self.position:

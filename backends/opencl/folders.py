@@ -45,8 +45,8 @@ def _writable(wanted: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="graphcore-"))
         atexit.register(_remove_if_owner, folder, os.getpid())
         warnings.warn(
-            f"graphcore cannot write its cache folder {wanted} ({error.strerror or error}); kernels are kept in {folder} "
-            f"until this process ends. Set GRAPHCORE_CACHE to a folder that can be written.",
+            f"graphcore cannot write its cache folder {wanted} ({error.strerror or error}); kernels are kept in "
+            f"{folder} until this process ends. Set GRAPHCORE_CACHE to a folder that can be written.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,8 +1,9 @@
 """Finds the installed OpenCL runtimes and hands out a pyopencl that sees all of them.
 
-Runtimes that pip installs are not registered with the system: Intel's package names its library by a path of the machine
-that packed it, PoCL wants a cache folder that it may write, and a container often has NVIDIA's library without the file
-that announces it. `load` repairs that through environment variables, before the OpenCL loader first looks at them.
+Runtimes that pip installs are not registered with the system: Intel's package names its library by a path of the
+machine that packed it, PoCL wants a cache folder that it may write, and a container often has NVIDIA's library
+without the file that announces it. `load` repairs that through environment variables, before the OpenCL loader first
+looks at them.
 """
 
 from __future__ import annotations

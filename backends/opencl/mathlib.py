@@ -1,10 +1,10 @@
-"""The math functions of generated kernels: which OpenCL built-in to call, and own code where there is none or it is no good.
+"""The math functions of generated kernels: which OpenCL built-in to call, or own code where none is good enough.
 
-Measured against extended precision over the whole range, special values included, on Intel's CPU runtime (widths 1, 8 and 16)
-and PoCL 3.0 (1, 4 and 8): the built-ins stay within 4 ulp, save these on PoCL: `sin`, `cos` and `tan` of float vectors
-give 0.0102 for sin(0.00001) as soon as one lane is above 125; `erf` takes three times as long as the code below. PoCL on a
-CPU with AVX-512 that its LLVM does not know hangs or aborts on any 64-byte vector, whatever is computed: use
-`DeviceInfo.lanes`.
+Measured against extended precision over the whole range, special values included, on Intel's CPU runtime (widths 1, 8
+and 16) and PoCL 3.0 (1, 4 and 8): the built-ins stay within 4 ulp, save these on PoCL: `sin`, `cos` and `tan` of
+float vectors give 0.0102 for sin(0.00001) as soon as one lane is above 125; `erf` takes twice as long as the code
+below. PoCL on a CPU with AVX-512 that its LLVM does not know hangs or aborts on any 64-byte vector, whatever is
+computed: use `DeviceInfo.lanes`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,28 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["FUNCTIONS", "call", "prelude", "prelude_for"]
 
-# Our name of a function -> the built-in's. Rounding goes to even, as in NumPy; OpenCL's round does not.
-_BUILTIN = {
-    name: name
-    for name in (
-        "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-        "erf erfc lgamma floor ceil trunc pow atan2 copysign"
-    ).split()
-} | {"round": "rint"}
+# Called by the same name as ours. Rounding goes to even, as in NumPy; OpenCL's `round` does not.
+_SAME = (
+    (
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "pow",
+        "copysign",
+        "floor",
+        "ceil",
+        "trunc",
+    )
+    + ("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+    + ("erf", "erfc", "lgamma")
+)
+_BUILTIN = {**{name: name for name in _SAME}, "round": "rint"}
 _EVERYWHERE = ("sigmoid", "erfinv", "digamma")  # no built-in has them
 _ON_POCL = ("sin", "cos", "tan", "erf")  # floats only
 
@@ -81,9 +95,18 @@ def _definition(fn: str, dtype: str, width: int) -> str:
             "erfinv": _ERFINV_FLOAT if dtype == "float" else _ERFINV_DOUBLE,
             "digamma": _digamma(dtype),
         }[fn]
-    for mark, value in (("$T", dtype + suffix), ("$S", dtype), ("$I", "int" + suffix), ("$n", str(width))):
+    for mark, value in (
+        ("$T", dtype + suffix),
+        ("$S", dtype),
+        ("$I", "int" + suffix),
+        ("$n", str(width)),
+        ("$CONTRACT", _CONTRACT),
+    ):
         text = text.replace(mark, value)
     return text
+
+
+_CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 
 
 def _by_lane(fn: str, dtype: str) -> bool:
@@ -92,9 +115,12 @@ def _by_lane(fn: str, dtype: str) -> bool:
 
 
 def _horner(variable: str, coefficients: Sequence[float], target: str = "p", suffix: str = "") -> str:
-    """Return C statements that evaluate a polynomial, the highest coefficient first, into an existing variable."""
-    first, *rest = (f"($T)({value!r}{suffix})" for value in coefficients)
-    return f"{target} = {first};" + "".join(f" {target} = fma({target}, {variable}, {value});" for value in rest)
+    """Return C statements that evaluate a polynomial, the highest coefficient first, into an existing variable.
+
+    They may be contracted ($CONTRACT), but do not call `fma`: PoCL 3.0 calls it as a function, four times as slow.
+    """
+    first, *rest = (f"{value!r}{suffix}" for value in coefficients)
+    return f"{target} = {first};" + "".join(f" {target} = {target} * {variable} + {value};" for value in rest)
 
 
 _BY_LANE = """\
@@ -117,7 +143,8 @@ static inline $T gc_sigmoid_$T($T x) {
 _ERF = (
     """\
 static inline $T gc_erf_$T($T x) {
-    $T t = fabs(x), s = x * x, p, q;
+    $CONTRACT
+    $T t = (x < 0.0f) ? -x : x, s = x * x, p, q;
     """
     + _horner(
         "t",
@@ -125,7 +152,8 @@ static inline $T gc_erf_$T($T x) {
         suffix="f",
     )
     + """
-    p = copysign(($T)(1.0f) - exp(fma(p, t, -t)), x);
+    p = 1.0f - exp(p * t - t);
+    p = (x < 0.0f) ? -p : p;
     """
     + _horner(
         "s",
@@ -134,8 +162,8 @@ static inline $T gc_erf_$T($T x) {
         suffix="f",
     )
     + """
-    q = fma(q, x, x);
-    return (t > ($T)(0.927734375f)) ? p : q;
+    q = q * x + x;
+    return (t > 0.927734375f) ? p : q;
 }
 """
 )
@@ -143,6 +171,7 @@ static inline $T gc_erf_$T($T x) {
 _ERFINV_FLOAT = (
     """\
 static inline $T gc_erfinv_$T($T x) {
+    $CONTRACT
     $T t = log(fma(x, -x, ($T)(1.0f))), p, q;
     """
     + _horner(
@@ -160,7 +189,7 @@ static inline $T gc_erfinv_$T($T x) {
         suffix="f",
     )
     + """
-    return x * ((t < ($T)(-6.125f)) ? p : q);
+    return x * ((t < -6.125f) ? p : q);
 }
 """
 )
@@ -190,6 +219,7 @@ _AS241 = (
 _RATIOS = [f"{_horner('r', up)} {_horner('r', down, target='q')}" for up, down in _AS241]
 _ERFINV_DOUBLE = f"""\
 static $T gc_erfinv_$T($T x) {{
+    $CONTRACT
     $T p, q, r;
     if (fabs(x) <= 0.85) {{
         r = 0.180625 - 0.25 * x * x;
@@ -211,31 +241,34 @@ static $T gc_erfinv_$T($T x) {{
 
 
 def _digamma(dtype: str) -> str:
-    """Return psi(x) after Boost.Math's digamma: reflection, recurrence to [1, 2], a rational there times (x - its root)."""
+    """Return psi(x) after Boost.Math's digamma: reflection, recurrence to [1, 2], a rational function there."""
     f = "f" if dtype == "float" else ""
-    up = (-0.0020713321167745952, -0.045251321448739056, -0.28919126444774784)
+    up: tuple[float, ...] = (-0.0020713321167745952, -0.045251321448739056, -0.28919126444774784)
     up += (-0.65031853770896507, -0.32555031186804491, 0.25479851061131551)
-    down = (-0.55789841321675513e-6, 0.0021284987017821144, 0.054151797245674225)
+    down: tuple[float, ...] = (-0.55789841321675513e-6, 0.0021284987017821144, 0.054151797245674225)
     down += (0.43593529692665969, 1.4606242909763515, 2.0767117023730469, 1.0)
-    tail = (-0.44325980392156862745, 0.083333333333333333, -0.021092796092796092, 0.0075757575757575757)
+    tail: tuple[float, ...] = (
+        -0.44325980392156862745,
+        0.083333333333333333,
+        -0.021092796092796092,
+        0.0075757575757575757,
+    )
     tail += (-0.0041666666666666667, 0.0039682539682539683, -0.0083333333333333333, 0.083333333333333333)
     # The root in pieces, so that x - root is exact where it nearly cancels.
     if dtype == "float":
         root = "((x - 1532632.0f / 1048576.0f) - 0.3700660185912626595423257e-6f)"
     else:
-        root = (
-            "(((x - 1569415565.0 / 1073741824.0) - 381566830.0 / 1073741824.0 / 1073741824.0) - 0.901631209325869592e-19)"
-        )
+        root = "(((x - 1569415565.0 / 0x1p30) - 381566830.0 / 0x1p60) - 0.901631209325869592e-19)"
     return f"""\
 static $T gc_digamma_$T($T x) {{
+    $CONTRACT
     $T result = 0, p, q;
     if (x == 0) return copysign(($T)(INFINITY), -x);
     if (x <= -1) {{
+        $T part = x - rint(x);
+        if (part == 0 || isinf(x)) return ($T)(NAN);  // a pole, or no limit
+        result = ($T)(-3.14159265358979323846{f}) / tan(($T)(3.14159265358979323846{f}) * part);
         x = 1 - x;
-        $T part = x - floor(x);
-        if (part > 0.5{f}) part -= 1;
-        if (part == 0 || x == ($T)(INFINITY)) return ($T)(NAN);  // a pole, or no limit
-        result = ($T)(3.14159265358979323846{f}) / tan(($T)(3.14159265358979323846{f}) * part);
     }}
     if (x >= 10) {{
         if (x == ($T)(INFINITY)) return x;
@@ -278,21 +311,24 @@ def _trigonometric(fn: str, width: int) -> str:
     return (
         f"""\
 static $T gc_{fn}_$T($T x) {{
-    if (!all(fabs(x) <= ($T)(105615.0f))) {{
+    $CONTRACT
+    $T size = (x < 0.0f) ? -x : x;
+    if (!all(size <= 105615.0f)) {{
         float lane[$n];
         vstore$n(x, 0, lane);
         for (int i = 0; i < $n; ++i) lane[i] = {fn}(lane[i]);
         return vload$n(0, lane);
     }}
-    $T n = rint(x * 0.636619747f), y;
-    $I q = convert_$I(n);
+    $T n = x * 0.636619747f + 12582912.0f, y;  // adding 1.5 * 2**23 rounds, and leaves the whole number in the low bits
+    $I q = as_$I(n);
+    n = n - 12582912.0f;
     $T r = fma(-n, ($T)(1.57079601e+0f), x);
     r = fma(-n, ($T)(3.13916473e-7f), r);
     r = fma(-n, ($T)(5.39030253e-15f), r);
     $T z = r * r, s, c;
     """
         + _horner("z", (2.86567956e-6, -1.98559923e-4, 8.33338592e-3, -1.66666672e-1), target="s", suffix="f")
-        + "\n    s = fma(s, r * z, r);\n    "
+        + "\n    s = s * (r * z) + r;\n    "
         + _horner("z", (2.44677067e-5, -1.38877297e-3, 4.16666567e-2, -0.5, 1.0), target="c", suffix="f")
         + f"\n    {result}\n}}\n"
     )

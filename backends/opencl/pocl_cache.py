@@ -1,10 +1,10 @@
 """Keeps what PoCL compiles, without trusting PoCL's cache folder between processes.
 
-PoCL finishes compiling at the first launch of a kernel and keeps the result in its cache folder, unchecked: one truncated
-file there aborts the process. So each process gives PoCL a private folder, and what PoCL left in it for a program becomes
-the payload of a checksummed entry of our own cache, unpacked before the same program is built again. (A program's
-official binary does not contain what the first launch compiles, and took six times as long to make as the program,
-measured with PoCL 3.0.)
+PoCL finishes compiling at the first launch of a kernel and keeps the result in its cache folder, unchecked: one
+truncated file there aborts the process. So each process gives PoCL a private folder, and what PoCL left in it for a
+program becomes the payload of a checksummed entry of our own cache, unpacked before the same program is built again.
+(A program's official binary does not contain what the first launch compiles, and took six times as long to make as
+the program, measured with PoCL 3.0.)
 """
 
 from __future__ import annotations

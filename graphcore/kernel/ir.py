@@ -15,7 +15,7 @@ from graphcore.kernel.expr import REDUCERS, Expr, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.shapes import Dim, Extent, Shape, product
 
-__all__ = ["Param", "Store", "Kernel", "verify_kernel", "print_kernel"]
+__all__ = ["Param", "Store", "Kernel", "verify_kernel", "print_kernel", "symbolic_sizes"]
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,17 @@ def _text(value: Expr, names: dict[Expr, str]) -> str:
     if value.fn == "reduce":
         return f"{value.data[0]} over {','.join(map(str, value.data[1]))} of {inner}"
     return f"{value.fn}{'_' + value.dtype.name if value.fn == 'cast' else ''}({inner})"
+
+
+def symbolic_sizes(kernel: Kernel) -> list[Dim]:
+    """The symbolic extents that a kernel's text needs as arguments, in order."""
+    found: dict[Dim, None] = {}
+    for value in kernel.values():
+        if value.fn == "size":
+            found[value.data[0]] = None
+        elif value.fn == "reduce":
+            found.update(dict.fromkeys(a.extent for a in value.data[1] if isinstance(a.extent, Dim)))
+        elif value.fn == "in_range" and isinstance(value.data[2], Dim):
+            found[value.data[2]] = None
+    found.update(dict.fromkeys(a.extent for a in kernel.axes if isinstance(a.extent, Dim)))
+    return list(found)

@@ -14,8 +14,8 @@ from graphcore.kernel.expr import Expr
 from graphcore.op import FLOAT, REAL, Example, Map, TensorType, primitive
 from graphcore.ops._examples import floats, integers, positive
 
-__all__ = ["Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Neg", "Abs", "Sign", "Pow", "Maximum", "Minimum", "Atan2", "Copysign",
-           "Reciprocal", "AddN", "computed"]
+__all__ = ["Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Neg", "Abs", "Sign", "Pow", "Maximum", "Minimum", "Atan2",
+           "Copysign", "Reciprocal", "AddN", "computed"]
 
 
 def computed(function: Callable[..., Any], *inputs: Any) -> Any:
@@ -166,7 +166,7 @@ class FloorDiv(Map):
 
 @primitive
 class Mod(Map):
-    """x - floor(x / y) * y, elementwise: the remainder with the sign of y, as in Python. An integer modulo zero gives 0."""
+    """x - floor(x / y) * y, elementwise: the remainder has the sign of y, as in Python. An integer modulo zero is 0."""
 
     name: ClassVar[str] = "remainder"
     arity: ClassVar[int | None] = 2

@@ -16,9 +16,9 @@ from graphcore.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorTyp
 from graphcore.ops._examples import booleans, floats, integers
 from graphcore.shapes import format_shape
 
-__all__ = ["Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalXor", "LogicalNot",
-           "IsNan", "IsInf", "IsFinite", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert", "ShiftLeft", "ShiftRight", "Where", "Cast",
-           "StopGradient"]
+__all__ = ["Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalXor",
+           "LogicalNot", "IsNan", "IsInf", "IsFinite", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert", "ShiftLeft",
+           "ShiftRight", "Where", "Cast", "StopGradient"]
 
 
 def _edges() -> tuple[Any, Any]:
@@ -282,7 +282,8 @@ class _Shift(Map):
 
     def examples(self) -> Iterator[Example]:
         for dtype, low in (("int32", -99), ("uint32", 0), ("int8", -99), ("uint64", 0)):
-            yield self, integers(3, 5, low=low, high=99, dtype=dtype), integers(3, 5, low=0, high=8, dtype=dtype, seed=1)
+            amounts = integers(3, 5, low=0, high=8, dtype=dtype, seed=1)
+            yield self, integers(3, 5, low=low, high=99, dtype=dtype), amounts
         yield self, np.array([5, -5, 5, -5, 5], np.int32), np.array([31, 32, 40, 40, -1], np.int32)
         yield self, integers(0), integers(0)
 
@@ -294,7 +295,8 @@ class ShiftLeft(_Shift):
     name: ClassVar[str] = "bitwise_left_shift"
 
     def scalar(self, *args: Expr) -> Expr:
-        return self.shifted("shift_left", *args, expr.const(0, args[0].dtype))
+        x, amount = args
+        return self.shifted("shift_left", x, amount, expr.const(0, x.dtype))
 
     def reference(self, *inputs: Any) -> Any:
         return np.asarray(np.left_shift(*inputs))
@@ -357,8 +359,8 @@ class Where(Map):
 class Cast(Map):
     """Conversion to another type, elementwise.
 
-    Floats to integers truncate, out of range they saturate, and NaN gives 0. Integers to smaller integers wrap. Anything to bool
-    is ``!= 0``.
+    Floats to integers truncate, out of range they saturate, and NaN gives 0. Integers to smaller integers wrap.
+    Anything to bool is ``!= 0``.
     """
 
     dtype: DType

@@ -1,4 +1,4 @@
-"""Convolutions over two spatial axes and their two gradients. Each one's gradient is made of the other two, so any order works."""
+"""Convolutions over two spatial axes and their two gradients. Each is differentiated by the other two, to any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from graphcore.shapes import Dim, Extent, Shape, format_shape
 __all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "window_extents", "fresh_axes", "summed", "tap", "landing"]
 
 
-def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int], padding: tuple[int, ...], dilation: tuple[int, int]) -> tuple[int, int]:
+def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int], padding: tuple[int, ...],
+                   dilation: tuple[int, int]) -> tuple[int, int]:
     """How many windows fit along the two spatial axes.
 
     Args:
@@ -33,17 +34,19 @@ def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int
         ShapeError: a spatial extent is symbolic, an attribute is out of range, or no window fits.
     """
     if any(isinstance(e, Dim) for e in (*size, *window)):
-        raise ShapeError(f"{name}: spatial extents must be fixed, got {format_shape(size)} and the window {format_shape(window)}")
+        raise ShapeError(f"{name}: spatial extents must be fixed, got {format_shape(size)} and "
+                         f"the window {format_shape(window)}")
     if (len(stride), len(padding), len(dilation)) != (2, 4, 2) or min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ShapeError(f"{name}: stride {stride} and dilation {dilation} must be two positive numbers, padding {padding} four that are not negative")
-    if min(window) < 1:  # type: ignore[type-var]
+        raise ShapeError(f"{name}: stride {stride} and dilation {dilation} must be two positive numbers, "
+                         f"padding {padding} four that are not negative")
+    if min(window) < 1:
         raise ShapeError(f"{name}: the window {format_shape(window)} is empty")
     counts = []
     for axis, (extent, taps, step, gap) in enumerate(zip(size, window, stride, dilation, strict=True)):
         room = int(extent) + padding[2 * axis] + padding[2 * axis + 1] - gap * (int(taps) - 1) - 1
         if room < 0:
-            raise ShapeError(f"{name}: the window {format_shape(window)} with dilation {dilation} does not fit into the input {format_shape(size)} "
-                             f"with padding {padding}")
+            raise ShapeError(f"{name}: the window {format_shape(window)} with dilation {dilation} does not fit into "
+                             f"the input {format_shape(size)} with padding {padding}")
         counts.append(room // step + 1)
     return counts[0], counts[1]
 
@@ -88,14 +91,16 @@ class _Convolution(Contract):
         if x.dtype != y.dtype:
             raise DTypeError(f"{self.name}: operands have dtypes {x.dtype} and {y.dtype}; cast one with .astype(...)")
         if x.rank != 4 or y.rank != 4:
-            raise ShapeError(f"{self.name}: operands need 4 axes, got {format_shape(x.shape)} and {format_shape(y.shape)}")
+            shapes = f"{format_shape(x.shape)} and {format_shape(y.shape)}"
+            raise ShapeError(f"{self.name}: operands need 4 axes, got {shapes}")
         if self.groups < 1:
             raise ShapeError(f"{self.name}: groups must be positive, got {self.groups}")
 
     def grouped(self, channels: Extent, what: str, shape: Shape) -> int:
         """Channels in each group."""
         if isinstance(channels, Dim) or channels % self.groups:
-            raise ShapeError(f"{self.name}: the {channels} {what} channels of {format_shape(shape)} do not split into {self.groups} groups")
+            raise ShapeError(f"{self.name}: the {channels} {what} channels of {format_shape(shape)} "
+                             f"do not split into {self.groups} groups")
         return channels // self.groups
 
     def windows(self, size: Shape, window: Shape) -> tuple[int, int]:
@@ -145,9 +150,9 @@ _GEOMETRIES: tuple[tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, 
 
 @primitive
 class Conv2d(_Convolution):
-    """y[n, o, i, j] = sum over c, p, q of x[n, c, i*stride + p*dilation - top, ...] * w[o, c, p, q], zero outside of x.
+    """y[n, o, i, j] = sum over c, p, q of x[n, c, i*stride + p*dilation - top, ...] * w[o, c, p, q]; x is 0 outside.
 
-    x is (N, C, H, W), w is (O, C / groups, kh, kw), y is (N, O, rows, columns). ``padding`` is top, bottom, left, right.
+    x is (N, C, H, W), w is (O, C / groups, kh, kw), y is (N, O, rows, columns). ``padding``: top, bottom, left, right.
     """
 
     name: ClassVar[str] = "conv2d"
@@ -161,8 +166,8 @@ class Conv2d(_Convolution):
         self.typed(x, w)
         self.grouped(w.shape[0], "output", w.shape)
         if self.grouped(x.shape[1], "input", x.shape) != w.shape[1]:
-            raise ShapeError(f"{self.name}: the input {format_shape(x.shape)} has {x.shape[1]} channels, the weights {format_shape(w.shape)} "
-                             f"take {w.shape[1]} in each of {self.groups} groups")
+            raise ShapeError(f"{self.name}: the input {format_shape(x.shape)} has {x.shape[1]} channels, the weights "
+                             f"{format_shape(w.shape)} take {w.shape[1]} in each of {self.groups} groups")
         return (TensorType((x.shape[0], w.shape[0], *self.windows(x.shape[2:], w.shape[2:])), x.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -198,9 +203,9 @@ class Conv2d(_Convolution):
 
 @primitive
 class Conv2dInputGrad(_Convolution):
-    """The gradient of ``conv2d`` for its input: (g, w) -> dx, gathered: every input element sums the windows that read it.
+    """The gradient of ``conv2d`` for its input: (g, w) -> dx. Every input element sums the windows that read it.
 
-    g is (N, O, rows, columns), w is (O, C / groups, kh, kw), dx is (N, C, *input_size). Also the transposed convolution.
+    g is (N, O, rows, columns), w is (O, C / groups, kh, kw), dx is (N, C, *input_size): a transposed convolution.
     """
 
     name: ClassVar[str] = "conv2d_input_grad"
@@ -216,8 +221,8 @@ class Conv2dInputGrad(_Convolution):
         self.grouped(w.shape[0], "output", w.shape)
         expected = (w.shape[0], *self.windows(self.input_size, w.shape[2:]))
         if g.shape[1:] != expected:
-            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} is not (N, {', '.join(map(str, expected))}), which the weights "
-                             f"{format_shape(w.shape)} and the input size {self.input_size} give")
+            raise ShapeError(f"{self.name}: the gradient is {format_shape(g.shape)}, not (N, *{format_shape(expected)}), "
+                             f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give")
         return (TensorType((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -232,7 +237,8 @@ class Conv2dInputGrad(_Convolution):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (g, w), v = call.inputs, gradients[0]
-        return call.b.conv2d(v, w, **self.geometry()), call.b.conv2d_weight_grad(v, g, **self.geometry(), kernel_size=w.shape[2:])
+        return (call.b.conv2d(v, w, **self.geometry()),
+                call.b.conv2d_weight_grad(v, g, **self.geometry(), kernel_size=w.shape[2:]))
 
     def reference(self, *inputs: Any) -> Any:
         g, w = _wide(*inputs)
@@ -272,8 +278,9 @@ class Conv2dWeightGrad(_Convolution):
         channels = self.grouped(x.shape[1], "input", x.shape)
         counts = self.windows(x.shape[2:], self.kernel_size)
         if g.shape[2:] != counts or g.shape[0] != x.shape[0]:
-            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} does not fit the input {format_shape(x.shape)}: the batches must agree, "
-                             f"and {counts[0]} x {counts[1]} windows of {self.kernel_size} fit")
+            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} does not fit "
+                             f"the input {format_shape(x.shape)}: the batches must agree, and "
+                             f"{counts[0]} x {counts[1]} windows of {self.kernel_size} fit")
         return (TensorType((g.shape[1], channels, *self.kernel_size), x.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -287,7 +294,8 @@ class Conv2dWeightGrad(_Convolution):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (x, g), v = call.inputs, gradients[0]
-        return call.b.conv2d_input_grad(g, v, **self.geometry(), input_size=x.shape[2:]), call.b.conv2d(x, v, **self.geometry())
+        return (call.b.conv2d_input_grad(g, v, **self.geometry(), input_size=x.shape[2:]),
+                call.b.conv2d(x, v, **self.geometry()))
 
     def reference(self, *inputs: Any) -> Any:
         x, g = _wide(*inputs)

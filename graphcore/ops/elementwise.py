@@ -15,9 +15,9 @@ from graphcore.op import FLOAT, Example, Map, primitive
 from graphcore.ops._examples import floats, positive, unit
 from graphcore.ops.arithmetic import computed
 
-__all__ = ["Exp", "Exp2", "Expm1", "Log", "Log2", "Log10", "Log1p", "Sqrt", "Rsqrt", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh",
-           "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Erf", "Erfc", "Erfinv", "Lgamma", "Digamma", "Floor", "Ceil", "Trunc", "Round",
-           "Sigmoid", "Relu"]
+__all__ = ["Exp", "Exp2", "Expm1", "Log", "Log2", "Log10", "Log1p", "Sqrt", "Rsqrt", "Sin", "Cos", "Tan", "Asin",
+           "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Erf", "Erfc", "Erfinv", "Lgamma",
+           "Digamma", "Floor", "Ceil", "Trunc", "Round", "Sigmoid", "Relu"]
 
 _SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, -0.5, 1.5, 30.0, -30.0)
 _GAMMA = (math.nan, math.inf, 0.5, 1.0, 2.0, 2.5, 30.0, 1e-3, -0.5, -2.25, -7.75)
@@ -379,13 +379,15 @@ def _digamma(x: float) -> float:
         total -= 1 / x
         x += 1
     z = 1 / (x * x)
-    series = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z * (1 / 132 - z * (691 / 32760 - z / 12))))))
+    series = 0.0
+    for coefficient in (1 / 12, 691 / 32760, 1 / 132, 1 / 240, 1 / 252, 1 / 120, 1 / 12):
+        series = z * (coefficient - series)
     return total + math.log(x) - 0.5 / x - series
 
 
 @primitive
 class Digamma(_Unary):
-    """The derivative of lgamma, elementwise; NaN at 0, -1, -2, ... Its own derivative is no op, so it has no gradient."""
+    """The derivative of lgamma, elementwise; NaN at 0, -1, -2, ... It has no gradient: its derivative is no op."""
 
     differentiable: ClassVar[bool] = False
     function: ClassVar[Any] = _each(_digamma)
@@ -393,7 +395,7 @@ class Digamma(_Unary):
     special: ClassVar[tuple[float, ...]] = _GAMMA
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        raise GradientError("digamma has no gradient: its derivative, trigamma, is no op; lgamma can be differentiated once")
+        raise GradientError("digamma has no gradient: its derivative, trigamma, is no op; lgamma has a first one only")
 
 
 class _Rounding(_Unary):

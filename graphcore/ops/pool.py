@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,15 @@ class _Pool(Opaque):
 
     def geometry(self) -> dict[str, Any]:
         """The attributes that an op and its gradients share."""
-        return {k: v for k, v in self.attributes().items() if k != "input_size"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "input_size"}
 
     def counts(self, size: Shape) -> Pair:
         """Windows along the two axes; every window has a tap position inside of, or surrounding, the input."""
         counts = window_extents(self.name, size, self.window, self.stride, self.padding, self.gaps)
         for taps, gap, pads in zip(self.window, self.gaps, (self.padding[:2], self.padding[2:]), strict=True):
             if max(pads) > gap * (taps - 1):
-                raise ShapeError(f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, so windows would hold padding only")
+                raise ShapeError(f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, "
+                                 "so windows would hold padding only")
         return counts
 
     def pooled(self, given: TensorType) -> Shape:
@@ -57,7 +59,8 @@ class _Pool(Opaque):
     def spread(self, given: TensorType, size: Pair) -> Shape:
         """The input's shape for one value a window."""
         if given.rank < 2 or given.shape[-2:] != self.counts(size):
-            raise ShapeError(f"{self.name}: {format_shape(given.shape)} does not fit: {self.counts(size)} windows of {self.window} lie in {size}")
+            raise ShapeError(f"{self.name}: {format_shape(given.shape)} does not fit: "
+                             f"{self.counts(size)} windows of {self.window} lie in {size}")
         return (*given.shape[:-2], *size)
 
     def same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
@@ -65,8 +68,8 @@ class _Pool(Opaque):
         if index.dtype != dtypes.int32:
             raise DTypeError(f"{self.name}: the index has dtype {index.dtype}, not int32")
         if index.shape != shape:
-            raise ShapeError(f"{self.name}: operands of shapes {format_shape(given.shape)} and {format_shape(index.shape)} do not fit: "
-                             f"the index should be {format_shape(shape)}")
+            raise ShapeError(f"{self.name}: operands of shapes {format_shape(given.shape)} and "
+                             f"{format_shape(index.shape)} do not fit: the index should be {format_shape(shape)}")
 
     def tap(self, index: tuple[Index, ...], p: Index, q: Index, size: Shape) -> tuple[tuple[Index, ...], Expr]:
         """The input position of a window's tap, and whether it is inside."""
@@ -152,8 +155,8 @@ class MaxPool(_Pool):
         return self.taps(inputs[0], -math.inf).max(0)
 
     def examples(self) -> Iterator[Example]:
-        for *fields, shape in _MAX:
-            yield MaxPool(*fields), floats(*shape)  # type: ignore[arg-type]
+        for *geometry, shape in _MAX:
+            yield MaxPool(*geometry), floats(*shape)  # type: ignore[arg-type]
         plain = MaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
         yield plain, np.array([[1, np.nan, -np.inf, -np.inf], [2, 3, -np.inf, -np.inf]], np.float32)
         yield plain, np.ones((1, 4, 4), np.float32)
@@ -190,8 +193,8 @@ class MaxPoolIndex(_Pool):
         return _wide(self.taps(inputs[0], -math.inf)).argmax(0).astype(np.int32)
 
     def examples(self) -> Iterator[Example]:
-        for *fields, shape in _MAX:
-            yield MaxPoolIndex(*fields), floats(*shape)  # type: ignore[arg-type]
+        for *geometry, shape in _MAX:
+            yield MaxPoolIndex(*geometry), floats(*shape)  # type: ignore[arg-type]
         plain = MaxPoolIndex((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
         yield plain, np.array([[1, np.nan, 0, 1], [np.nan, 3, 1, 1]], np.float32)
 
@@ -246,7 +249,7 @@ def _positions(op: _Pool, shape: Shape) -> Any:
 
 @primitive
 class MaxPoolGather(_Pool):
-    """(v, index) -> the elements of v, of the input's shape, that ``index`` names: the gradient of ``max_pool_grad``."""
+    """(v, index) -> the elements that ``index`` names of v, which has the input's shape: max_pool_grad's gradient."""
 
     window: Pair
     stride: Pair
@@ -306,10 +309,12 @@ class _Average(_Pool):
         """How many elements window (i, j) averages."""
         if self.count_include_pad or not any(self.padding):
             return expr.const(self.window[0] * self.window[1], wide)
-        sides = [expr.index_value(i * self.stride[0] - self.padding[0], dtypes.int32), expr.index_value(j * self.stride[1] - self.padding[2], dtypes.int32)]
         lengths = []
-        for low, taps, extent in zip(sides, self.window, size, strict=True):
-            high = expr.call("min", expr.call("add", low, expr.const(taps, dtypes.int32)), expr.const(int(extent), dtypes.int32))
+        starts = i * self.stride[0] - self.padding[0], j * self.stride[1] - self.padding[2]
+        for start, taps, extent in zip(starts, self.window, size, strict=True):
+            low = expr.index_value(start, dtypes.int32)
+            end = expr.call("add", low, expr.const(taps, dtypes.int32))
+            high = expr.call("min", end, expr.const(int(extent), dtypes.int32))
             lengths.append(expr.call("sub", high, expr.call("max", low, expr.const(0, dtypes.int32))))
         return expr.cast(expr.call("max", expr.call("mul", *lengths), expr.const(1, dtypes.int32)), wide)
 
@@ -347,8 +352,8 @@ class AvgPool(_Average):
         return (self.taps(x, 0).sum(0) / self.divisors(x.shape[-2:], x.dtype)).astype(inputs[0].dtype)
 
     def examples(self) -> Iterator[Example]:
-        for *fields, shape in _AVERAGE:
-            yield AvgPool(*fields), floats(*shape)  # type: ignore[arg-type]
+        for *geometry, shape in _AVERAGE:
+            yield AvgPool(*geometry), floats(*shape)  # type: ignore[arg-type]
         yield AvgPool((2, 2), (2, 2), (0, 0, 0, 0), True), floats(2, 4, 4, dtype="bfloat16")
 
 
@@ -384,6 +389,6 @@ class AvgPoolGrad(_Average):
         return self.scatter(parts, self.input_size).astype(inputs[0].dtype)
 
     def examples(self) -> Iterator[Example]:
-        for *fields, shape in _AVERAGE:
-            op = AvgPoolGrad(*fields, shape[-2:])  # type: ignore[arg-type]
+        for *geometry, shape in _AVERAGE:
+            op = AvgPoolGrad(*geometry, shape[-2:])  # type: ignore[arg-type, call-arg]
             yield op, floats(*_pooled(op, shape))

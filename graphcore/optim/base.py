@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Union
 
 import numpy as np
 
 from graphcore import elementwise, source
-from graphcore.dtypes import DType
+from graphcore.coercion import scalar
+from graphcore.dtypes import DType, float32
 from graphcore.errors import DTypeError, GradientError, ShapeError, UsageError
 from graphcore.gradients import gradients
 from graphcore.graph import Update, toposort
-from graphcore.node import Tensor, describe, make_node, no_grad
+from graphcore.nn.norm import with_updates
+from graphcore.node import Tensor, describe
 from graphcore.variable import Variable
 
 __all__ = ["Optimizer", "TrainStep", "LearningRate"]
@@ -57,7 +59,6 @@ class Optimizer(ABC):
     def __init__(self, lr: LearningRate) -> None:
         self.lr: LearningRate = checked_rate(type(self).__name__, lr)
         self._slots: dict[tuple[int, str], Variable] = {}
-        self._owners: dict[int, Variable] = {}  # keeps variables alive, so that an id is never another variable's
         self._step: Variable | None = None
 
     @property
@@ -67,7 +68,7 @@ class Optimizer(ABC):
 
     def slots(self, variable: Variable) -> dict[str, Variable]:
         """The state that belongs to a variable, by slot name."""
-        return {slot: value for (owner, slot), value in self._slots.items() if owner == id(variable)}
+        return {slot: value for (owner, slot), value in self._slots.items() if owner == variable.uid}
 
     def variables(self) -> list[Variable]:
         """All state of the optimizer, the step count last."""
@@ -131,7 +132,7 @@ class Optimizer(ABC):
         """
         given = _checked_pairs(pairs)
         place = source.capture().place
-        with source.reset_scopes((type(self).__name__,)), no_grad():
+        with source.reset_scopes((type(self).__name__,)):
             scalars = _Scalars(self, given[0][1])
             updates = [Update(target, value, place) for gradient, variable in given
                        for target, value in self._update(gradient, variable, scalars(variable.dtype))]
@@ -147,13 +148,12 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]) -> list[tuple[Variable, Tensor]]:
-        """New values of the variable and its slots. The same expressions for every variable: equal ones share a kernel."""
+        """New values: the variable's first, then its slots'. The same expressions for every variable: equal ones share a kernel."""
 
     def _slot(self, variable: Variable, slot: str) -> Variable:
         """A variable's state of its shape and type, zero at first."""
-        key = (id(variable), slot)
+        key = (variable.uid, slot)
         if key not in self._slots:
-            self._owners[id(variable)] = variable
             with source.reset_scopes(()):
                 state = Variable(np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}")  # type: ignore[arg-type]
             state.key_hint = f"optim/{slot}/{label(variable)}"
@@ -176,12 +176,12 @@ class _Scalars:
         self._first = first
         self._rate = optimizer.lr
         if not isinstance(self._rate, Tensor) and callable(self._rate):
-            self._rate = _scheduled(self._rate(self._count(first.dtype if first.dtype.itemsize > 4 else _FLOAT32)))
+            self._rate = _scheduled(self._rate(self._count(float32)))
         self._made: dict[DType, dict[str, Tensor]] = {}
 
     def __call__(self, dtype: DType) -> dict[str, Tensor]:
         if dtype not in self._made:
-            rate = elementwise.astype(self._rate, dtype) if isinstance(self._rate, Tensor) else scalar(self._rate, dtype)  # type: ignore[arg-type]
+            rate = elementwise.astype(self._rate, dtype) if isinstance(self._rate, Tensor) else scalar("lr", self._rate, dtype)  # type: ignore[arg-type]
             self._made[dtype] = self._optimizer._scalars(rate, lambda: self._count(dtype))
         return self._made[dtype]
 
@@ -189,26 +189,9 @@ class _Scalars:
         return elementwise.astype(self._optimizer._count(self._first).read(), dtype)
 
 
-_FLOAT32 = elementwise.dtypes.float32
-
-
-def scalar(value: float, dtype: DType) -> Tensor:
-    """A number as a rank-0 tensor."""
-    from graphcore.coercion import scalar as constant_scalar
-
-    return constant_scalar("optimizer", value, dtype)
-
-
 def label(variable: Variable) -> str:
     """What to call a variable: its path in its module, or its name."""
     return variable.key_hint or variable.name
-
-
-def with_updates(y: Tensor, updates: Sequence[tuple[Any, Tensor]]) -> Tensor:
-    """``y`` computed by a node that also performs updates in every run that computes it."""
-    node = y.node
-    fresh = make_node(node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached)
-    return fresh.output(y.index)
 
 
 def checked_rate(op: str, lr: Any) -> LearningRate:

@@ -46,7 +46,7 @@ def to_html(diagrams: Diagram | Sequence[Diagram], *, open_limit: int = OPEN_LIM
             templates.append(_template(name, diagram.memory))
             tabs.append(_memory_tab(diagram, diagram.memory, name))
     data = {"tabs": tabs, "size": _sizes(), "limit": NODE_LIMIT}
-    used = {node.style for diagram in stages for node in diagram.nodes}
+    used: set[str] = {node.style for diagram in stages for node in diagram.nodes}
     return _page(stages[0].title, script_json(data), "\n".join(templates), _legend(used))
 
 
@@ -72,6 +72,7 @@ def _sizes() -> dict[str, object]:
         "order_sweeps": layered.ORDER_SWEEPS,
         "place_sweeps": layered.PLACE_SWEEPS,
         "straight_sweeps": layered.STRAIGHT_SWEEPS,
+        "full_effort": layered.FULL_EFFORT,
         "pin_limit": outline.PIN_LIMIT,
         "pin_height": outline.PIN_HEIGHT,
         "pin_pitch": outline.PIN_PITCH,
@@ -95,8 +96,10 @@ def outline_data(shape: Outline) -> dict[str, object]:
         part = shape.parts[key]
         nodes.append(
             {
-                "key": key, "id": theme.clean(node.id), "label": theme.clean(node.label), "kind": theme.clean(node.kind),
-                "lines": [theme.clean(line) for line in node.lines], "scope": [theme.clean(name) for name in node.scope],
+                "key": key, "id": theme.clean(node.id), "label": theme.clean(node.label),
+                "kind": theme.clean(node.kind),
+                "lines": [theme.clean(line) for line in node.lines],
+                "scope": [theme.clean(name) for name in node.scope],
                 "tooltip": theme.clean(node.tooltip), "style": node.style, "meaning": theme.PALETTE[node.style][0],
                 "rows": part.rows, "width": part.width, "height": part.height, "home": shape.home[key],
             }
@@ -161,7 +164,7 @@ def _template(name: str, memory: MemoryMap) -> str:
 
 
 def _legend(used: set[str]) -> str:
-    rows = []
+    rows: list[str] = []
     for style, (meaning, *_) in theme.PALETTE.items():
         if style in used or style == "folded":
             y = 17 * len(rows) + 3
@@ -201,7 +204,8 @@ def _page(title: str, data: str, templates: str, legend: str) -> str:
 <span id="found" role="status"></span>
 <div class="tools" role="toolbar" aria-label="View">
 <button id="fold">Fold all</button><button id="unfold">Unfold all</button>
-<button id="out" aria-label="Zoom out">−</button><button id="in" aria-label="Zoom in">+</button><button id="fit">Fit</button>
+<button id="out" aria-label="Zoom out">&#8722;</button><button id="in" aria-label="Zoom in">+</button>
+<button id="fit">Fit</button>
 </div>
 </header>
 <main>

@@ -20,6 +20,7 @@ ROW_WIDTH = 1500.0
 ORDER_SWEEPS = 10
 PLACE_SWEEPS = 14
 STRAIGHT_SWEEPS = 3
+FULL_EFFORT = 20000
 
 
 @dataclass(slots=True)
@@ -182,6 +183,11 @@ def _wrap_ranks(vertices: list[Vertex], order: list[int], into: list[list[Link]]
     return wrapped
 
 
+def _sweeps(most: int, vertices: Sequence[Vertex]) -> int:
+    """Fewer sweeps over a huge frame: its time then grows little with its size."""
+    return max(3, int(most * min(1.0, FULL_EFFORT / max(1, len(vertices)))))
+
+
 def _insert_dummies(local: Local) -> tuple[list[Segment], list[list[int]]]:
     """Cut links that span several ranks; links of one value share their dummies, so that they run as one line."""
     vertices = local.vertices
@@ -220,7 +226,7 @@ def _weight(upper: Vertex, lower: Vertex, out: float, into: float) -> float:
 def _sort_rows(
     vertices: list[Vertex], rows: list[list[int]], upper: list[list[Segment]], lower: list[list[Segment]]
 ) -> None:
-    """Order each row by the barycentres of its neighbours, downwards and upwards, and keep the order that crosses least."""
+    """Order each row by its neighbours' barycentres, downwards and upwards; keep the order that crosses least."""
     share = [1.0 / (v.left + v.right + 1.0) for v in vertices]
 
     def number(row: list[int]) -> None:
@@ -260,7 +266,7 @@ def _sort_rows(
     for row in rows:
         number(row)
     best, least = [list(row) for row in rows], crossings()
-    for turn in range(ORDER_SWEEPS):
+    for turn in range(_sweeps(ORDER_SWEEPS, vertices)):
         if least == 0:
             break
         for row in rows[1:] if turn % 2 == 0 else rows[-2::-1]:
@@ -274,19 +280,16 @@ def _sort_rows(
 
 
 def _place_rows(
-    vertices: list[Vertex],
-    rows: list[list[int]],
-    upper: list[list[Segment]],
-    lower: list[list[Segment]],
-    wrapped: bool,
+    vertices: list[Vertex], rows: list[list[int]], upper: list[list[Segment]], lower: list[list[Segment]], wrapped: bool
 ) -> None:
-    """Give every vertex an x near the median of its neighbours, in order and without overlap; wrapped rows stay packed."""
+    """Give every vertex an x near its neighbours' median, in order, without overlap; wrapped rows stay packed."""
     for row in rows:
         _spread(vertices, row, [0.0] * len(row), [1.0] * len(row))
     packed = [v.x for v in vertices] if wrapped else []
-    for turn in range(PLACE_SWEEPS):
+    sweeps = _sweeps(PLACE_SWEEPS, vertices)
+    for turn in range(sweeps):
         # Means settle the whole; medians with heavy long edges then make most lines vertical.
-        rough = 3 * turn < 2 * PLACE_SWEEPS
+        rough = 3 * turn < 2 * sweeps
         for down in (True, False):
             for row in rows if down else reversed(rows):
                 wanted, weights = [], []
@@ -349,7 +352,7 @@ def _gap(left: Vertex, right: Vertex) -> float:
 
 
 def _median(spots: list[tuple[float, float]]) -> tuple[float, float]:
-    """Weighted median and total weight: it lets most edges be vertical, where a mean would bend all of them a little."""
+    """Weighted median and total weight: most edges become vertical, where a mean bends all of them a little."""
     spots.sort()
     total = 0.0
     for _, weight in spots:

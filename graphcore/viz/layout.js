@@ -96,6 +96,8 @@ function wrapRanks(vertices, order, into, step, size) {
   return wrapped;
 }
 
+const sweepsOf = (most, vertices, size) => Math.max(3, Math.floor(most * Math.min(1, size.full_effort / Math.max(1, vertices.length))));
+
 function insertDummies(local) {
   const vertices = local.vertices, lanes = new Map(), segments = new Map();
   for (const link of local.links) {
@@ -162,7 +164,8 @@ function sortRows(vertices, rows, upper, lower, size) {
   };
   rows.forEach(number);
   let best = rows.map(row => row.slice()), least = crossings();
-  for (let turn = 0; turn < size.order_sweeps && least > 0; turn++) {
+  const sweeps = sweepsOf(size.order_sweeps, vertices, size);
+  for (let turn = 0; turn < sweeps && least > 0; turn++) {
     const down = turn % 2 === 0;
     for (const row of down ? rows.slice(1) : rows.slice(0, -1).reverse()) sweep(row, down);
     const count = crossings();
@@ -174,8 +177,9 @@ function sortRows(vertices, rows, upper, lower, size) {
 function placeRows(vertices, rows, upper, lower, wrapped, size) {
   for (const row of rows) spread(vertices, row, row.map(() => 0), row.map(() => 1), size);
   const packed = wrapped ? vertices.map(v => v.x) : null;
-  for (let turn = 0; turn < size.place_sweeps; turn++) {
-    const rough = 3 * turn < 2 * size.place_sweeps;
+  const sweeps = sweepsOf(size.place_sweeps, vertices, size);
+  for (let turn = 0; turn < sweeps; turn++) {
+    const rough = 3 * turn < 2 * sweeps;
     for (const down of [true, false]) {
       for (const row of down ? rows : rows.slice().reverse()) {
         const wanted = [], weights = [];

@@ -276,10 +276,7 @@ def _bend(local: Local, link: Link, into: float) -> list[Point]:
     source, target = local.vertices[link.source], local.vertices[link.target]
     x = source.x + link.out
     top_port = source.end == -1
-    points = [
-        (x, 0.0 if top_port else source.y + source.height - source.inset),
-        (x, local.bottoms[source.rank]),
-    ]
+    points = [(x, 0.0 if top_port else source.y + source.height - source.inset), (x, local.bottoms[source.rank])]
     for dummy in link.chain:
         vertex = local.vertices[dummy]
         points += [(vertex.x, local.tops[vertex.rank]), (vertex.x, local.bottoms[vertex.rank])]

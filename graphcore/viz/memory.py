@@ -23,7 +23,7 @@ def chart(memory: MemoryMap) -> list[str]:
     One rectangle a buffer: from its first to its last step, from its offset to its end. Below, on
     the same scale of steps, the sum of live bytes: its peak bounds every arena from below.
     """
-    steps, arena, live = max(memory.step_count, 1), max(memory.arena_bytes, 1), memory.live_bytes()
+    steps, arena, live = (max(memory.step_count, 1), max(memory.arena_bytes, 1), memory.live_bytes())
     wide = _plot_width(memory)
     bottom = TOP + PLOT_HEIGHT
 
@@ -42,22 +42,21 @@ def chart(memory: MemoryMap) -> list[str]:
     lines = [f'<text class="label" x="{LEFT}" y="12">memory map</text>']
     lines.append(f'<text class="dim" x="{LEFT}" y="26">{xml(summary)}</text>')
     for address in _ticks(arena):
-        y = f"{y_of(address):.1f}"
-        lines.append(f'<path class="grid" d="M{LEFT} {y}h{wide:.1f}"/>')
-        lines.append(
-            f'<text class="dim" x="{LEFT - 6}" y="{y_of(address) + 3.5:.1f}" text-anchor="end">{format_bytes(address)}</text>'
-        )
+        level = f"{y_of(address):.1f}"
+        lines.append(f'<path class="grid" d="M{LEFT} {level}h{wide:.1f}"/>')
+        y = y_of(address) + 3.5
+        lines.append(f'<text class="dim" x="{LEFT - 6}" y="{y:.1f}" text-anchor="end">{format_bytes(address)}</text>')
     every = max(1, -(-steps // max(1, int(wide // 34))))
     for step in range(0, steps, every):
         x = x_of(step + 0.5)
         name = memory.steps[step] if step < len(memory.steps) else ""
         lines.append(
-            f'<g><title>{xml(f"step {step} {name}".strip())}</title><path class="axis" d="M{x:.1f} {bottom:.1f}v4"/>'
+            f"<g><title>{xml(f'step {step} {name}'.strip())}</title>"
+            f'<path class="axis" d="M{x:.1f} {bottom:.1f}v4"/>'
             f'<text class="dim" x="{x:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{step}</text></g>'
         )
-    lines.append(
-        f'<text class="dim" x="{LEFT + wide / 2:.1f}" y="{bottom + LIVE_HEIGHT + 36:.1f}" text-anchor="middle">step</text>'
-    )
+    below = f'x="{LEFT + wide / 2:.1f}" y="{bottom + LIVE_HEIGHT + 36:.1f}"'
+    lines.append(f'<text class="dim" {below} text-anchor="middle">step</text>')
     for index, row in enumerate(memory.rows):
         x, y = x_of(row.start_step), y_of(row.offset + row.bytes)
         across, tall = x_of(row.end_step + 1) - x, y_of(row.offset) - y
@@ -101,10 +100,12 @@ def _slab(index: int, name: str, about: str, x: float, y: float, wide: float, ta
     if tall >= 12 and room >= 3:
         # Dark text on any of these hues has a contrast above 7, so both colour schemes share them.
         label = xml(theme.clip(name, room))
-        text = f'<text x="{x + wide / 2:.1f}" y="{y + tall / 2 + 3.5:.1f}" text-anchor="middle" style="fill:#16202b">{label}</text>'
+        at = f'x="{x + wide / 2:.1f}" y="{y + tall / 2 + 3.5:.1f}"'
+        text = f'<text {at} text-anchor="middle" style="fill:#16202b">{label}</text>'
+    rect = f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{max(tall, 0.5):.1f}"'
     return (
-        f'<g class="slab" data-row="{index}" tabindex="-1"><title>{xml(about)}</title><rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" '
-        f'height="{max(tall, 0.5):.1f}" style="fill:hsl({hue},48%,74%)"/>{text}</g>'
+        f'<g class="slab" data-row="{index}"><title>{xml(about)}</title>'
+        f'<rect {rect} style="fill:hsl({hue},48%,74%)"/>{text}</g>'
     )
 
 

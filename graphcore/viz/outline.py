@@ -176,7 +176,7 @@ def view(shape: Outline, folded: Collection[str]) -> View:
 
 
 def fold_to(shape: Outline, limit: int) -> frozenset[str]:
-    """Return the groups to fold so that about `limit` boxes remain: outer groups open first, small ones before large."""
+    """Return the groups to fold so that about `limit` boxes remain: outer groups open first, small before large."""
     members: dict[str | None, int] = {None: 0}
     inner: dict[str | None, list[str]] = {}
     for group, heading in shape.groups.items():
@@ -259,7 +259,7 @@ def _scope_groups(
     hidden: frozenset[str],
     order: Sequence[str],
 ) -> tuple[list[DiagramGroup], dict[str, str | None]]:
-    """Return boxes by name scopes; a scope that the flow leaves and enters again becomes several, so all flow goes down."""
+    """Return boxes by name scopes; a scope that the flow leaves and enters again becomes several."""
     before: dict[str, list[str]] = {}
     for source, target, _ in edges:
         if source not in hidden:
@@ -341,7 +341,8 @@ def _chunk(
         outermost[item] = None
     if len(outermost) <= limit:
         return groups
-    items, number, outer = list(outermost), len(groups), []
+    items, number = list(outermost), len(groups)
+    outer: list[DiagramGroup] = []
     for start in range(0, len(items), CHUNK):
         run = items[start : start + CHUNK]
         group = f"g{number + len(outer)}"

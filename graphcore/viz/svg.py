@@ -26,7 +26,7 @@ def to_svg(diagram: Diagram, *, limit: int = NODE_LIMIT) -> str:
         SVG text; the same diagram always gives the same text.
     """
     shape = outline(diagram, limit)
-    folded = fold_to(shape, limit // 5) if len(diagram.nodes) > limit else frozenset()
+    folded = fold_to(shape, limit // 5) if len(diagram.nodes) > limit else frozenset[str]()
     shown = view(shape, folded)
     placed = place(shown.boxes, shown.frames, shown.wires)
     body: list[str] = []
@@ -42,7 +42,7 @@ def to_svg(diagram: Diagram, *, limit: int = NODE_LIMIT) -> str:
         body += chart(diagram.memory)
         body.append("</g>")
         chart_wide, chart_tall = chart_size(diagram.memory)
-        wide, tall = max(wide, at[0] - MARGIN + chart_wide), max(tall, at[1] - y + chart_tall)
+        wide, tall = (max(wide, at[0] - MARGIN + chart_wide), max(tall, at[1] - y + chart_tall))
     width, height = max(width, wide + 2 * MARGIN), y + tall + MARGIN
     size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
     head = [
@@ -105,8 +105,8 @@ def _heading(body: list[str], diagram: Diagram, shape: Outline, folded: frozense
     y, width = 46.0, MARGIN * 2 + theme.text_width(title, 17)
     if text:
         body.append(_text(MARGIN, y + 6, text, "dim"))
-        y, width = y + 16, max(width, MARGIN * 2 + theme.text_width(text, theme.LINE_SIZE))
-    used = {node.style for node in diagram.nodes} | ({"folded"} if folded else set())
+        y, width = (y + 16, max(width, MARGIN * 2 + theme.text_width(text, theme.LINE_SIZE)))
+    used: set[str] = {node.style for node in diagram.nodes} | ({"folded"} if folded else set())
     x = MARGIN
     for style, (meaning, *_) in theme.PALETTE.items():
         if style in used:

@@ -103,8 +103,8 @@ def drawing_css(scope: str = "svg.gc") -> str:
         f"{s} .arrow{{fill:#76828f}}",
         f"{s} .edge text{{fill:#5d6875}}",
         f"{s} .edge rect{{fill:#ffffff;fill-opacity:.9}}",
-        f"{s} .box>rect,{s} .pin>rect{{stroke-width:1.2}}",
-        f"{s} .box.view>rect{{stroke-dasharray:4 2.5}}",
+        f"{s} .box>rect.body,{s} .pin>rect.body{{stroke-width:1.2}}",
+        f"{s} .box.view>rect.body{{stroke-dasharray:4 2.5}}",
         f"{s} .box.output>rect.body{{stroke-width:2.4}}",
         f"{s} .pin.far>rect{{stroke-dasharray:2.5 2}}",
         f"{s} .axis{{stroke:#9aa5b1;stroke-width:1;fill:none}}",
@@ -123,10 +123,7 @@ def drawing_css(scope: str = "svg.gc") -> str:
         f"{s} .slab rect{{stroke:#12161c}}",
     ]
     for style, (_, fill, stroke, dark_fill, dark_stroke) in PALETTE.items():
-        lines.append(
-            f"{s} .{style}>rect.body{{fill:{fill};stroke:{stroke}}}{s} .{style}>rect.bar{{fill:{stroke};stroke:none}}"
-        )
-        dark.append(
-            f"{s} .{style}>rect.body{{fill:{dark_fill};stroke:{dark_stroke}}}{s} .{style}>rect.bar{{fill:{dark_stroke}}}"
-        )
+        body, bar = f"{s} .{style}>rect.body", f"{s} .{style}>rect.bar"
+        lines.append(f"{body}{{fill:{fill};stroke:{stroke}}}{bar}{{fill:{stroke}}}")
+        dark.append(f"{body}{{fill:{dark_fill};stroke:{dark_stroke}}}{bar}{{fill:{dark_stroke}}}")
     return "\n".join(lines) + "\n@media (prefers-color-scheme:dark){\n" + "\n".join(dark) + "\n}\n"

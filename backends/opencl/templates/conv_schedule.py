@@ -52,9 +52,9 @@ class Scratch:
         return -(-(self.panel + self.out) // 32) * 32
 
 
-def _registers(width: int) -> int:
+def register_count(vector_bytes: int) -> int:
     """Vector registers: 32 where vectors are 64 bytes wide, else 16."""
-    return 32 if width == 16 else 16
+    return 32 if vector_bytes >= 64 else 16
 
 
 def planes_per_channel(problem: ConvProblem, share: bool) -> int:
@@ -119,18 +119,18 @@ def task_count(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
     return min(units(problem, config, batch), config.chunks) * config.parts
 
 
-def _tile_cost(channels: int, vectors: int, width: int) -> float:
+def _tile_cost(channels: int, vectors: int, vector_bytes: int) -> float:
     """Cycles of one step of a register tile: products against loads, both one a cycle, and latency."""
-    if width == 16:
+    if vector_bytes >= 64:
         return max(channels * vectors, channels + 2 * vectors, 4) + 0.3
     return max(channels * vectors, 0.9 * (channels + 1.5 * vectors), 8) + 0.3
 
 
 @lru_cache(maxsize=4096)
-def _tiles(channels: int, vectors: int, width: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+def _tiles(channels: int, vectors: int, vector_bytes: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
     """Cheapest (cost, channel tiles, vector tiles) that cover ``channels`` times ``vectors``."""
     best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
-    registers = _registers(width)
+    registers = register_count(vector_bytes)
     for mo in range(1, min(channels, 24) + 1):
         for nv in range(1, min(vectors, 6) + 1):
             if mo * nv + nv + 1 > registers:
@@ -140,7 +140,7 @@ def _tiles(channels: int, vectors: int, width: int) -> tuple[float, tuple[int, .
             for o, times_o in ((mo, channels // mo), (rest_o, 1)):
                 for v, times_v in ((nv, vectors // nv), (rest_v, 1)):
                     if o and v:
-                        cost += times_o * times_v * _tile_cost(o, v, width)
+                        cost += times_o * times_v * _tile_cost(o, v, vector_bytes)
             # every further body is text to compile and instructions to fetch
             cost *= 1 + 0.01 * ((rest_o > 0) + (rest_v > 1))
             if best is None or cost < best[0]:
@@ -170,7 +170,9 @@ def _band_rows(problem: ConvProblem, share: bool, outputs: int, width: int) -> i
     return -(-problem.grid[0] // bands)
 
 
-def choose(problem: ConvProblem, *, width: int, batch: int, cores: int, fused_load: bool = False) -> ConvConfig:
+def choose(
+    problem: ConvProblem, *, width: int, batch: int, cores: int, fused_load: bool = False, itemsize: int = 4
+) -> ConvConfig:
     """Pick a schedule.
 
     Args:
@@ -179,6 +181,7 @@ def choose(problem: ConvProblem, *, width: int, batch: int, cores: int, fused_lo
         batch: expected number of images; any other number works too.
         cores: compute units of the device.
         fused_load: a ``load_x`` callback will be given, so that reading in place would repeat its work.
+        itemsize: bytes of an element; ``width * itemsize`` should be the device's register width.
     """
     pixels = problem.grid_pixels
     tail_waste = -(-pixels // width) * width / pixels
@@ -198,7 +201,7 @@ def choose(problem: ConvProblem, *, width: int, batch: int, cores: int, fused_lo
         rows = _band_rows(problem, share, outputs, width)
     vectors = -(-rows * problem.grid[1] * images // width)
     limit = min(vectors, pixels // width) if direct else vectors
-    _, channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), width)
+    _, channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), width * itemsize)
     total = -(-batch // images) * problem.groups * -(-problem.grid[0] // rows)
     wanted = 4 * cores
     parts = 1

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from backends.opencl.templates.conv_code import (
     ConvShape, Load, Names, Writer, emit_copy, emit_fill, load, plain_load, store, vector, widths_below,
 )  # fmt: skip
+from backends.opencl.templates.conv_schedule import register_count
 
 WeightEpilogue = Callable[[str, str, str, int], list[str]]
 """``epilogue(o, k, acc, width)``: statements that store ``width`` elements of dw from element ``o * K + k``.
@@ -121,9 +122,9 @@ def _reduce_tiles(shape: ConvShape, config: WeightConfig) -> int:
     return shape.groups * (sizes.padded_out // config.width) * -(-k // config.width)
 
 
-def _tile_cost(vectors: int, taps: int, width: int) -> float:
+def _tile_cost(vectors: int, taps: int, vector_bytes: int) -> float:
     """Cycles of one pixel of a register tile: products against loads, and latency."""
-    if width == 16:
+    if vector_bytes >= 64:
         return max(vectors * taps, vectors + taps, 4) + 0.7
     return max(vectors * taps, vectors + taps, 8) + 0.7
 
@@ -134,9 +135,9 @@ def _runs(total: int, most: int) -> list[int]:
     return [total // count + (i < total % count) for i in range(count)]
 
 
-def _choose_tile(group_in: int, vectors: int, taps: int, width: int) -> tuple[tuple[int, ...], int, int]:
+def _choose_tile(group_in: int, vectors: int, taps: int, vector_bytes: int) -> tuple[tuple[int, ...], int, int]:
     """Cheapest (vector tiles, channels of a tile, most taps of a run)."""
-    registers = 32 if width == 16 else 16
+    registers = register_count(vector_bytes)
     best: tuple[float, tuple[int, ...], int, int] | None = None
     for ov in range(1, min(vectors, 6) + 1):
         for channels in sorted({min(group_in, c) for c in (1, 2, 3, 4, 5, 6, 8, 10, 12)}):
@@ -149,7 +150,7 @@ def _choose_tile(group_in: int, vectors: int, taps: int, width: int) -> tuple[tu
                     if v and c:
                         runs = _runs(c * taps, most)
                         bodies += len(runs)
-                        cost += times_v * times_c * sum(_tile_cost(v, r, width) for r in runs)
+                        cost += times_v * times_c * sum(_tile_cost(v, r, vector_bytes) for r in runs)
             cost *= 1 + 0.005 * bodies
             if best is None or cost < best[0]:
                 tiles = (ov, vectors % ov) if vectors % ov else (ov,)
@@ -159,7 +160,7 @@ def _choose_tile(group_in: int, vectors: int, taps: int, width: int) -> tuple[tu
 
 
 def choose_weight(
-    shape: ConvShape, *, width: int, batch: int, cores: int, fused_load: bool = False
+    shape: ConvShape, *, width: int, batch: int, cores: int, fused_load: bool = False, itemsize: int = 4
 ) -> WeightConfig:
     """Pick a schedule.
 
@@ -169,13 +170,15 @@ def choose_weight(
         batch: expected number of images; any other number works too.
         cores: compute units of the device.
         fused_load: a ``load_x`` callback will be given.
+        itemsize: bytes of an element; ``width * itemsize`` should be the device's register width.
     """
+    vector_bytes = width * itemsize
     group_in, group_out = shape.channels // shape.groups, shape.filters // shape.groups
     kh, kw = shape.kernel
     while width > 4 and width // 2 >= group_out:
         width //= 2
     padded = -(-group_out // width) * width
-    tiles, channels, most = _choose_tile(group_in, padded // width, kh * kw, width)
+    tiles, channels, most = _choose_tile(group_in, padded // width, kh * kw, vector_bytes)
     inside = (shape.out_height - 1) * shape.stride[0] + (kh - 1) * shape.dilation[0] < shape.height
     inside = inside and (shape.out_width - 1) * shape.stride[1] + (kw - 1) * shape.dilation[1] < shape.width
     direct = not fused_load and inside and shape.padding == (0, 0)

@@ -11,86 +11,16 @@ place stays legal. Everything in this module is a pure function from sizes to te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-__all__ = ["GemmConfig", "Operand", "emit_gemm", "tasks"]
+from backends.opencl.templates.gemm_schedule import GemmConfig, Operand, choose, tasks
+
+__all__ = ["GemmConfig", "Operand", "choose", "emit_gemm", "tasks"]
 
 Epilogue = Callable[[str, str, str, int], list[str]]
-Load = Callable[[str, int], str]
 
-
-@dataclass(frozen=True)
-class Operand:
-    """A matrix in memory: element (i, j) is at ``pointer[i * row + j * col]``.
-
-    Args:
-        pointer: C expression of type ``__global const T*``.
-        row: distance between rows, in elements.
-        col: distance between columns, in elements.
-        load: if given, returns the C expression of ``width`` consecutive elements from an element index (a light
-            prologue such as a cast or an activation); the pointer is then unused.
-    """
-
-    pointer: str
-    row: int
-    col: int
-    load: Load | None = None
-
-    def at(self, index: str, width: int) -> str:
-        """Returns the C expression of ``width`` consecutive elements that start at element ``index``."""
-        if self.load is not None:
-            return self.load(index, width)
-        if width == 1:
-            return f"{self.pointer}[{index}]"
-        return f"vload{width}(0, {self.pointer} + ({index}))"
-
-
-@dataclass(frozen=True)
-class GemmConfig:
-    """The schedule of one product.
-
-    Args:
-        mr: rows of a register tile.
-        nr: columns of a register tile, in elements; a multiple of ``width`` unless ``dot``.
-        width: elements of a vector.
-        k_block: terms summed before the next panel is packed; 0 = all at once (needs a literal K where packing).
-        k_unroll: terms per turn of the inner loop.
-        m_block: tiles per task downwards; 0 = all rows.
-        n_block: tiles per task across; 0 = all columns.
-        pack_a: copy strips of A to a private array.
-        pack_b: copy panels of B to a private array.
-        split_k: number of parts the sum is split into, each a task of its own (see ``emit_gemm``).
-        dot: vectors run along K instead of along the columns (few rows times a transposed matrix).
-        dtype: "float" or "double".
-    """
-
-    mr: int
-    nr: int
-    width: int
-    k_block: int = 0
-    k_unroll: int = 2
-    m_block: int = 0
-    n_block: int = 1
-    pack_a: bool = False
-    pack_b: bool = False
-    split_k: int = 1
-    dot: bool = False
-    dtype: str = "float"
-
-    def __post_init__(self) -> None:
-        if min(self.mr, self.nr, self.width, self.k_unroll, self.split_k) < 1:
-            raise ValueError(f"sizes must be positive: {self}")
-        if self.width not in (2, 4, 8, 16) or (not self.dot and self.nr % self.width):
-            raise ValueError(f"nr must be a multiple of a vector width of 2, 4, 8 or 16: {self}")
-        if self.dot and (self.pack_a or self.pack_b or self.k_block):
-            raise ValueError(f"a dot schedule neither packs nor blocks: {self}")
-
-
-def tasks(config: GemmConfig, m: int, n: int) -> int:
-    """Returns the number of independent tasks that cover an (m, n) output."""
-    down = -(-m // (config.mr * config.m_block)) if config.m_block else 1
-    across = -(-n // (config.nr * config.n_block)) if config.n_block else 1
-    return down * across * config.split_k
+# The sums may use fused multiply-adds even in a program that turns contraction off elsewhere. Not fma() or mad():
+# PoCL's library does not inline them (a factor of eight).
+_CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 
 
 def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand,
@@ -98,7 +28,8 @@ def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, 
     """Returns a C function ``name(params, int task)`` that computes one block of C[i, j] = sum_k A[i, k] B[k, j].
 
     The caller defines ``GC_NOINLINE`` and calls the function once for each task in ``range(tasks(config, M, N))``, in
-    any order. Local names start with ``gm_``. With ``split_k`` > 1 the epilogue gets partial sums of part
+    any order. Local names start with ``gm_``; of use to callbacks are the types ``gm_v4``, ``gm_v8`` and ``gm_v16``,
+    vectors with the alignment of an element, for fast loads and stores such as ``*(__global gm_v8*)(p + i)``. With ``split_k`` > 1 the epilogue gets partial sums of part
     ``gm_split`` (an int from 0 to split_k - 1) and must keep the parts apart.
 
     Args:
@@ -158,6 +89,11 @@ def _times(index: str, factor: int) -> str:
     return index if factor == 1 else f"{index} * {factor}"
 
 
+def _set(array: str, index: str, value: str, width: int) -> str:
+    """Returns the statement that stores ``width`` elements in a private array."""
+    return f"*(__private gm_v{width}*)({array} + {index}) = {value};" if width > 1 else f"{array}[{index}] = {value};"
+
+
 class _Gemm:
     """The text of one product; each method returns the lines of one part of it."""
 
@@ -199,7 +135,11 @@ class _Gemm:
     def lines(self) -> list[str]:
         """The whole function."""
         m, n, k = self.dims
-        body = [f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};", *self._arrays(), *self._ranges(), *self._k_loop()]
+        # Plain loads through under-aligned types: PoCL's library does not inline vload and vstore (a factor of three).
+        size = 8 if self.config.dtype == "double" else 4
+        types = [f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
+                 for width in (2, 4, 8, 16) if width <= self.width]
+        body = [*types, f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};", *self._arrays(), *self._ranges(), *self._k_loop()]
         return _block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
 
     def _arrays(self) -> list[str]:
@@ -332,9 +272,9 @@ class _Gemm:
             else:
                 value = self.a.at(_sum(_times("gm_is", self.a.row), str(r * self.a.row),
                                        _times(f"(gm_k0 + {p})", self.a.col)), 1)
-            fmas = " ".join(f"{name} = fma(gm_a, gm_b{v}, {name});" for v, name in enumerate(row))
+            fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
             out.append(f"{{ const {self.vector} gm_a = ({self.vector})({value}); {fmas} }}")
-        return ["{", *_indent(out), "}"]
+        return ["{", _CONTRACT, *_indent(out), "}"]
 
     def _dot_tile(self, mr: int) -> list[str]:
         """Inner products: vectors along K, summed across their lanes at the end."""
@@ -345,9 +285,9 @@ class _Gemm:
         rows = [self.a.at(_sum(_times("gm_is", self.a.row), str(r * self.a.row), "gm_p"), width) for r in range(mr)]
         cols = [self.b.at(_sum(_times("gm_js", self.b.col), str(c * self.b.col), "gm_p"), width)
                 for c in range(self.nr)]
-        step = [f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows)]
+        step = [_CONTRACT, *(f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows))]
         for c, value in enumerate(cols):
-            fmas = " ".join(f"{names[r][c]} = fma(gm_a{r}, gm_b, {names[r][c]});" for r in range(mr))
+            fmas = " ".join(f"{names[r][c]} += gm_a{r} * gm_b;" for r in range(mr))
             step.append(f"{{ const {self.vector} gm_b = {value}; {fmas} }}")
         out += _block(f"for (; gm_p + {width} <= gm_ke; gm_p += {width})", step)
         for r in range(mr):
@@ -355,8 +295,8 @@ class _Gemm:
                 out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
         left = [self.a.at(_sum("(gm_is + gm_r)" if self.a.row == 1 else f"(gm_is + gm_r) * {self.a.row}", "gm_q"), 1),
                 self.b.at(_sum(_times("(gm_js + gm_c)", self.b.col), "gm_q"), 1)]
-        sums = ["".join(f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];"),
-                f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v = fma({left[0]}, {left[1]}, gm_v);",
+        sums = [_CONTRACT, f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
+                f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
                 f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;"]
         if self.k is None or self.k % width or self.config.split_k > 1:
             out += _block("if (gm_p < gm_ke)", _block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", _block(
@@ -371,7 +311,7 @@ class _Gemm:
         for width in widths:
             if not self._needs_width(width, widths):
                 continue
-            load = f"vload{width}(0, gm_cs + gm_s + gm_j)" if width > 1 else "gm_cs[gm_s + gm_j]"
+            load = f"*(__private const gm_v{width}*)(gm_cs + gm_s + gm_j)" if width > 1 else "gm_cs[gm_s + gm_j]"
             body = [f"const {kind}{width if width > 1 else ''} gm_v = {load};",
                     *self.epilogue("gm_i", "gm_j", "gm_v", width)]
             out += _block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
@@ -410,7 +350,7 @@ class _Gemm:
         for r, width in _pieces(0, mr, self.width if a.row == 1 else 1):
             value = a.at(_sum(_times("gm_i0", a.row), str(r * a.row), k), width)
             place = _sum(at, str(r))
-            full.append(f"vstore{width}({value}, 0, gm_as + {place});" if width > 1 else f"gm_as[{place}] = {value};")
+            full.append(_set("gm_as", place, value, width))
         if self.m and self.m % mr == 0:
             return full
         row = _times("min(gm_i0 + gm_r, gm_m - 1)", a.row)
@@ -448,9 +388,9 @@ class _Gemm:
         body = [f"{self.vector} gm_t{t} = {b.at(_sum(source, str(t * b.col)), width)};" for t in range(width)]
         body += _transpose([f"gm_t{t}" for t in range(width)], self.vector)
         body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
-        scalars = _block(f"for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)", [
+        scalars = _block("for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)", [(
             f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
-            f"{b.at(_sum(_times(f'(gm_js + gm_v * {width} + gm_r)', b.col), 'gm_k0 + gm_q'), 1)};"])
+            f"{b.at(_sum(_times(f'(gm_js + gm_v * {width} + gm_r)', b.col), 'gm_k0 + gm_q'), 1)};")])
         return _block(f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)", [
             "int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
             *(scalars if self._remainder(width) else [])])
@@ -461,8 +401,8 @@ class _Gemm:
         if columns == str(self.nr):
             loop = [f"for (int gm_r = 0; gm_r < {columns}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
         else:
-            loop = [f"for (int gm_r = 0; gm_r < {self.nr}; ++gm_r) "
-                    f"gm_bs[gm_p * {self.nr} + gm_r] = gm_r < {columns} ? {value} : 0;"]
+            value = f"gm_r < {columns} ? {value} : 0"
+            loop = [f"for (int gm_r = 0; gm_r < {self.nr}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", loop)
 
     def _pack_b_edge(self, columns: int) -> list[str]:
@@ -475,7 +415,7 @@ class _Gemm:
             place = _sum(f"gm_p * {self.nr}", str(start))
             zero = f"({self.config.dtype}{width})(0)" if width > 1 else "0"
             value = self.b.at(_sum(row, str(start)), width) if start < columns else zero
-            body.append(f"vstore{width}({value}, 0, gm_bs + {place});" if width > 1 else f"gm_bs[{place}] = {value};")
+            body.append(_set("gm_bs", place, value, width))
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 
 

@@ -8,17 +8,20 @@ elementwise kernel none. One axis becomes the lanes of vectors: a column axis (l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from backends.base import Piece
 from backends.opencl.cnames import vector_type
 from backends.opencl.emit import Accumulator, Dialect, Emitter, linear_position
-from graphcore.kernel.expr import Expr, walk
+from backends.opencl.templates.base import NAME, signature, sizes_of
+from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
-from graphcore.shapes import Dim, Extent, product
+from graphcore.shapes import Extent, bind, product
+from graphcore.target import Reject
 
-__all__ = ["NestConfig", "choose_nest", "emit_nest", "nest_units"]
+__all__ = ["Nest", "NestConfig", "choose_nest", "nest_units"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
 _EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
@@ -86,13 +89,43 @@ def nest_units(kernel: Kernel, config: NestConfig) -> Extent:
     return product(extents)
 
 
+def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
+    """A rough count of scalar operations."""
+    points = 1.0
+    axes = dict.fromkeys(kernel.axes)
+    for value in kernel.values():
+        if value.fn == "reduce":
+            axes.update(dict.fromkeys(value.data[1]))
+    for axis in axes:
+        points *= float(bind(axis.extent, sizes))  # type: ignore[arg-type]
+    return points * (4 + sum(8 if v.fn in _EXPENSIVE else 1 for v in kernel.values()))
+
+
 def _blocks(extent: Extent, width: int) -> Extent:
     return (extent + (width - 1)) // width
 
 
-def emit_nest(emitter: Emitter, config: NestConfig) -> list[str]:
-    """The body of ``void f(..., int task, int tasks)``: the task's share of the units."""
-    return _Nest(emitter, config).emit()
+class Nest:
+    """The template: takes every kernel."""
+
+    name = "nest"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        return [Piece(kernel, self.name, choose_nest(kernel, dialect), tuple(range(len(kernel.params))))]
+
+    def emit(self, kernel: Kernel, config: NestConfig, dialect: Dialect) -> str:
+        sizes = sizes_of(kernel)
+        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
+        lines = _Nest(emitter, config).emit()
+        body = "\n".join("  " + line for line in lines)
+        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+
+    def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        """Enough for all cores, each worth starting: a task costs about a microsecond."""
+        units = int(bind(nest_units(kernel, config), sizes))  # type: ignore[arg-type]
+        work = kernel_work(kernel, sizes)
+        wanted = min(4 * dialect.cores, max(1, int(work // 20000)))
+        return max(1, min(units, wanted))
 
 
 class _Nest:
@@ -101,6 +134,7 @@ class _Nest:
         self.columns = columns_of(self.kernel)
         self.rows = rows_of(self.kernel)
         self.depth: dict[Expr, int] = {}
+        self.kept: dict[Expr, tuple[str, int]] = {}
         for value in walk(*(s.value for s in self.kernel.stores)):
             below = max((self.depth[c] for c in _operands(value)), default=0)
             self.depth[value] = below + (1 if self.is_row_reduce(value) else 0)
@@ -207,14 +241,14 @@ class _Nest:
         em = self.em
         em.cached = {}
         count = product(a.extent for a in self.columns)
-        if not isinstance(count, int) or self.config.lane not in (None, *self.columns):
+        self.kept = {}
+        if not isinstance(count, int) or self.config.lane not in (None, *self.columns[-1:]):
             return
         phases: dict[Expr, set[int]] = {}
         for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [(s.value, self.depth[s.value] + 1) for s in stores]:
             for value in _reached(root, self.is_row_reduce):
                 if value.fn in _EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
                     phases.setdefault(value, set()).add(level)
-        self.kept: dict[Expr, tuple[str, int]] = {}
         budget = _CACHE_BYTES
         for value, levels in phases.items():
             size = count * (8 if value.dtype.name == "float64" else 4)
@@ -298,7 +332,7 @@ class _Nest:
     def column_point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
         """One element (or vector) of the columns."""
         em = self.em
-        kept = getattr(self, "kept", {})
+        kept = self.kept
         em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
         for accumulator, reduce in zip(accumulators, reduces, strict=True):
             accumulator.add(reduce.args[0], linear_position(em, reduce.data[1]))
@@ -323,8 +357,6 @@ def _pieces(count: int) -> list[int]:
 
 
 def _operands(value: Expr) -> Iterable[Expr]:
-    from graphcore.kernel.expr import children
-
     return children(value)
 
 
@@ -340,7 +372,3 @@ def _reached(root: Expr, stop) -> Iterable[Expr]:  # type: ignore[no-untyped-def
         stack.extend(_operands(value))
     return seen
 
-
-def symbolic(kernel: Kernel) -> list[Dim]:
-    """Symbolic extents of the kernel's axes."""
-    return [a.extent for a in kernel.axes if isinstance(a.extent, Dim)]

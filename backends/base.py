@@ -1,0 +1,83 @@
+"""What the session needs of a backend, and how backends are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+from graphcore.errors import DeviceError
+from graphcore.plan import Placed, Plan
+from graphcore.target import Target
+
+__all__ = ["Backend", "Executable", "Piece", "open_backend"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One kernel that a target's ``schedule`` made of a kernel.
+
+    Attributes:
+        kernel: its IR.
+        template, config: how it is emitted.
+        params: what is behind its parameters: positions in the original kernel's parameters, workspaces counted after them.
+        workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
+        helper: packing or partial results, counted apart from the plan's kernels.
+        flops, nbytes: its work for the hinted sizes.
+    """
+
+    kernel: Any
+    template: str
+    config: Any
+    params: tuple[int, ...]
+    workspace: tuple[tuple[int, Any, Any], ...] = ()
+    helper: bool = False
+    flops: float = 0.0
+    nbytes: float = 0.0
+
+
+class Executable(Protocol):
+    """A compiled plan, bound to sizes."""
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        """Feed arrays in the plan's order, run, return fresh arrays."""
+
+
+class Backend(Protocol):
+    """One open device with its variable pool.
+
+    ``kind`` is the device string that was opened. Variables live in the backend; the session names them.
+    """
+
+    name: str
+    target: Target | None
+
+    def compile(self, plan: Plan) -> Any:
+        """A program for the plan; ``program.bind(placed)`` gives an Executable."""
+
+    def read(self, variable: Any) -> Any: ...
+
+    def write(self, variable: Any, value: Any) -> None: ...
+
+    def has(self, variable: Any) -> bool: ...
+
+    def bind(self, program: Any, placed: Placed) -> Executable: ...
+
+
+def open_backend(spec: str) -> Any:
+    """The backend behind a device string such as ``"auto"``, ``"opencl:intel"`` or ``"numpy"``.
+
+    Backends are entry points of the group ``graphcore.backends``: a callable that takes the device string. ``"auto"`` takes OpenCL.
+
+    Raises:
+        DeviceError: no such backend, or its device is missing.
+    """
+    name = "opencl" if spec == "auto" else spec.split(":")[0]
+    builtin = {"opencl": "backends.opencl.runtime:open_opencl", "numpy": "backends.numpy.runtime:open_numpy"}
+    found = {e.name: e for e in metadata.entry_points(group="graphcore.backends")}
+    entry = found.get(name) or (metadata.EntryPoint(name, builtin[name], "graphcore.backends") if name in builtin else None)
+    if entry is None:
+        known = ", ".join(sorted({*builtin, *found}))
+        raise DeviceError(f"no backend for device {spec!r}; there are {known}, e.g. Session(device='opencl:intel')")
+    return entry.load()(spec)

@@ -1,0 +1,84 @@
+"""The OpenCL target: which template runs a kernel, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends.base import Piece
+from backends.opencl.device import DeviceInfo
+from backends.opencl.emit import Dialect
+from backends.opencl.templates import TEMPLATES
+from graphcore.kernel.ir import Kernel
+from graphcore.shapes import Extent, bind
+from graphcore.target import Reject, Target
+
+__all__ = ["make_target", "dialect_of", "estimate"]
+
+
+def dialect_of(info: DeviceInfo) -> Dialect:
+    """Code generation's view of a device."""
+    return Dialect(info.vendor, info.vector_width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind)
+
+
+def make_target(info: DeviceInfo) -> Target:
+    """The passes' view of a device."""
+    dialect = dialect_of(info)
+
+    def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        reasons = []
+        for template in TEMPLATES:
+            answer = template.schedule(kernel, dialect, hints)
+            if not isinstance(answer, Reject):
+                flops, nbytes = estimate(kernel, hints)
+                return [_with_work(p, flops, nbytes) if not p.helper else p for p in answer]
+            reasons.append(f"{template.name}: {answer.reason}")
+        return Reject("; ".join(reasons))
+
+    gpu = info.kind == "gpu"
+    return Target(
+        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}", kind="gpu" if gpu else "cpu", cores=info.compute_units,
+        vector_width=info.vector_width, local_memory=info.local_mem, max_alloc=info.max_alloc, launch_seconds=5e-6,
+        bytes_per_second=5e11 if gpu else 1e10, flops_per_second=1e13 if gpu else 4e10 * info.compute_units, schedule=schedule,
+    )
+
+
+def _with_work(piece: Piece, flops: float, nbytes: float) -> Piece:
+    return Piece(piece.kernel, piece.template, piece.config, piece.params, piece.workspace, piece.helper, piece.flops or flops, piece.nbytes or nbytes)
+
+
+def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
+    """Arithmetic operations and bytes of a kernel: every distinct value over the axes it depends on, every buffer once."""
+    flops = 0.0
+    extents = {a: float(_number(a.extent, hints)) for a in kernel.axes}
+    touched: dict[int, float] = {}
+    for value in kernel.values():
+        if value.fn == "reduce":
+            extents.update({a: float(_number(a.extent, hints)) for a in value.data[1]})
+    for value in kernel.values():
+        axes = set(value.axes)
+        if value.fn == "reduce":
+            axes |= value.args[0].axes
+        count = 1.0
+        for a in axes:
+            count *= extents.get(a, 1.0)
+        if value.fn == "load":
+            p = kernel.params[value.data[0]]
+            size = float(_number(p.size, hints))
+            touched[value.data[0]] = touched.get(value.data[0], 0.0) + min(count, size) * p.dtype.itemsize
+        elif value.fn not in ("const", "index", "size", "in_range", "cast", "let"):
+            flops += count
+    for number, total in touched.items():
+        p = kernel.params[number]
+        touched[number] = min(total, float(_number(p.size, hints)) * p.dtype.itemsize)
+    stored = 0.0
+    for store in kernel.stores:
+        count = 1.0
+        for a in store.index.axes():
+            count *= extents.get(a, 1.0)
+        stored += count * kernel.params[store.param].dtype.itemsize
+    return flops, sum(touched.values()) + stored
+
+
+def _number(extent: Extent, hints: Mapping[str, int]) -> Any:
+    return bind(extent, hints)

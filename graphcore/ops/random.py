@@ -1,0 +1,114 @@
+"""Random bits by counter: Philox4x32-10, so that any element can be computed alone, in any order, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.errors import DTypeError, ShapeError
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Index, flatten
+from graphcore.op import Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.shapes import Shape, format_shape, product
+
+__all__ = ["RandomBits", "philox"]
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_MASK = 0xFFFFFFFF
+
+
+def philox(counter: Any, key: Any) -> Any:
+    """Philox4x32-10 by NumPy.
+
+    Args:
+        counter: (..., 4) words, the least significant first.
+        key: (..., 2) words.
+
+    Returns:
+        (..., 4) words, uint32.
+    """
+    a, b, c, d = (np.asarray(counter)[..., i].astype(np.uint64) for i in range(4))
+    k, m = (np.asarray(key)[..., i].astype(np.uint64) for i in range(2))
+    low, high = np.uint64(_MASK), np.uint64(32)
+    for turn in range(_ROUNDS):
+        if turn:
+            k, m = (k + np.uint64(_WEYL[0])) & low, (m + np.uint64(_WEYL[1])) & low
+        first, second = a * np.uint64(_MULTIPLIERS[0]), c * np.uint64(_MULTIPLIERS[1])
+        a, b, c, d = (second >> high) ^ b ^ k, second & low, (first >> high) ^ d ^ m, first & low
+    return np.stack(np.broadcast_arrays(a, b, c, d), -1).astype(np.uint32)
+
+
+def _word(value: int) -> Expr:
+    return expr.const(value & _MASK, dtypes.uint32)
+
+
+def _philox_expr(counter: tuple[Expr, ...], key: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The same as scalar expressions."""
+    (a, b, c, d), (k, m) = counter, key
+    for turn in range(_ROUNDS):
+        if turn:
+            k, m = expr.call("add", k, _word(_WEYL[0])), expr.call("add", m, _word(_WEYL[1]))
+        (high0, low0), (high1, low1) = _multiplied(a, _MULTIPLIERS[0]), _multiplied(c, _MULTIPLIERS[1])
+        a, b, c, d = _xor(high1, b, k), low1, _xor(high0, d, m), low0
+    return a, b, c, d
+
+
+def _multiplied(value: Expr, factor: int) -> tuple[Expr, Expr]:
+    return expr.call("mulhi", value, _word(factor)), expr.call("mul", value, _word(factor))
+
+
+def _xor(a: Expr, b: Expr, c: Expr) -> Expr:
+    return expr.call("bit_xor", expr.call("bit_xor", a, b), c)
+
+
+@primitive
+class RandomBits(Opaque):
+    """(seed uint32[2], step uint32[]) -> uniform uint32 of ``shape``.
+
+    Element e in row-major order is word e % 4 of Philox4x32-10 with counter (e // 4, 0, step, stream) and key ``seed``.
+    """
+
+    stream: int
+    shape: Shape
+    arity: ClassVar[int | None] = 2
+    differentiable: ClassVar[bool] = False
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        for i, (given, shape) in enumerate(zip(inputs, ((2,), ()), strict=True)):
+            if given.dtype != dtypes.uint32:
+                raise DTypeError(f"{self.name}: operand {i + 1} has dtype {given.dtype}, not uint32")
+            if given.shape != shape:
+                raise ShapeError(f"{self.name}: operand {i + 1} has the shape {format_shape(given.shape)}, "
+                                 f"not {format_shape(shape)}")
+        return (TensorType(self.shape, dtypes.uint32),)
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        flat = flatten(index, self.shape)
+        block, lane = expr.index_value(flat // 4, dtypes.uint32), expr.index_value(flat % 4, dtypes.uint32)
+        seed = read(0, (Index(0),)), read(0, (Index(1),))
+        result, *others = _philox_expr((block, _word(0), read(1, ()), _word(self.stream)), seed)
+        for i, word in enumerate(others, 1):
+            result = expr.select(expr.call("eq", lane, _word(i)), word, result)
+        return result
+
+    def reference(self, *inputs: Any) -> Any:
+        seed, step = inputs
+        size = int(product(self.shape))
+        blocks = np.arange((size + 3) // 4, dtype=np.uint64)
+        rest = np.broadcast_to(np.array([0, step, self.stream & _MASK], np.uint64), (len(blocks), 3))
+        counter = np.concatenate([(blocks & np.uint64(_MASK))[:, None], rest], 1)
+        return philox(counter, seed).ravel()[:size].reshape(self.shape)
+
+    def examples(self) -> Iterator[Example]:
+        seed, step = np.array([0xDEADBEEF, 7], np.uint32), np.array(3, np.uint32)
+        yield RandomBits(0, (5, 7)), seed, step
+        yield RandomBits(2**32 - 1, (64,)), seed, np.array(2**32 - 1, np.uint32)
+        yield RandomBits(1, ()), seed, step
+        yield RandomBits(1, (0, 3)), seed, step
+        yield RandomBits(1, (2, 1, 3)), np.zeros(2, np.uint32), np.array(0, np.uint32)

@@ -1,0 +1,326 @@
+"""The training loop: batches, metrics, validation, checkpoints, early stop, and a bar that shows how it goes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.data import DataLoader, Dataset, TensorDataset
+from graphcore.elementwise import astype, equal
+from graphcore.errors import ShapeError, UsageError
+from graphcore.nn import Module
+from graphcore.node import Tensor, describe
+from graphcore.optim import Optimizer
+from graphcore.reductions import argmax, mean
+from graphcore.shapes import Dim
+from graphcore.train.progress import Progress
+from graphcore.variable import Variable, placeholder
+
+__all__ = ["fit", "History", "EarlyStop", "accuracy"]
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Stop when a metric has not improved for some epochs.
+
+    Attributes:
+        patience: epochs without improvement that are borne, at least 1.
+        monitor: the metric's name; by default ``val_loss``, or ``loss`` without validation.
+        min_delta: the least change that is an improvement.
+        mode: ``"min"`` or ``"max"``: which way is better.
+    """
+
+    patience: int = 3
+    monitor: str | None = None
+    min_delta: float = 0.0
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max") or self.patience < 1:
+            raise UsageError(f"EarlyStop: patience is at least 1 and mode 'min' or 'max', got {self.patience} and {self.mode!r}")
+
+    def stale(self, values: list[float]) -> int:
+        """How many epochs ago the best value was."""
+        sign = 1.0 if self.mode == "min" else -1.0
+        best, since = math.inf, 0
+        for value in values:
+            better = sign * value < best - self.min_delta
+            best, since = (sign * value, 0) if better else (best, since + 1)
+        return since
+
+
+@dataclass
+class History:
+    """What a training run measured.
+
+    Attributes:
+        epochs: one dictionary an epoch: ``epoch``, ``loss``, the metrics, the same with ``val_`` in front, ``seconds``, ``samples_per_second``.
+        session: the session that holds the trained values; close it when done, unless it was yours.
+        stopped_early: whether the early stop ended the run.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    session: Any = None
+    stopped_early: bool = False
+
+    def __getitem__(self, name: str) -> list[float]:
+        """A metric's values over the epochs."""
+        if self.epochs and not any(name in row for row in self.epochs):
+            raise KeyError(f"no metric {name!r}; there are {', '.join(self.epochs[-1])}")
+        return [row[name] for row in self.epochs if name in row]
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last epoch's numbers."""
+        return self.epochs[-1] if self.epochs else {}
+
+    def __str__(self) -> str:
+        if not self.epochs:
+            return "no epochs"
+        columns = list(dict.fromkeys(itertools.chain.from_iterable(self.epochs)))
+        rows = [columns, *([f"{row[c]:.4g}" if c in row else "" for c in columns] for row in self.epochs)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Share of rows whose largest entry is at the target's class number: (N, C, ...) and (N, ...) -> scalar.
+
+    >>> from graphcore.variable import Variable
+    >>> accuracy(Variable([[0.1, 0.9]]), Variable([1])).shape
+    ()
+    """
+    found = argmax(prediction, axis=1)
+    return mean(astype(equal(found, astype(target, found.dtype)), "float32"))
+
+
+def fit(model: Any, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int = 1, validation: Any = None,
+        metrics: Mapping[str, Metric] | None = None, session: Any = None, device: str = "auto", batch_size: int = 32, shuffle: bool = True,
+        progress: bool | None = None, fast_dev_run: bool = False, overfit_batches: int = 0, early_stop: EarlyStop | int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None, resume: bool = False, seed: int | None = None,
+        on_epoch_end: Callable[[dict[str, float]], Any] | None = None) -> History:
+    """Train a model.
+
+    Args:
+        model: a module, or a function from input tensors to a prediction.
+        data: batches ``(x, ..., y)`` that can be iterated over once an epoch (a ``DataLoader``), a ``Dataset``, or a tuple of arrays
+            ``(x, ..., y)`` of shapes (n, ...). The last item is the target, the others are the model's arguments.
+        loss: function or module of (prediction, target) that gives a scalar.
+        optimizer: of ``gc.optim``.
+        epochs: passes over the data.
+        validation: like ``data``; evaluated after each epoch with the model in evaluation mode.
+        metrics: name to function of (prediction, target) that gives a scalar, averaged over samples.
+        session: where to train; a new ``gc.Session(device=device, seed=seed)`` by default, which the result holds.
+        device: for the new session.
+        batch_size: for data sets and arrays.
+        shuffle: whether data sets and arrays are shuffled, anew each epoch.
+        progress: None for a bar on a terminal and plain lines elsewhere, True for a bar, False for silence.
+        fast_dev_run: run one batch of training and of validation only, without checkpoint or early stop.
+        overfit_batches: train on the first so many batches again and again, without validation, to see whether the model can learn.
+        early_stop: when to stop, or the patience in epochs.
+        checkpoint: file that the session's variables are saved to after every epoch.
+        resume: go on from the checkpoint if the file exists.
+        seed: of the new session and of the shuffles.
+        on_epoch_end: called with each epoch's numbers.
+
+    Returns:
+        The history.
+
+    Raises:
+        UsageError: the data is no such thing, is empty, or an argument is out of range.
+        ShapeError: the loss or a metric is not a scalar.
+
+    >>> from graphcore import nn, optim  # doctest: +SKIP
+    >>> history = fit(nn.Linear(4, 1), (x, y), loss=nn.MSELoss(), optimizer=optim.SGD(0.1), epochs=5)  # doctest: +SKIP
+    """
+    if epochs < 0 or overfit_batches < 0:
+        raise UsageError(f"fit: epochs and overfit_batches must not be negative, got {epochs} and {overfit_batches}")
+    if resume and checkpoint is None:
+        raise UsageError("fit: resume needs a checkpoint")
+    batches = _loader("data", data, batch_size, shuffle, seed or 0)
+    checks = None if validation is None or overfit_batches else _loader("validation", validation, batch_size, False, 0)
+    if fast_dev_run:
+        epochs, early_stop, checkpoint, resume = min(epochs, 1), None, None, False
+    limit = 1 if fast_dev_run else overfit_batches or None
+    if overfit_batches or fast_dev_run:
+        batches = list(itertools.islice(batches, limit))
+    stop = EarlyStop(early_stop) if isinstance(early_stop, int) else early_stop
+    run = _Run(model, loss, dict(metrics or {}), optimizer, batches, checks is not None)
+    history = History(session=_session(device, seed) if session is None else session)
+    start = run.start(history.session, checkpoint if resume else None)
+    for epoch in range(start, epochs):
+        if hasattr(batches, "set_epoch"):
+            batches.set_epoch(epoch)
+        row = run.epoch(batches, f"epoch {epoch + 1}/{epochs}", epoch, progress)
+        if checks is not None:
+            row.update(run.validate(itertools.islice(checks, 1) if fast_dev_run else checks, progress))
+        history.epochs.append(row)
+        if checkpoint is not None:
+            history.session.set_value(run.done, np.int64(epoch + 1))
+            history.session.save(os.fspath(checkpoint))
+        if on_epoch_end is not None:
+            on_epoch_end(row)
+        if stop is not None and stop.stale(history[stop.monitor or ("loss" if checks is None else "val_loss")]) >= stop.patience:
+            history.stopped_early = True
+            break
+    return history
+
+
+class _Run:
+    """The compiled functions of one call of ``fit``."""
+
+    def __init__(self, model: Any, loss: Any, metrics: dict[str, Metric], optimizer: Optimizer, batches: Any, validated: bool) -> None:
+        first = next(iter(batches), None)
+        if first is None:
+            raise UsageError("fit: the data is empty")
+        self.inputs = _placeholders(_fields(first))
+        self.names = ["loss", *metrics]
+        with _mode(model, True):
+            self.train_values = self._measure(model, loss, metrics)
+            self.step = optimizer.minimize(self.train_values[0])
+        self.check_values: list[Tensor] = []
+        if validated:
+            with _mode(model, False):
+                self.check_values = self._measure(model, loss, metrics)
+        self.done = Variable(np.int64(0), trainable=False, name="epochs_done")
+        self.done.key_hint = "fit/epochs_done"
+
+    def _measure(self, model: Any, loss: Any, metrics: dict[str, Metric]) -> list[Tensor]:
+        *inputs, target = self.inputs
+        prediction = model(*inputs)
+        values = [loss(prediction, target), *(metric(prediction, target) for metric in metrics.values())]
+        for name, value in zip(self.names, values, strict=True):
+            if not isinstance(value, Tensor) or value.shape != ():
+                given = describe(value) if isinstance(value, Tensor) else type(value).__name__
+                raise ShapeError(f"fit: {name} must be a scalar tensor; reduce it with .mean()\n  it is {given}")
+        return values
+
+    def start(self, session: Any, restored: str | os.PathLike[str] | None) -> int:
+        """Compile nothing yet, take up a checkpoint if there is one. Returns the first epoch to run."""
+        self.session = session
+        self.train_call = session.make_callable([*self.train_values, self.step], self.inputs)
+        self.check_call = session.make_callable(self.check_values, self.inputs) if self.check_values else None
+        session.get_value(self.done)  # the session knows the variable from here on, and saves and restores it
+        if restored is None or not Path(restored).exists():
+            return 0
+        session.restore(os.fspath(restored))
+        return int(session.get_value(self.done))
+
+    def epoch(self, batches: Any, desc: str, epoch: int, progress: bool | None) -> dict[str, float]:
+        """One pass over the training data."""
+        totals, began = _Means(self.names), perf_counter()
+        with Progress(_samples(batches), desc, enabled=progress) as bar:
+            for batch in batches:
+                fields = _fields(batch)
+                totals.add(self.train_call(*fields), len(fields[0]))
+                bar.set_metrics(**totals.means())
+                bar.update(len(fields[0]))
+        seconds = perf_counter() - began
+        return {"epoch": epoch + 1, **totals.means(), "seconds": seconds, "samples_per_second": totals.count / max(seconds, 1e-9)}
+
+    def validate(self, batches: Iterable[Any], progress: bool | None) -> dict[str, float]:
+        """One pass over the validation data."""
+        assert self.check_call is not None
+        totals = _Means([f"val_{name}" for name in self.names])
+        with Progress(_samples(batches), "validation", enabled=progress) as bar:
+            for batch in batches:
+                fields = _fields(batch)
+                totals.add(self.check_call(*fields), len(fields[0]))
+                bar.set_metrics(**totals.means())
+                bar.update(len(fields[0]))
+        if not totals.count:
+            raise UsageError("fit: the validation data is empty")
+        return totals.means()
+
+
+class _Means:
+    """Means over samples of what batches gave."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names, self.count = names, 0
+        self.sums = [0.0] * len(names)
+
+    def add(self, values: Iterable[Any], count: int) -> None:
+        self.count += count
+        for i, value in zip(range(len(self.names)), values, strict=False):  # the last value is the training step's None
+            self.sums[i] += float(value) * count
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in zip(self.names, self.sums, strict=True)} if self.count else {}
+
+
+@contextmanager
+def _mode(model: Any, training: bool) -> Iterator[None]:
+    """A module in training or evaluation mode, and in its modes of before afterwards."""
+    if not isinstance(model, Module):
+        yield
+        return
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def _session(device: str, seed: int | None) -> Any:
+    from graphcore.session import Session  # sessions are above training loops; only this door opens one
+
+    return Session(device=device, seed=seed) if seed is not None else Session(device=device)
+
+
+def _loader(role: str, data: Any, batch_size: int, shuffle: bool, seed: int) -> Any:
+    if isinstance(data, tuple):
+        data = TensorDataset(*data)
+    if isinstance(data, Dataset):
+        return DataLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    if isinstance(data, Iterator):
+        raise UsageError(f"fit: {role} can be iterated over only once; pass a DataLoader, a list of batches, a Dataset or a tuple of arrays")
+    if not isinstance(data, Iterable) or isinstance(data, (Mapping, np.ndarray, Tensor)):
+        raise UsageError(f"fit: {role} must be a DataLoader, a list of batches, a Dataset or a tuple of arrays (x, y), got {type(data).__name__}")
+    return data
+
+
+def _fields(batch: Any) -> list[np.ndarray]:
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise UsageError(f"fit: a batch must be a tuple (x, ..., y), got {type(batch).__name__}")
+    return [np.asarray(item) for item in batch]
+
+
+def _placeholders(fields: list[np.ndarray]) -> list[Tensor]:
+    """One placeholder a field; the first axis is the batch. Doubles, which NumPy makes by default, become float32."""
+    batch = Dim("batch")
+    names = ["x", "y"] if len(fields) == 2 else [*(f"x{i}" for i in range(len(fields) - 1)), "y"]
+    made = []
+    for name, array in zip(names, fields, strict=True):
+        if array.ndim == 0 or len(array) != len(fields[0]):
+            raise ShapeError(f"fit: the fields of a batch need a common first axis, got shapes {', '.join(str(f.shape) for f in fields)}")
+        dtype = dtypes.float32 if array.dtype == np.float64 else dtypes.as_dtype(array.dtype)
+        made.append(placeholder(dtype, (batch, *array.shape[1:]), name))
+    return made
+
+
+def _samples(batches: Any) -> int | None:
+    """Samples in an epoch, if that is known beforehand."""
+    if isinstance(batches, list):
+        return sum(len(_fields(batch)[0]) for batch in batches)
+    if isinstance(batches, DataLoader):
+        size = len(batches.dataset)
+        return size // batches.batch_size * batches.batch_size if batches.drop_last else size
+    return None

@@ -1,0 +1,263 @@
+"""From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphcore.errors import CompileError
+from graphcore.kernel import expr
+from graphcore.kernel.index import PARALLEL, Axis, as_index
+from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
+from graphcore.node import Tensor
+from graphcore.op import Kind
+from graphcore.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
+from graphcore.target import Reject, Target
+from passes.fuse import stored_root
+from passes.lower import lower_group
+from passes.partition import Key, Partition, is_scalar_constant
+
+__all__ = ["build_plan"]
+
+
+def build_plan(partition: Partition, target: Target, hints: Mapping[str, int]) -> Plan:
+    """The plan of a partition.
+
+    Raises:
+        CompileError: a kernel that no template of the target can run; the message names its ops and lines.
+    """
+    return _Planner(partition, target, hints).run()
+
+
+class _Planner:
+    def __init__(self, partition: Partition, target: Target, hints: Mapping[str, int]) -> None:
+        self.partition, self.graph, self.target = partition, partition.graph, target
+        self.plan = Plan(hints=dict(hints), why=list(partition.why))
+        self.buffer_of: dict[Key, int] = {}
+        self.variable_buffer: dict[int, int] = {}
+        self.updated = {id(v): value for v, value in self.graph.updates}
+
+    def run(self) -> Plan:
+        plan = self.plan
+        for t in self.graph.inputs:
+            plan.feeds.append((t.key, self.buffer(t, "feed")))
+        lowered = [lower_group(self.partition, g) for g in self.partition.groups]
+        for kernel, tensors in lowered:
+            verify_kernel(kernel)
+            self.schedule(kernel, tuple(self.buffer(t) for t in tensors))
+        self.finish_updates()
+        self.level()
+        for t in self.graph.outputs:
+            plan.fetches.append(self.fetch(t))
+        return plan
+
+    # Buffers
+
+    def buffer(self, t: Tensor, role: str = "value") -> int:
+        found = self.buffer_of.get(t.key)
+        if found is not None:
+            return found
+        node = t.node
+        label = f"{node.op.name} at {node.origin}"
+        if node.op.name == "variable":
+            return self.variable(node.op.variable)  # type: ignore[attr-defined]
+        if node.op.name == "constant":
+            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)  # type: ignore[attr-defined]
+        else:
+            if node.op.kind is Kind.LEAF and role != "feed":
+                raise CompileError(f"{node.op.name} {t.name!r} has no value: feed it (it was built at {node.origin.place})")
+            made = Buffer(len(self.plan.buffers), ARENA, t.shape, t.dtype, label, None, role)
+        self.plan.buffers.append(made)
+        self.buffer_of[t.key] = made.number
+        return made.number
+
+    def variable(self, variable: Any) -> int:
+        found = self.variable_buffer.get(id(variable))
+        if found is None:
+            made = Buffer(len(self.plan.buffers), VARIABLE, variable.shape, variable.dtype, f"variable {variable.name}", variable)
+            self.plan.buffers.append(made)
+            found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
+            self.plan.variables.append((variable, found))
+        return found
+
+    def scratch(self, shape: Any, dtype: Any, label: str) -> int:
+        made = Buffer(len(self.plan.buffers), ARENA, shape, dtype, label, None, "workspace")
+        self.plan.buffers.append(made)
+        return made.number
+
+    # Steps
+
+    def schedule(self, kernel: Kernel, buffers: tuple[int, ...], why: str = "") -> None:
+        assert self.target.schedule is not None
+        pieces = self.target.schedule(kernel, self.target, self.plan.hints)
+        if isinstance(pieces, Reject):
+            raise CompileError(f"{self.target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins))
+        work: dict[int, int] = {}
+        for piece in pieces:
+            extra = []
+            for number, shape, dtype in piece.workspace:
+                if number not in work:
+                    work[number] = self.scratch(shape, dtype, f"workspace of {kernel.name}")
+                extra.append(work[number])
+            # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
+            mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
+            self.plan.steps.append(Step(piece.kernel, mapped, piece.template, piece.config, 0, tuple(extra), piece.helper, piece.flops, piece.nbytes, why))
+
+    def copy(self, source: int, target: int, why: str) -> None:
+        """A step that copies one buffer to another of the same type."""
+        b = self.plan.buffers[source]
+        axis = Axis("i0", b.nbytes // b.dtype.itemsize if isinstance(b.nbytes, int) else _elements(b), PARALLEL)
+        at = as_index(axis)
+        shape = (axis.extent,)
+        axes = (axis,) if axis.extent != 1 else ()
+        kernel = Kernel("copy", (Param("p0", b.dtype, shape), Param("p1", b.dtype, shape)), axes, (Store(1, at, expr.load(0, at, b.dtype)),), "map", (why,))
+        self.schedule(kernel, (source, target), why)
+
+    def finish_updates(self) -> None:
+        """Write each update over its variable where every other reader of the old value runs before; else copy at the end."""
+        plan = self.plan
+        fetched = {stored_root(t).key for t in self.graph.outputs}
+        last: list[tuple[int, int, str]] = []
+        for variable, value in self.graph.updates:
+            old = self.variable(variable)
+            root = stored_root(value)
+            if root.key == variable.key:
+                continue
+            if is_scalar_constant(root.node) or root.node.op.kind is Kind.LEAF:
+                held = self.scratch(variable.shape, variable.dtype, f"new value of {variable.name}")
+                self.copy(self.buffer(root), held, f"{variable.name} takes the value of another leaf")
+                last.append((held, old, f"{variable.name} <- {root.node.op.name}"))
+                continue
+            new = self.buffer_of[root.key]
+            reason = self.cannot_replace(variable, old, new, fetched)
+            if reason is None:
+                self.replace(old, new)
+            else:
+                plan.why.append(f"the update of {variable.name} is copied at the end: {reason}")
+                last.append((new, old, f"{variable.name} <- {root.node.op.name}"))
+        for source, target, why in last:
+            plan.written.add(target)
+            self.copy(source, target, why)
+
+    def cannot_replace(self, variable: Any, old: int, new: int, fetched: set[Key]) -> str | None:
+        plan = self.plan
+        if plan.buffers[new].space != ARENA or plan.buffers[new].role == "feed":
+            return "its new value is no computed value of its own"
+        if variable.key in fetched:
+            return "its old value is fetched"
+        writers = [s for s in plan.steps if new in s.writes]
+        if len(writers) != 1:
+            return "several kernels write its new value"
+        writer = writers[0]
+        if writer.template not in ("nest", "generic") and old in writer.buffers:
+            return "the kernel that computes it reads the old value out of order"
+        if old in writer.buffers and not _same_elements(writer, old, new):
+            return "the kernel that computes it reads other elements of the old value than it writes"
+        for step in plan.steps:
+            if step is not writer and old in step.buffers and not self.can_precede(step, writer):
+                return f"{step.kernel.name} needs the old value later"
+        return None
+
+    def can_precede(self, step: Step, writer: Step) -> bool:
+        """Whether ``step`` does not depend on ``writer``; then it can be ordered before it."""
+        reached = {writer.writes[0], *writer.writes}
+        for other in self.plan.steps[self.plan.steps.index(writer) + 1:]:
+            if other is step and reached & set(other.buffers):
+                return False
+            if reached & set(other.reads):
+                reached |= set(other.writes)
+        return True
+
+    def replace(self, old: int, new: int) -> None:
+        """Let the kernel that computes the new value write the variable's own buffer."""
+        plan = self.plan
+        plan.written.add(old)
+        for key, number in list(self.buffer_of.items()):
+            if number == new:
+                self.buffer_of[key] = old
+        for i, step in enumerate(plan.steps):
+            if new in step.buffers:
+                if new in step.writes:
+                    plan.in_place.append((old, i))
+                else:
+                    plan.buffers[new].role = "replaced"
+                step.buffers = tuple(old if b == new else b for b in step.buffers)
+        plan.buffers[new].role = "replaced"
+
+    def level(self) -> None:
+        """Stages: a step runs after the writers of what it reads, and a variable's writer after the readers of the old value."""
+        plan = self.plan
+        writers: dict[int, list[int]] = {}
+        after: list[set[int]] = [set() for _ in plan.steps]
+        readers: dict[int, list[int]] = {}
+        for i, step in enumerate(plan.steps):
+            for b in step.reads:
+                for w in writers.get(b, ()):
+                    if plan.buffers[b].space != VARIABLE or w < i:
+                        after[i].add(w)
+            for b in step.writes:
+                writers.setdefault(b, []).append(i)
+        for i, step in enumerate(plan.steps):
+            for b in step.reads:
+                readers.setdefault(b, []).append(i)
+        for i, step in enumerate(plan.steps):
+            for b in step.writes:
+                if plan.buffers[b].space != VARIABLE:
+                    continue
+                after[i].update(j for j in readers.get(b, ()) if j != i and i not in after[j])
+        stages = _longest_paths(after)
+        for step, stage in zip(plan.steps, stages, strict=True):
+            step.stage = stage
+        order_by = sorted(range(len(plan.steps)), key=lambda i: (stages[i], i))
+        moved = {old: new for new, old in enumerate(order_by)}
+        plan.steps = [plan.steps[i] for i in order_by]
+        plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
+
+    def fetch(self, t: Tensor) -> Fetch:
+        root = stored_root(t)
+        if root.node.op.name == "constant":
+            return Fetch(None, t.shape, t.dtype, root.node.op.array)  # type: ignore[attr-defined]
+        number = self.buffer(root)
+        if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
+            self.plan.buffers[number].role = "fetch"
+        return Fetch(number, t.shape, t.dtype)
+
+
+def _elements(b: Buffer) -> Any:
+    total: Any = 1
+    for e in b.shape:
+        total = total * e
+    return total
+
+
+def _same_elements(step: Step, old: int, new: int) -> bool:
+    """Whether the kernel loads each element of ``old`` only where it stores that very element of ``new``."""
+    stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
+    if len(stores) != 1:
+        return False
+    at = stores[0].index
+    return all(v.data[1] == at for v in step.kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old)
+
+
+def _longest_paths(after: list[set[int]]) -> list[int]:
+    """The stage of every step: one more than the largest of those it follows."""
+    users: list[list[int]] = [[] for _ in after]
+    waiting = [len(a) for a in after]
+    for i, before in enumerate(after):
+        for j in before:
+            users[j].append(i)
+    stage = [0] * len(after)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    done = 0
+    while ready:
+        i = ready.pop()
+        done += 1
+        for u in users[i]:
+            stage[u] = max(stage[u], stage[i] + 1)
+            waiting[u] -= 1
+            if waiting[u] == 0:
+                ready.append(u)
+    if done != len(after):
+        raise CompileError("the plan's steps depend on each other in a circle")
+    return stage
+
