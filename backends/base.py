@@ -45,24 +45,38 @@ class Executable(Protocol):
 
 
 class Backend(Protocol):
-    """One open device with its variable pool.
+    """One open device with the variables of one session.
 
-    ``kind`` is the device string that was opened. Variables live in the backend; the session names them.
+    Attributes:
+        name: for messages.
+        target: what the passes know of the device.
+        interprets: whether ``bind`` wants the graph itself, with every extent bound (the graph oracle).
     """
 
     name: str
-    target: Target | None
+    target: Target
+    interprets: bool
 
     def compile(self, plan: Plan) -> Any:
-        """A program for the plan; ``program.bind(placed)`` gives an Executable."""
+        """A program for the plan."""
 
-    def read(self, variable: Any) -> Any: ...
+    def bind(self, program: Any, placed: Placed, graph: Any = None) -> Executable:
+        """The program with sizes and offsets."""
 
-    def write(self, variable: Any, value: Any) -> None: ...
+    def functions(self, program: Any) -> tuple[int, ...]:
+        """Which distinct function every step of the plan calls."""
 
-    def has(self, variable: Any) -> bool: ...
+    def source(self, program: Any) -> str:
+        """The generated source."""
 
-    def bind(self, program: Any, placed: Placed) -> Executable: ...
+    def has(self, variable: Any) -> bool:
+        """Whether a variable has a value here."""
+
+    def read(self, variable: Any) -> Any:
+        """A variable's value as a fresh array."""
+
+    def write(self, variable: Any, value: Any) -> None:
+        """Set a variable."""
 
 
 def open_backend(spec: str) -> Any:

@@ -257,18 +257,6 @@ class Operators:
         """PyTorch's name of ``astype``."""
         return elementwise.astype(self, dtype)
 
-    def float(self: Any) -> Tensor:
-        """As float32."""
-        return elementwise.astype(self, "float32")
-
-    def long(self: Any) -> Tensor:
-        """As int64."""
-        return elementwise.astype(self, "int64")
-
-    def bool(self: Any) -> Tensor:
-        """As bool: whether not zero."""
-        return elementwise.as_bool(self)
-
     def detach(self: Any) -> Tensor:
         """The value, through which no gradient flows."""
         return elementwise.stop_gradient(self)
@@ -310,6 +298,7 @@ class Operators:
         backward(self)
 
 
+_CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32", "long": "int64", "bool": "bool"}
 _UNARY = ("abs", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "reciprocal", "square", "tanh", "sigmoid", "relu", "sin", "cos", "tan", "erf",
           "floor", "ceil", "round", "trunc", "sign", "isnan", "isinf", "isfinite", "softplus", "logical_not")
 
@@ -321,6 +310,14 @@ def _unary(name: str) -> Any:
         return function(self)  # type: ignore[no-any-return]
 
     method.__name__, method.__doc__ = name, function.__doc__
+    return method
+
+
+def _caster(dtype: str) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return elementwise.as_bool(self) if dtype == "bool" else elementwise.astype(self, dtype)
+
+    method.__doc__ = f"As {dtype}."
     return method
 
 
@@ -340,5 +337,7 @@ def install() -> None:
             setattr(Tensor, name, member)
     for name in _UNARY:
         setattr(Tensor, name, _unary(name))
+    for name, dtype in _CASTS.items():
+        setattr(Tensor, name, _caster(dtype))
     for name, symbol in (("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("matmul", "@"), ("pow", "**")):
         setattr(Variable, f"__i{name}__", _assign_operator(symbol))

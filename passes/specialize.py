@@ -16,7 +16,7 @@ from graphcore.node import Node, Tensor, make_node
 from graphcore.op import Kind
 from graphcore.shapes import Dim, Extent, Shape, bind, symbols_of
 
-__all__ = ["specialize", "check_constraints"]
+__all__ = ["specialize", "bind_everything", "check_constraints"]
 
 
 def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset[str]]:
@@ -43,6 +43,13 @@ def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset
     for symbol, extent in merged.items():
         mapping.setdefault(symbol, bind(extent, {k: v for k, v in mapping.items() if isinstance(v, int)}))
     return _rebound(graph, nodes, mapping), frozenset(fixed)
+
+
+def bind_everything(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """The graph for one set of sizes, with no symbol left; regions are kept."""
+    nodes = graph.nodes()
+    check_constraints(nodes, sizes)
+    return _rebound(graph, nodes, sizes) if sizes else graph
 
 
 def check_constraints(nodes: list[Node], sizes: Mapping[str, int]) -> None:
@@ -120,7 +127,7 @@ def _bound_op(op: Any, mapping: Mapping[str, Extent]) -> Any:
         new = _bound_value(value, mapping)
         if new is not value:
             changed[f.name] = new
-    if not changed or op.kind is Kind.LEAF and op.name != "placeholder":
+    if not changed or (op.kind is Kind.LEAF and op.name not in ("placeholder", "parameter")):
         return op
     return dataclasses.replace(op, **changed)
 
@@ -129,6 +136,9 @@ def _bound_value(value: Any, mapping: Mapping[str, Extent]) -> Any:
     if isinstance(value, Dim):
         new = bind_all(value, mapping)
         return new if new != value else value
+    if isinstance(value, tuple) and any(isinstance(v, Graph) for v in value):
+        bodies = tuple(bind_everything(v, {k: n for k, n in mapping.items() if isinstance(n, int)}) for v in value)
+        return bodies if any(a is not b for a, b in zip(bodies, value, strict=True)) else value
     if isinstance(value, tuple) and any(isinstance(v, Dim) for v in value):
         bound = tuple(bind_all(v, mapping) if isinstance(v, Dim) else v for v in value)
         return bound if bound != value else value

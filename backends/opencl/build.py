@@ -177,11 +177,14 @@ def _digest(device: Device, source: str, options: tuple[str, ...]) -> bytes:
     return hasher.digest()
 
 
-def _build(program: Any, options: tuple[str, ...], cl: Any) -> Any:
-    # A user who turns warnings into errors gets this one after a build that went well.
-    with contextlib.suppress(cl.CompilerWarning):
-        program.build(options=list(options))
-    return program
+def _build(raw: Any, options: tuple[str, ...], cl: Any) -> Any:
+    """Build a `pyopencl._cl._Program` and return it as a `pyopencl.Program`.
+
+    Not through `Program.build`: that keeps a cache of its own, which fails on damaged entries, and warns whenever a
+    compiler says anything.
+    """
+    raw._build(options=" ".join(options).encode(), devices=None)
+    return cl.Program(raw)
 
 
 def _from_source(device: Device, source: str, options: tuple[str, ...], origins: str, digest: bytes) -> Any:
@@ -189,10 +192,9 @@ def _from_source(device: Device, source: str, options: tuple[str, ...], origins:
     begin = time.perf_counter()
     pocl = device.info.vendor == "pocl" and pocl_cache.is_active()
     before = pocl_cache.program_folders() if pocl else set()
-    # The one-argument form goes around pyopencl's own cache, also where the user imported pyopencl first.
     raw = cl._cl._Program(device.context, source)
     try:
-        program = _build(cl.Program(raw), options, cl)
+        program = _build(raw, options, cl)
     except cl.MemoryError as error:
         raise OutOfMemoryError(f"the OpenCL compiler ran out of memory on {device.info.name}: {error}") from error
     except cl.Error as error:
@@ -295,11 +297,11 @@ def _from_disk(device: Device, source: str, options: tuple[str, ...], digest: by
 def _from_payload(device: Device, source: str, options: tuple[str, ...], payload: bytes, digest: bytes) -> Any:
     cl = icd.load()
     if device.info.vendor != "pocl":
-        return _build(cl.Program(device.context, [device.handle], [payload]), options, cl)
+        return _build(cl._cl._Program(device.context, [device.handle], [payload]), options, cl)
     if not pocl_cache.is_active():
         raise FileNotFoundError  # PoCL looks elsewhere, and keeps what it compiles there
     _pocl.remember(digest, pocl_cache.unpack(payload), len(payload))
-    return _build(cl.Program(cl._cl._Program(device.context, source)), options, cl)
+    return _build(cl._cl._Program(device.context, source), options, cl)
 
 
 def _unpack(data: bytes, digest: bytes) -> bytes:

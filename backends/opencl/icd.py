@@ -18,7 +18,6 @@ import site
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,8 +192,6 @@ def _load_once(pid: int) -> Any:  # a forked child needs a folder of its own for
         import pyopencl  # the reason for this module: nothing may import it before the environment is ready
     except ImportError as error:
         raise DeviceError(f"pyopencl cannot be imported ({error}): {INSTALL_HINT}") from error
-    # Runtimes chat in their build logs. Appended, so that a filter of the user's own still goes first.
-    warnings.simplefilter("ignore", pyopencl.CompilerWarning, append=True)
     return pyopencl
 
 

@@ -16,10 +16,9 @@ from backends.opencl.cnames import memory_type
 from backends.opencl.emit import Dialect
 from backends.opencl.prelude import PRAGMAS, prelude_for
 from backends.opencl.templates import BY_NAME
-from backends.opencl.templates.base import NAME, sizes_of
+from backends.opencl.templates.base import NAME
 from graphcore.kernel.ir import Kernel
 from graphcore.plan import Plan, Step
-from graphcore.shapes import Dim
 
 __all__ = ["Function", "Source", "generate", "compile_source"]
 
@@ -34,7 +33,7 @@ class Function:
     name: str
     text: str
     kernel: Kernel
-    sizes: tuple[Dim, ...]
+    arguments: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
             base = re.sub(r"\W", "", step.kernel.name)[:40]
             taken[base] = taken.get(base, 0) + 1
             name = f"{base}_{taken[base]}"
-            function = found[key] = Function(len(found), name, _commented(step, text.replace(NAME, name)), step.kernel, tuple(sizes_of(step.kernel)))
+            function = found[key] = Function(len(found), name, _commented(step, text.replace(NAME, name)), step.kernel,
+                                                   len(BY_NAME[step.template].arguments(step.kernel, step.config)))
         of_step.append(function.number)
     functions = tuple(found.values())
     body = "\n".join(f.text for f in functions)
@@ -83,7 +83,7 @@ def _dispatch(functions: tuple[Function, ...]) -> str:
             const = "" if i in written else "const "
             args.append(f"(__global {const}{memory_type(p.dtype)}*)(space[r[{at}]] + r[{at + 1}])")
             at += 2
-        for _ in f.sizes:
+        for _ in range(f.arguments):
             args.append(f"(int)r[{at}]")
             at += 1
         cases.append(f"    case {f.number}: {f.name}({', '.join([*args, 'task', 'tasks'])}); break;")

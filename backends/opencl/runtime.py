@@ -38,6 +38,8 @@ class Program:
 class OpenCLBackend:
     """One device: its memory, and the programs compiled for it."""
 
+    interprets = False
+
     def __init__(self, device: Device) -> None:
         self.device = device
         self.name = f"opencl:{device.info.vendor}"
@@ -93,8 +95,16 @@ class OpenCLBackend:
         built = compile_source(self.device, source, plan) if plan.steps else None
         return Program(plan, source, built)
 
-    def bind(self, program: Program, placed: Placed) -> BoundPlan:
+    def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
+
+    def functions(self, program: Program) -> tuple[int, ...]:
+        """Which function every step calls."""
+        return program.source.of_step
+
+    def source(self, program: Program) -> str:
+        """The OpenCL C of a program."""
+        return program.source.text
 
 
 def open_opencl(spec: str) -> OpenCLBackend:
@@ -109,6 +119,7 @@ class BoundPlan:
         self.backend, self.program, self.placed = backend, program, placed
         self.plan = program.plan
         self.generations: tuple[int, ...] = ()
+        self.compiled: Any = None
         backend.arena.grow(placed.arena_bytes)
         self.rows, self.stages, self.tasks = self._rows()
         self.mode = self._choose_mode()
@@ -148,7 +159,7 @@ class BoundPlan:
                 row = [function.number, started, tasks]
                 for number in step.buffers:
                     row += self._place(number)
-                row += [int(bind(d, self.placed.sizes)) for d in function.sizes]  # type: ignore[arg-type]
+                row += [int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)]  # type: ignore[arg-type]
                 rows.append(row)
                 counts.append(tasks)
                 started += tasks

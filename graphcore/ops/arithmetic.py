@@ -256,6 +256,7 @@ class Sign(Map):
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5)
+        yield self, floats()
         yield self, np.array([np.nan, np.inf, -np.inf, 0.0, 2.0], np.float32)
         yield self, integers(7, low=-2, high=3)
         yield self, integers(7, low=0, high=3, dtype="uint16")

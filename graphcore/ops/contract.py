@@ -63,3 +63,5 @@ class Matmul(Contract):
         yield Matmul(), floats(2, 3, 4), floats(2, 4, 2, seed=1)
         yield Matmul(), floats(3, 0), floats(0, 2)
         yield Matmul(), integers(3, 4), integers(4, 2, seed=1)
+        for half in ("float16", "bfloat16"):
+            yield Matmul(), floats(3, 4, dtype=half), floats(4, 5, dtype=half, seed=1)

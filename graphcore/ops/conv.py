@@ -221,7 +221,7 @@ class Conv2dInputGrad(_Convolution):
         self.grouped(w.shape[0], "output", w.shape)
         expected = (w.shape[0], *self.windows(self.input_size, w.shape[2:]))
         if g.shape[1:] != expected:
-            raise ShapeError(f"{self.name}: the gradient is {format_shape(g.shape)}, not (N, *{format_shape(expected)}), "
+            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} is not N of {format_shape(expected)}, "
                              f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give")
         return (TensorType((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype),)
 

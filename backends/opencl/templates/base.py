@@ -9,7 +9,7 @@ from backends.base import Piece
 from backends.opencl.cnames import memory_type
 from backends.opencl.emit import Dialect
 from graphcore.kernel.ir import Kernel, symbolic_sizes
-from graphcore.shapes import Dim
+from graphcore.shapes import Dim, Extent
 from graphcore.target import Reject
 
 __all__ = ["Template", "signature", "sizes_of", "NAME"]
@@ -27,6 +27,9 @@ class Template(Protocol):
 
     def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
         """The function's text, named ``NAME``."""
+
+    def arguments(self, kernel: Kernel, config: Any) -> list[Extent]:
+        """Extents behind the function's int parameters, in order."""
 
     def tasks(self, kernel: Kernel, config: Any, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """How many independent tasks to start for these sizes."""

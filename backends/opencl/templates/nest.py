@@ -9,7 +9,7 @@ elementwise kernel none. One axis becomes the lanes of vectors: a column axis (l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.base import Piece
 from backends.opencl.cnames import vector_type
@@ -30,10 +30,17 @@ _EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin a
 
 @dataclass(frozen=True)
 class NestConfig:
-    """How a nest is laid out: the lane axis (None for scalar code) and its width."""
+    """How a nest is laid out.
+
+    Attributes:
+        lane: the axis that vectors run along; None for scalar code.
+        width: lanes.
+        leading: whether the outermost row axis's extent is an argument, so that kernels over different sizes are one function.
+    """
 
     lane: Axis | None
     width: int
+    leading: bool = False
 
     def describe(self) -> str:
         return f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
@@ -43,6 +50,11 @@ def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
     """The domain axes that reductions bind."""
     bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
     return tuple(a for a in kernel.axes if a in bound)
+
+
+def _leading_is_free(kernel: Kernel) -> bool:
+    """Whether the outermost axis is a row axis of fixed extent whose extent is written nowhere but in its own loop."""
+    return bool(kernel.axes) and isinstance(kernel.axes[0].extent, int) and kernel.axes[0] in rows_of(kernel)
 
 
 def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
@@ -111,14 +123,19 @@ class Nest:
     name = "nest"
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        return [Piece(kernel, self.name, choose_nest(kernel, dialect), tuple(range(len(kernel.params))))]
+        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel))
+        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
+
+    def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
+        return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]
 
     def emit(self, kernel: Kernel, config: NestConfig, dialect: Dialect) -> str:
         sizes = sizes_of(kernel)
         emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
         lines = _Nest(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+        parameters = signature(kernel, ["const int m0"] if config.leading else [])
+        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """Enough for all cores, each worth starting: a task costs about a microsecond."""
@@ -145,7 +162,7 @@ class _Nest:
     def emit(self) -> list[str]:
         em, config = self.em, self.config
         units = nest_units(self.kernel, config)
-        if units == 1:
+        if units == 1 and not config.leading:
             em.line("if (task != 0) return;")
             self.unit("0")
             return em.scope.lines
@@ -156,10 +173,18 @@ class _Nest:
             self.unit("u")
         return em.scope.lines
 
+    def bound(self, axis: Axis) -> str:
+        """An axis's extent as C."""
+        return "m0" if self.config.leading and axis == self.kernel.axes[0] else self.em.extent(axis.extent)
+
+    def known(self, axis: Axis) -> int | None:
+        """An axis's extent if the text may rely on it."""
+        return None if self.config.leading and axis == self.kernel.axes[0] or not isinstance(axis.extent, int) else axis.extent
+
     def _units_code(self) -> str:
         parts = []
         for axis in self.rows:
-            text = self.em.extent(axis.extent)
+            text = self.bound(axis)
             parts.append(f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else text)
         return " * ".join(parts) or "1"
 
@@ -187,13 +212,13 @@ class _Nest:
 
     def lane_block(self, axis: Axis, base: str) -> None:
         """A full vector where it fits; else what is left, in halving widths for a known extent, lane by lane otherwise."""
-        em, width, extent = self.em, self.config.width, axis.extent
-        if isinstance(extent, int) and extent % width == 0:
+        em, width, extent = self.em, self.config.width, self.known(axis)
+        if extent is not None and extent % width == 0:
             self.row_lanes(axis, base, width)
             return
-        with em.block(f"if ({base} + {width} <= {em.extent(extent)})", self.rows):
+        with em.block(f"if ({base} + {width} <= {self.bound(axis)})", self.rows):
             self.row_lanes(axis, base, width)
-        if isinstance(extent, int):
+        if extent is not None:
             with em.block("else", self.rows):
                 start = extent // width * width
                 for piece in _pieces(extent % width):
@@ -202,7 +227,7 @@ class _Nest:
                     start += piece
             return
         lane = em.fresh(axis.name + "_")
-        with em.block("else"), em.block(f"for (int {lane} = {base}; {lane} < {em.extent(extent)}; ++{lane})", self.rows):
+        with em.block("else"), em.block(f"for (int {lane} = {base}; {lane} < {self.bound(axis)}; ++{lane})", self.rows):
             self.row_lanes(axis, lane, 1)
 
     def row_lanes(self, axis: Axis, base: str, width: int) -> None:

@@ -1,0 +1,127 @@
+"""The oracles as backends: ``"numpy"`` interprets the graph, ``"numpy:kernels"`` the plan's kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.base import Piece
+from backends.numpy.interpreter import interpret
+from backends.numpy.kernels import run_kernel
+from graphcore.errors import DeviceError, FeedError
+from graphcore.kernel.ir import Kernel
+from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
+from graphcore.shapes import bind
+from graphcore.target import Target
+
+__all__ = ["NumpyBackend", "open_numpy"]
+
+
+def _schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece]:
+    return [Piece(kernel, "nest", "oracle", tuple(range(len(kernel.params))))]
+
+
+def open_numpy(spec: str) -> NumpyBackend:
+    """The backend of ``"numpy"`` or ``"numpy:kernels"``."""
+    if spec not in ("numpy", "numpy:graph", "numpy:kernels"):
+        raise DeviceError(f"no device {spec!r}; use 'numpy' (graph oracle) or 'numpy:kernels' (kernel oracle)")
+    return NumpyBackend(spec)
+
+
+class NumpyBackend:
+    """Variables as arrays; plans or graphs interpreted."""
+
+    def __init__(self, spec: str) -> None:
+        self.name = spec
+        self.interprets = spec != "numpy:kernels"
+        self.target = Target(name=spec, kind="oracle", schedule=_schedule)
+        self.values: dict[int, tuple[Any, Any]] = {}
+
+    def has(self, variable: Any) -> bool:
+        return id(variable) in self.values
+
+    def read(self, variable: Any) -> Any:
+        return self.values[id(variable)][1].copy()
+
+    def write(self, variable: Any, value: Any) -> None:
+        self.values[id(variable)] = (variable, np.array(value, variable.dtype.storage).reshape(variable.shape))
+
+    def compile(self, plan: Plan) -> Plan:
+        return plan
+
+    def functions(self, program: Plan) -> tuple[int, ...]:
+        return tuple(range(len(program.steps)))
+
+    def source(self, program: Plan) -> str:
+        return "the NumPy oracle interprets; it generates no source\n"
+
+    def bind(self, program: Plan, placed: Placed, graph: Any = None) -> Any:
+        return _Interpreted(self, program, placed, graph) if self.interprets else _Kernels(self, program, placed)
+
+
+@dataclass
+class _Interpreted:
+    backend: NumpyBackend
+    plan: Plan
+    placed: Placed
+    graph: Any
+    compiled: Any = None
+    mode: str = "interpreted"
+    launches: int = 0
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        known = {t.key: _fed(a, t.dtype.storage) for t, a in zip(self.graph.inputs, feeds, strict=True)}
+        for node in self.graph.nodes():
+            if node.op.name == "variable":
+                known[node.serial, 0] = self.backend.values[id(node.op.variable)][1]
+        results = interpret(self.graph, known)
+        count = len(self.graph.outputs)
+        outputs = [np.array(r) for r in results[:count]]
+        for (variable, _), value in zip(self.graph.updates, results[count:], strict=True):
+            self.backend.write(variable, value)
+        return outputs
+
+
+@dataclass
+class _Kernels:
+    backend: NumpyBackend
+    plan: Plan
+    placed: Placed
+    compiled: Any = None
+    mode: str = "interpreted"
+    launches: int = 0
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        """Run the kernels over a real arena, so that a wrong offset or lifetime shows in the results."""
+        arena = np.full(self.placed.arena_bytes + 64, 0xFF, np.uint8)  # NaN in every floating type
+        buffers: list[Any] = [self._view(arena, b) for b in self.plan.buffers]
+        for (_, number), array in zip(self.plan.feeds, feeds, strict=True):
+            np.copyto(buffers[number], _fed(array, buffers[number].dtype).reshape(-1))
+        for step in self.plan.steps:
+            run_kernel(step.kernel, [buffers[n] for n in step.buffers], self.placed.sizes)
+        out = []
+        for fetch in self.plan.fetches:
+            shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)  # type: ignore[arg-type]
+            out.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
+        return out
+
+    def _view(self, arena: Any, buffer: Any) -> Any:
+        if buffer.space == VARIABLE:
+            return self.backend.values[id(buffer.owner)][1].reshape(-1)
+        if buffer.space == CONSTANT:
+            return np.ascontiguousarray(buffer.owner).reshape(-1)
+        if buffer.number not in self.placed.offsets:
+            return np.empty(0, buffer.dtype.storage)  # replaced by a variable's own memory
+        start = self.placed.offsets[buffer.number]
+        assert buffer.space == ARENA
+        return arena[start:start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)  # type: ignore[arg-type]
+
+
+def _fed(array: Any, storage: Any) -> Any:
+    try:
+        return np.asarray(array).astype(storage, casting="same_kind")
+    except TypeError as error:
+        raise FeedError(str(error)) from None

@@ -1,0 +1,158 @@
+"""Compiled graphs: what ``Session.compile`` gives and sessions keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphcore.errors import OutOfMemoryError, UsageError
+from graphcore.graph import Graph
+from graphcore.kernel.ir import print_kernel
+from graphcore.plan import ARENA, Placed, Plan, print_plan
+from graphcore.printer import print_graph
+from graphcore.shapes import bind, product
+from graphcore.variable import Variable
+
+__all__ = ["Compiled", "STAGES"]
+
+STAGES = ("built", "simplified", "fused", "kernels", "plan", "source")
+_REGROW = 8  # a batch this many times larger than the one that schedules were chosen for is compiled anew
+
+
+class Compiled:
+    """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
+
+    def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool) -> None:
+        from passes.pipeline import compile_graph
+
+        self.backend = backend
+        self.hints = dict(sizes)
+        self.stages = compile_graph(graph, backend.target, sizes, passes=passes, verify=verify)
+        self.program = backend.compile(self.stages.plan)
+        self.bound: Any = None
+        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
+
+    @property
+    def plan(self) -> Plan:
+        return self.stages.plan
+
+    @property
+    def variables(self) -> list[Variable]:
+        return [v for v, _ in self.plan.variables]
+
+    @property
+    def launches(self) -> int:
+        return int(self.bound.launches) if self.bound is not None else 0
+
+    def fits(self, sizes: dict[str, int]) -> bool:
+        """Whether this compilation serves other sizes of the symbolic extents."""
+        return all(self.hints[k] == v if k in self.stages.bound else v <= self.hints[k] * _REGROW for k, v in sizes.items())
+
+    def place(self, sizes: dict[str, int]) -> Placed:
+        from passes.memory import place
+
+        key = tuple(sorted(sizes.items()))
+        if key not in self._placed:
+            self._placed[key] = place(self.plan, sizes)
+            while len(self._placed) > 64:
+                self._placed.pop(next(iter(self._placed)))
+        return self._placed[key]
+
+    def check_limit(self, sizes: dict[str, int], limit: int | None) -> None:
+        """Raise OutOfMemoryError, before anything is allocated, if the plan needs more than ``limit`` bytes."""
+        if limit is None:
+            return
+        placed = self.place(sizes)
+        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)  # type: ignore[arg-type]
+        if placed.arena_bytes + variables > limit:
+            sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets), reverse=True)  # type: ignore[arg-type]
+            largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
+            raise OutOfMemoryError(f"the plan needs {placed.arena_bytes + variables:,} bytes ({variables:,} of them variables), the limit is {limit:,}; the largest values:{largest}")
+
+    def bind(self, sizes: dict[str, int]) -> Any:
+        """An executable for these sizes."""
+        from passes.specialize import bind_everything
+
+        graph = bind_everything(self.stages.built, sizes) if self.backend.interprets else None
+        self.bound = self.backend.bind(self.program, self.place(sizes), graph)
+        self.bound.compiled = self
+        return self.bound
+
+    def at(self, bound: Any) -> Compiled:
+        self.bound = bound
+        return self
+
+    # What users ask
+
+    def memory_analysis(self) -> dict[str, int]:
+        """Bytes of the plan: ``arena_bytes lower_bound_bytes feed_bytes fetch_bytes variable_bytes constant_bytes workspace_bytes``."""
+        placed, plan = self.bound.placed, self.plan
+
+        def total(numbers: Any) -> int:
+            return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)  # type: ignore[arg-type]
+
+        return {
+            "arena_bytes": placed.arena_bytes, "lower_bound_bytes": placed.lower_bound_bytes, "feed_bytes": total(n for _, n in plan.feeds),
+            "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)), "variable_bytes": total(n for _, n in plan.variables),
+            "constant_bytes": total(b.number for b in plan.buffers if b.space == "constant"),
+            "workspace_bytes": total(b.number for b in plan.buffers if b.space == ARENA and b.role == "workspace" and b.number in placed.offsets),
+        }
+
+    def cost_analysis(self) -> dict[str, Any]:
+        """Work of one run: ``launches flops bytes_accessed stages`` and ``kernels``, a list of name, template, flops, bytes, rows.
+
+        Steps of one stage with the same function are one kernel with several rows. Packing and partial-sum helpers are listed
+        under ``helpers``.
+        """
+        plan = self.plan
+        kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
+        helpers: list[dict[str, Any]] = []
+        functions = self.backend.functions(self.program)
+        for i, step in enumerate(plan.steps):
+            entry = {"name": step.kernel.name, "template": step.template, "flops": step.flops, "bytes": step.nbytes, "rows": 1, "stage": step.stage}
+            if step.helper:
+                helpers.append(entry)
+                continue
+            key = (step.stage, functions[i])
+            if key in kernels:
+                found = kernels[key]
+                found["flops"] += step.flops
+                found["bytes"] += step.nbytes
+                found["rows"] += 1
+            else:
+                kernels[key] = entry
+        return {
+            "launches": self.launches, "stages": len(plan.stages), "flops": sum(s.flops for s in plan.steps),
+            "bytes_accessed": sum(s.nbytes for s in plan.steps), "kernels": list(kernels.values()), "helpers": helpers,
+        }
+
+    def as_text(self, stage: str = "plan") -> str:
+        """A stage as text: ``built simplified fused kernels plan source``.
+
+        Raises:
+            UsageError: another stage.
+        """
+        if stage == "built":
+            return print_graph(self.stages.built)
+        if stage == "simplified":
+            return print_graph(self.stages.simplified)
+        if stage == "fused":
+            lines = []
+            for g in self.stages.partition.groups:
+                stored = {t.key for t in g.stored}
+                lines.append(f"group {g.number} ({g.kind}, stage {g.stage})")
+                lines += [f"  {n.op.name} : {', '.join(map(str, n.types))}{' -> stored' if any((n.serial, i) in stored for i in range(len(n.types))) else ''}  # {n.origin}"
+                          for n in g.nodes]
+            return "\n".join(lines)
+        if stage == "kernels":
+            return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
+        if stage == "plan":
+            return print_plan(self.plan, self.bound.placed if self.bound is not None else None)
+        if stage == "source":
+            return str(self.backend.source(self.program))
+        raise UsageError(f"as_text: no stage {stage!r}; use one of {', '.join(STAGES)}")
+
+    def explain(self) -> str:
+        """Why each value is stored, each fusion was refused, which template runs each kernel, and how the plan is launched."""
+        mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
+        return self.stages.explain() + "\n" + mode

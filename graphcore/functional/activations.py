@@ -1,0 +1,271 @@
+"""Activations, elementwise and along an axis."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from graphcore import dtypes
+from graphcore.coercion import axis_of, build, cast, fail, promote
+from graphcore.elementwise import (abs, add, divide, exp, expm1, greater, log, maximum, minimum, multiply, negative, relu, sigmoid, softplus,
+                                   stop_gradient, subtract, tanh, where)
+from graphcore.errors import ShapeError, UsageError
+from graphcore.node import Tensor
+from graphcore.shapes import format_shape
+from graphcore.shaping import split
+from graphcore.source import name_scope
+
+__all__ = ["relu", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "hardtanh",
+           "hardsigmoid", "hardswish", "softsign", "tanhshrink", "logsigmoid", "threshold", "glu", "softmax", "log_softmax", "softmin"]
+
+
+def _float(name: str, x: Any) -> Tensor:
+    return promote(name, x, floating=True)[0]
+
+
+def relu6(x: Any) -> Tensor:
+    """min(max(x, 0), 6), elementwise.
+
+    >>> relu6([7.0]).shape
+    (1,)
+    """
+    return minimum(relu(x), 6)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
+    """x where positive, else negative_slope * x.
+
+    >>> leaky_relu([-1.0]).shape
+    (1,)
+    """
+    t = _float("leaky_relu", x)
+    return where(greater(t, 0), t, multiply(t, negative_slope))
+
+
+def prelu(x: Any, weight: Any) -> Tensor:
+    """x where positive, else weight * x; the weight has one element, or one per channel (axis 1).
+
+    >>> prelu([[-1.0, 2.0]], [0.1, 0.2]).shape
+    (1, 2)
+    """
+    t, w = promote("prelu", x, weight, floating=True)
+    if w.ndim == 1 and t.ndim > 2 and w.shape != (1,):
+        w = build("reshape", w, shape=(*w.shape, *(1,) * (t.ndim - 2)))
+    return where(greater(t, 0), t, multiply(t, w))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
+    """x where positive, else alpha * (e ** x - 1).
+
+    >>> elu([-1.0]).shape
+    (1,)
+    """
+    t = _float("elu", x)
+    return where(greater(t, 0), t, multiply(expm1(minimum(t, 0.0)), alpha))
+
+
+def selu(x: Any) -> Tensor:
+    """elu with the scales that keep mean 0 and variance 1 (Klambauer et al., 2017).
+
+    >>> selu([-1.0]).shape
+    (1,)
+    """
+    return multiply(elu(x, 1.6732632423543772), 1.0507009873554805)
+
+
+def celu(x: Any, alpha: float = 1.0) -> Tensor:
+    """max(x, 0) + min(0, alpha * (e ** (x / alpha) - 1)).
+
+    >>> celu([-1.0]).shape
+    (1,)
+    """
+    t = _float("celu", x)
+    return where(greater(t, 0), t, multiply(expm1(minimum(divide(t, alpha), 0.0)), alpha))
+
+
+def gelu(x: Any, approximate: str = "none") -> Tensor:
+    """x * P(Z <= x) of a standard normal Z; ``approximate="tanh"`` uses the tanh formula (Hendrycks and Gimpel, 2016).
+
+    >>> gelu([1.0]).shape
+    (1,)
+    """
+    t = _float("gelu", x)
+    if approximate == "tanh":
+        inner = multiply(math.sqrt(2 / math.pi), add(t, multiply(0.044715, multiply(t, multiply(t, t)))))
+        return multiply(multiply(0.5, t), add(1.0, tanh(inner)))
+    if approximate != "none":
+        raise UsageError(f"gelu: approximate is {approximate!r}; use 'none' or 'tanh'")
+    return multiply(multiply(0.5, t), add(1.0, build("erf", multiply(t, math.sqrt(0.5)))))
+
+
+def silu(x: Any) -> Tensor:
+    """x * sigmoid(x), also called swish.
+
+    >>> silu([1.0]).shape
+    (1,)
+    """
+    t = _float("silu", x)
+    return multiply(t, sigmoid(t))
+
+
+swish = silu
+
+
+def mish(x: Any) -> Tensor:
+    """x * tanh(softplus(x)).
+
+    >>> mish([1.0]).shape
+    (1,)
+    """
+    t = _float("mish", x)
+    return multiply(t, tanh(softplus(t)))
+
+
+def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """x limited to min_val .. max_val.
+
+    >>> hardtanh([2.0]).shape
+    (1,)
+    """
+    return minimum(maximum(_float("hardtanh", x), min_val), max_val)
+
+
+def hardsigmoid(x: Any) -> Tensor:
+    """relu6(x + 3) / 6.
+
+    >>> hardsigmoid([2.0]).shape
+    (1,)
+    """
+    return divide(relu6(add(_float("hardsigmoid", x), 3.0)), 6.0)
+
+
+def hardswish(x: Any) -> Tensor:
+    """x * relu6(x + 3) / 6.
+
+    >>> hardswish([2.0]).shape
+    (1,)
+    """
+    t = _float("hardswish", x)
+    return multiply(t, hardsigmoid(t))
+
+
+def softsign(x: Any) -> Tensor:
+    """x / (1 + |x|).
+
+    >>> softsign([2.0]).shape
+    (1,)
+    """
+    t = _float("softsign", x)
+    return divide(t, add(1.0, abs(t)))
+
+
+def tanhshrink(x: Any) -> Tensor:
+    """x - tanh(x).
+
+    >>> tanhshrink([2.0]).shape
+    (1,)
+    """
+    t = _float("tanhshrink", x)
+    return subtract(t, tanh(t))
+
+
+def logsigmoid(x: Any) -> Tensor:
+    """log(sigmoid(x)) without overflow.
+
+    >>> logsigmoid([2.0]).shape
+    (1,)
+    """
+    return negative(softplus(negative(_float("logsigmoid", x))))
+
+
+def threshold(x: Any, threshold: float, value: float) -> Tensor:
+    """x where above the threshold, else value.
+
+    >>> threshold([2.0], 1.0, 0.0).shape
+    (1,)
+    """
+    (t,) = promote("threshold", x)
+    return where(greater(t, threshold), t, value)
+
+
+def glu(x: Any, dim: int = -1) -> Tensor:
+    """The first half along an axis times the sigmoid of the second.
+
+    >>> glu([[1.0, 2.0]]).shape
+    (1, 1)
+    """
+    t = _float("glu", x)
+    axis = axis_of("glu", t, dim)
+    if t.shape[axis] % 2 != 0:
+        raise fail(ShapeError, f"glu: axis {axis} of {format_shape(t.shape)} does not split into halves", t)
+    a, b = split(t, 2, axis)
+    return multiply(a, sigmoid(b))
+
+
+def _axis(name: str, t: Tensor, dim: Any, axis: Any) -> int:
+    if axis is not None and dim != -1 and axis != dim:
+        raise UsageError(f"{name}: dim={dim!r} and axis={axis!r} are two names of one argument; pass one")
+    return axis_of(name, t, dim if axis is None else axis)
+
+
+def shifted(t: Tensor, axis: int) -> Tensor:
+    """``t`` minus its maximum along an axis, which is constant for gradients: exponentials of it do not overflow."""
+    shape = tuple(1 if a == axis else e for a, e in enumerate(t.shape))
+    top = stop_gradient(build("reshape", build("max", t, axes=(axis,)), shape=shape))
+    return subtract(t, top)
+
+
+def summed(t: Tensor, axis: int) -> Tensor:
+    """The sum along an axis, which stays as 1."""
+    return build("reshape", build("sum", t, axes=(axis,)), shape=tuple(1 if a == axis else e for a, e in enumerate(t.shape)))
+
+
+def softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None) -> Tensor:
+    """e ** x / sum(e ** x) along an axis; halves are computed in float32.
+
+    Args:
+        x: any shape.
+        dim, axis: two names of the axis.
+        dtype: cast to this type first.
+
+    Raises:
+        ShapeError: the axis is out of range.
+
+    >>> softmax([[1.0, 2.0]], dim=1).shape
+    (1, 2)
+    """
+    t, result = _wide("softmax", x, dtype)
+    place = _axis("softmax", t, dim, axis)
+    with name_scope("softmax"):
+        e = exp(shifted(t, place))
+        return cast(divide(e, summed(e, place)), result)
+
+
+def log_softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None) -> Tensor:
+    """log(softmax(x)) without overflow.
+
+    >>> log_softmax([[1.0, 2.0]], dim=1).shape
+    (1, 2)
+    """
+    t, result = _wide("log_softmax", x, dtype)
+    place = _axis("log_softmax", t, dim, axis)
+    with name_scope("log_softmax"):
+        z = shifted(t, place)
+        return cast(subtract(z, log(summed(exp(z), place))), result)
+
+
+def softmin(x: Any, dim: int = -1) -> Tensor:
+    """softmax(-x).
+
+    >>> softmin([[1.0, 2.0]]).shape
+    (1, 2)
+    """
+    return softmax(negative(_float("softmin", x)), dim)
+
+
+def _wide(name: str, x: Any, dtype: Any) -> tuple[Tensor, Any]:
+    """The operand in its compute type, and the type of the result."""
+    t = _float(name, x)
+    if dtype is not None:
+        t = cast(t, dtypes.as_dtype(dtype))
+    return cast(t, dtypes.as_dtype(t.dtype.compute)), t.dtype
