@@ -138,7 +138,7 @@ erfinv = _real("erfinv", "The inverse of erf")
 lgamma = _real("lgamma", "The logarithm of the absolute gamma function")
 digamma = _real("digamma", "The derivative of lgamma")
 
-negative = _named(_number("neg", "-x"), "negative", "-x, elementwise. Any shape; numbers of any type.\n\n    >>> negative([1.5]).shape\n    (1,)\n    ")
+negative: _Unary = _named(_number("neg", "-x"), "negative", "-x, elementwise. Any shape; numbers of any type.\n\n    >>> negative([1.5]).shape\n    (1,)\n    ")
 abs = _number("abs", "The absolute value")
 sign = _number("sign", "-1, 0 or 1")
 relu = _number("relu", "max(x, 0)")

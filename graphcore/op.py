@@ -13,9 +13,9 @@ There are six kinds. Passes look at kinds and declared facts, never at lists of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from graphcore.dtypes import DType
 from graphcore.errors import DTypeError, GradientError, ShapeError
@@ -122,7 +122,7 @@ class Op:
 
     def attributes(self) -> dict[str, Any]:
         """Attribute names and values, in order."""
-        return {f: getattr(self, f) for f in self.__dataclass_fields__}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def check(self, position: int, given: TensorType, kinds: str) -> None:
         """Raise DTypeError unless an operand's dtype is of one of the kinds."""
@@ -195,15 +195,18 @@ class Contract(Op):
 
 
 class Opaque(Op):
-    """An op with a lowering of its own."""
+    """An op with a lowering of its own. ``loops``: its lowering has reductions; ``inline``: it costs nothing to repeat."""
 
     kind = Kind.OPAQUE
+    inline: ClassVar[bool] = False
+    loops: ClassVar[bool] = False
 
 
 _REGISTRY: dict[str, type[Op]] = {}
 _T = TypeVar("_T", bound=type)
 
 
+@dataclass_transform(frozen_default=True)
 def primitive(cls: _T) -> _T:
     """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``)."""
     own_eq = "__eq__" in cls.__dict__  # leaves with an identity of their own keep it

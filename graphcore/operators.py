@@ -148,7 +148,7 @@ class Operators:
     def transpose(self: Any, *axes: Any) -> Tensor:
         """The axes reversed, in a given order (NumPy), or, for two axes of a tensor of higher rank, swapped (PyTorch)."""
         order = _shape_of(axes)
-        if not order or order == (None,):
+        if not order or order[0] is None:
             return shaping.transpose(self)
         if len(axes) == 2 and self.ndim == 2 and tuple(a % 2 for a in axes) == (0, 1):
             raise fail(UsageError, f"transpose({axes[0]}, {axes[1]}) of a matrix means nothing to do in NumPy and a swap in PyTorch; write x.T, or x.permute(...)",

@@ -68,17 +68,27 @@ class Step:
     flops: float = 0.0
     nbytes: float = 0.0
     why: str = ""
+    _reads: tuple[int, ...] | None = field(default=None, repr=False)
+    _writes: tuple[int, ...] | None = field(default=None, repr=False)
 
     @property
     def reads(self) -> tuple[int, ...]:
         """Buffers that are loaded, each once."""
-        loaded = {v.data[0] for v in self.kernel.values() if v.fn == "load"}
-        return tuple(dict.fromkeys(self.buffers[i] for i in sorted(loaded)))
+        if self._reads is None:
+            self._reads = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.read())))
+        return self._reads
 
     @property
     def writes(self) -> tuple[int, ...]:
         """Buffers that are stored to, each once."""
-        return tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.written())))
+        if self._writes is None:
+            self._writes = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.written())))
+        return self._writes
+
+    def rename(self, old: int, new: int) -> None:
+        """Use another buffer."""
+        self.buffers = tuple(new if b == old else b for b in self.buffers)
+        self._reads = self._writes = None
 
 
 @dataclass(frozen=True)

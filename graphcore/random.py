@@ -115,8 +115,8 @@ def bits(shape: Any) -> Tensor:
     """
     extents = _shape("bits", shape)
     key, step, following = state()
-    op: Any = lookup("random_bits")(stream=_next_stream(), shape=extents)
-    return make_node(op, (key, step), updates=((step, following),)).output()
+    random_bits: Any = lookup("random_bits")
+    return make_node(random_bits(stream=_next_stream(), shape=extents), (key, step), updates=((step, following),)).output()
 
 
 def _float_type(op: str, dtype: Any) -> DType:

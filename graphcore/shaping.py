@@ -55,7 +55,8 @@ def _resolve_shape(t: Tensor, shape: Shape) -> Shape:
             raise fail(ShapeError, f"reshape: {format_shape(t.shape)} has {t.size} elements, {format_shape(shape)} has {rest}"
                        f"{_reshape_hint(t, tuple(extents))}", t)
         return tuple(extents)
-    exact = rest != 0 and not (isinstance(rest, Dim) and isinstance(t.size, int)) and t.size % rest == 0
+    size: Any = t.size
+    exact = rest != 0 and not (isinstance(rest, Dim) and isinstance(size, int)) and size % rest == 0
     if not exact:
         raise fail(ShapeError, f"reshape: {format_shape(t.shape)} to {format_shape(shape)}: {t.size} elements are not divisible by {rest}, "
                    "so -1 cannot be inferred", t)
@@ -351,8 +352,8 @@ def tile(x: Any, repetitions: Any) -> Tensor:
     """
     t = tensor("tile", x)
     given = tuple(repetitions) if isinstance(repetitions, (tuple, list)) else (repetitions,)
-    counts = [_whole("tile", r, t) if not isinstance(r, Dim) else r for r in given]
-    counts = [1] * (t.ndim - len(counts)) + counts
+    counts: list[Extent] = [_whole("tile", r, t) if not isinstance(r, Dim) else r for r in given]
+    counts = [*[1] * (t.ndim - len(counts)), *counts]
     shape: Shape = (1,) * (len(counts) - t.ndim) + t.shape
     if all(r == 1 for r in counts):
         return reshape(t, shape)

@@ -21,7 +21,9 @@ from graphcore.ops.leaf import Constant
 from graphcore.ops.view import Broadcast
 from graphcore.shapes import Shape
 
-__all__ = ["CONTRACTS", "Call", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
+__all__ = ["CONTRACTS", "Call", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
+
+OpClass = type[Op]
 
 # What a rule promises about numbers. Exact: the same bits for all operands, where all NaNs count as one value.
 CONTRACTS = ("exact", "ignores-sign-of-zero", "reassociates", "ignores-nan")
@@ -122,7 +124,7 @@ class Value:
         """One operand."""
         return Value(self.tensor.node.inputs[position])
 
-    def is_op(self, *classes: type[Op]) -> bool:
+    def is_op(self, *classes: OpClass) -> bool:
         """Whether the value was made by an op of one of these classes."""
         return isinstance(self.tensor.node.op, classes)
 
@@ -136,10 +138,10 @@ class Value:
         value = self.arg(0) if self.is_op(Broadcast) else self
         if not value.is_op(Constant) or value.op.array.size != 1:
             return None
-        array: np.ndarray = value.op.array
+        array: np.ndarray[Any, Any] = value.op.array
         return float(array.item()) if value.dtype.is_float else array.item()  # type: ignore[no-any-return]
 
-    def is_number(self, number: int | float) -> bool:
+    def is_number(self, number: float) -> bool:
         """Whether all elements are known to be ``number``, the sign of a zero included."""
         known = self.splat
         return known is not None and known == number and math.copysign(1, known) == math.copysign(1, number)
@@ -174,7 +176,7 @@ class Rule:
     """
 
     name: str
-    targets: tuple[str | type[Op], ...]
+    targets: tuple[str | OpClass, ...]
     function: Callable[[Call], Replacement]
     contract: str
     formula: str
@@ -182,12 +184,12 @@ class Rule:
     def __call__(self, call: Call) -> Replacement:
         return self.function(call)
 
-    def fits(self, op: type[Op]) -> bool:
+    def fits(self, op: OpClass) -> bool:
         """Whether the rule is to be tried on ops of this class."""
         return any(op.name == t if isinstance(t, str) else issubclass(op, t) for t in self.targets)
 
 
-def rule(*targets: str | type[Op], contract: str = "exact") -> Callable[[Callable[[Call], Replacement]], Rule]:
+def rule(*targets: str | OpClass, contract: str = "exact") -> Callable[[Callable[[Call], Replacement]], Rule]:
     """Make a function of a ``Call`` a rewrite rule; its docstring is its formula.
 
     Args:
@@ -198,7 +200,9 @@ def rule(*targets: str | type[Op], contract: str = "exact") -> Callable[[Callabl
         ValueError: no target, no formula or an unknown contract.
     """
     if not targets or contract not in CONTRACTS:
-        raise ValueError(f"a rule needs ops to be tried on, and a contract of {', '.join(CONTRACTS)}; got {targets} and {contract!r}")
+        raise ValueError(
+            f"a rule needs ops to be tried on, and a contract of {', '.join(CONTRACTS)}; got {targets} and {contract!r}"
+        )
 
     def make(function: Callable[[Call], Replacement]) -> Rule:
         name = getattr(function, "__name__", "rule")

@@ -17,7 +17,7 @@ from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Lowering
 from graphcore.shapes import Extent
-from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
+from passes.partition import Group, Key, Partition, is_alias, is_inline, is_scalar_constant
 
 __all__ = ["lower_group", "lower_node", "LoweredGroup"]
 
@@ -56,7 +56,7 @@ class LoweredGroup:
         facts: tuple[tuple[str, Any], ...] = ()
         if self.contracted is not None:
             facts = (("contract", self.contracted.op), ("operands", tuple(self._direct(t) for t in self.contracted.inputs)),
-                     ("shapes", tuple(t.shape for t in self.contracted.inputs)))
+                     ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))))
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
         axes = tuple(a for a in self.group.axes if a.extent != 1)
@@ -64,7 +64,7 @@ class LoweredGroup:
 
     def _direct(self, t: Tensor) -> int | None:
         """The parameter that holds an operand as it is, or None when it is read through a view."""
-        while t.node.op.name in ("reshape", "require_shape") and t.key not in self.params:
+        while is_alias(t.node) and t.key not in self.params:
             t = t.node.inputs[0]
         return self.params.get(t.key)
 
@@ -122,7 +122,10 @@ def _both(a: Expr | None, b: Expr | None) -> Expr | None:
 def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor]]:
     """The kernel of a group, with its axes merged, and the values behind its parameters."""
     lowered = LoweredGroup(partition, group)
-    return collapse_axes(lowered.kernel), lowered.tensors
+    kernel = lowered.kernel
+    op = kernel.fact("contract")
+    # A convolution's template knows its axes by position, so they stay as they are.
+    return (kernel if op is not None and op.template == "conv" else collapse_axes(kernel)), lowered.tensors
 
 
 def kernel_name(group: Group) -> str:

@@ -181,7 +181,7 @@ class _Planner:
                     plan.in_place.append((old, i))
                 else:
                     plan.buffers[new].role = "replaced"
-                step.buffers = tuple(old if b == new else b for b in step.buffers)
+                step.rename(new, old)
         plan.buffers[new].role = "replaced"
 
     def level(self) -> None:

@@ -90,7 +90,9 @@ class _Sweep:
                 stack.pop()
                 continue
             awaited = self.awaited.get(node.serial)
-            needs = [t.node for t in (awaited if awaited is not None else node.inputs) if t.node.serial not in self.settled]
+            needs = [
+                t.node for t in (awaited if awaited is not None else node.inputs) if t.node.serial not in self.settled
+            ]
             if needs:
                 stack.extend(n for n in needs if not self.breaks_loop(n))
             elif awaited is not None:
@@ -185,7 +187,9 @@ class _Sweep:
         def make() -> Node:
             self.room -= 1
             if self.room == 0:
-                self.ctx.explain.append(f"{like}: rewriting stopped: rules built {_GROWTH} times as many nodes as the graph had")
+                self.ctx.explain.append(
+                    f"{like}: rewriting stopped: rules built {_GROWTH} times as many nodes as the graph had"
+                )
             types = op.infer(*(t.type for t in inputs))
             return Node(op, inputs, types, like.origin, detached=like.detached, clone=clone, device=like.device)
 
@@ -230,7 +234,9 @@ def _checked(rule: Rule, node: Node, replacement: Replacement) -> Values | None:
     values = (replacement,) if isinstance(replacement, Tensor) else tuple(replacement)
     given = tuple(t.type for t in values)
     if given != node.types:
-        raise VerifyError(f"the rule {rule.name} replaced {node}, of type {', '.join(map(str, node.types))}, by {', '.join(map(str, given))}")
+        raise VerifyError(
+            f"the rule {rule.name} replaced {node}, of type {', '.join(map(str, node.types))}, by {', '.join(map(str, given))}"
+        )
     if all(t.node is node and t.index == i for i, t in enumerate(values)):
         return None
     return values

@@ -88,7 +88,9 @@ def test_doctor_survives_a_runtime_that_fails(
     assert problem in out and "reinstall" in out
 
 
-def test_doctor_names_the_device_that_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_the_device_that_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pyopencl")
     device = {"index": 0, "vendor": "x", "kind": "gpu", "name": "Broken 9000", "platform": "X", "driver": "1"}
     monkeypatch.setattr(cli, "_LIST", f"print({json.dumps(json.dumps([device]))})")
@@ -163,7 +165,9 @@ def test_dump_passes_the_fetches_of_a_script(
     assert "wrote graph.svg" in capsys.readouterr().out
 
 
-def test_dump_takes_a_module(tmp_path: Path, dumped: list[tuple[Any, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dump_takes_a_module(
+    tmp_path: Path, dumped: list[tuple[Any, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a_model_module.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert cli.main(["dump", "a_model_module:other", "graph.json"]) == 0
@@ -172,7 +176,12 @@ def test_dump_takes_a_module(tmp_path: Path, dumped: list[tuple[Any, str, str]],
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("model.py:absent", 'no "absent"'), ("nowhere.py", "no file"), ("empty.py", "empty.py:NAME"), ("no_such_module:x", "no module")],
+    [
+        ("model.py:absent", 'no "absent"'),
+        ("nowhere.py", "no file"),
+        ("empty.py", "empty.py:NAME"),
+        ("no_such_module:x", "no module"),
+    ],
 )
 def test_dump_explains_what_is_wrong(
     source: str,

@@ -179,10 +179,6 @@ def garbage(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(5000))
 
 
-def other_entry(path: Path) -> None:
-    path.write_bytes(build._pack(b"payload", bytes(32)))
-
-
 def refused_binary(path: Path) -> None:
     path.write_bytes(build._pack(b"not a binary of this driver", bytes.fromhex(path.stem)))
 
@@ -193,7 +189,7 @@ def folder_instead(path: Path) -> None:
     (path / "inside").write_bytes(b"x")
 
 
-DAMAGES = [truncate, empty, flip_payload, flip_checksum, garbage, other_entry, refused_binary, folder_instead]
+DAMAGES = [truncate, empty, flip_payload, flip_checksum, garbage, refused_binary, folder_instead]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
@@ -214,6 +210,17 @@ def test_damaged_entry_is_built_again_with_one_warning(
         forget()
         build.build_program(binary_device, SOURCE, ("-DN=1",))
         assert build.build_stats() == build.BuildStats(from_disk=1)
+
+
+def test_entry_of_another_kernel_is_refused(cache: Path, binary_device: Device, forget: Callable[[], None]) -> None:
+    build.build_program(binary_device, SOURCE)
+    (path,) = entries(cache)
+    build.build_program(binary_device, SOURCE.replace("3.0f", "4.0f"))
+    (other,) = set(entries(cache)) - {path}
+    path.write_bytes(other.read_bytes())
+    forget()
+    with pytest.warns(RuntimeWarning, match="belongs to another kernel"):
+        assert run_triple(binary_device, build.build_program(binary_device, SOURCE))
 
 
 def test_key_covers_all_that_matters(binary_device: Device) -> None:

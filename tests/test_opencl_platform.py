@@ -23,13 +23,29 @@ def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedPro
     ours = ("OCL_ICD_VENDORS", "POCL_CACHE_DIR")
     environment = {k: v for k, v in os.environ.items() if not k.endswith(ours)} | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 def info(index: int, vendor: str, kind: str, **changes: Any) -> DeviceInfo:
-    values: dict[str, Any] = {"platform": f"{vendor} platform", "name": f"{vendor} {kind}", "version": "3.0", "driver": "1"}
-    values |= {"compute_units": 2, "local_mem": 1 << 15, "global_mem": 1 << 30, "max_alloc": 1 << 28, "max_work_group": 1024}
+    values: dict[str, Any] = {
+        "platform": f"{vendor} platform",
+        "name": f"{vendor} {kind}",
+        "version": "3.0",
+        "driver": "1",
+    }
+    values |= {
+        "compute_units": 2,
+        "local_mem": 1 << 15,
+        "global_mem": 1 << 30,
+        "max_alloc": 1 << 28,
+        "max_work_group": 1024,
+    }
     values |= {"extensions": frozenset(), "fp64": True, "fp16": False, "vector_width": 8} | changes
     return DeviceInfo(index=index, vendor=vendor, kind=kind, **values)
 
@@ -256,7 +272,12 @@ except DeviceError as error:
 def test_broken_vendor_files_are_left_out(tmp_path: Path) -> None:
     library = tmp_path / "libworks.so"
     library.write_bytes(b"")
-    for name, text in {"a.icd": f"{library}\n", "b.icd": "/nowhere/lib.so\n", "c.icd": "", "d.icd": "libbare.so.1"}.items():
+    for name, text in {
+        "a.icd": f"{library}\n",
+        "b.icd": "/nowhere/lib.so\n",
+        "c.icd": "",
+        "d.icd": "libbare.so.1",
+    }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "e.icd").mkdir()
     assert icd._registered(tmp_path) == {"a.icd": str(library), "d.icd": "libbare.so.1"}
@@ -277,7 +298,9 @@ def test_many_processes_start_at_once(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.endswith(("OCL_ICD_VENDORS", "POCL_CACHE_DIR"))}
     environment |= {"PYTHONPATH": str(ROOT), "GRAPHCORE_CACHE": str(tmp_path)}
     command = [sys.executable, "-W", "error", "-c", LIST]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)
+    ]
     results = [(*p.communicate(timeout=120), p.returncode) for p in processes]
     assert {status for _, _, status in results} == {0}, results
     assert len({out for out, _, _ in results}) == 1

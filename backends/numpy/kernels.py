@@ -107,7 +107,7 @@ class _Evaluation:
         guard = self.values[e.args[0]] if e.args else np.True_
         where, guard = np.broadcast_arrays(where, guard)
         wide = np.dtype(e.dtype.compute)
-        if where.size == 0 or not guard.any():
+        if where.size == 0 or not guard.any() or source.size == 0:
             return np.zeros(where.shape, wide)
         if (where[guard] < 0).any() or (where[guard] >= source.size).any():
             raise IndexError(f"kernel {self.kernel.name}: load outside parameter {param}: {index}")

@@ -56,6 +56,7 @@ class Kernel:
         kind: the template family that grouping had in mind: ``map rows columns contract conv window scatter``.
         origins: lines for the comment above the source: graph nodes and the user's lines.
         facts: template-specific constants (a convolution's geometry), by name.
+        scratch: how a template uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kernel:
     kind: str = "map"
     origins: tuple[str, ...] = ()
     facts: tuple[tuple[str, Any], ...] = field(default=())
+    scratch: tuple[tuple[int, str], ...] = ()
 
     def fact(self, name: str) -> Any:
         """A template-specific constant, or None."""
@@ -75,7 +77,12 @@ class Kernel:
         return list(walk(*(s.value for s in self.stores)))
 
     def written(self) -> frozenset[int]:
-        return frozenset(s.param for s in self.stores)
+        """Parameters that are written."""
+        return frozenset((*(s.param for s in self.stores), *(p for p, use in self.scratch if "w" in use)))
+
+    def read(self) -> frozenset[int]:
+        """Parameters that are read."""
+        return frozenset((*(v.data[0] for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use)))
 
 
 def verify_kernel(kernel: Kernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphcore import elementwise
 from graphcore import functional as F
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
@@ -14,7 +15,7 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """max(x, 0)."""
-        return F.relu(x)
+        return elementwise.relu(x)
 
 
 class GELU(Module):
@@ -48,7 +49,7 @@ class Sigmoid(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """1 / (1 + exp(-x))."""
-        return F.sigmoid(x)
+        return elementwise.sigmoid(x)
 
 
 class Tanh(Module):
@@ -56,7 +57,7 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """tanh(x)."""
-        return F.tanh(x)
+        return elementwise.tanh(x)
 
 
 class LeakyReLU(Module):

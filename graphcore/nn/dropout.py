@@ -8,6 +8,7 @@ from graphcore import functional as F
 from graphcore.errors import UsageError
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
+from graphcore.shaping import flatten
 
 __all__ = ["Dropout", "Flatten", "Identity"]
 
@@ -49,7 +50,7 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` in the new shape."""
-        return F.flatten(x, self.start_dim, self.end_dim)
+        return flatten(x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -6,10 +6,12 @@ from typing import Any
 
 from graphcore import functional as F
 from graphcore import init
+from graphcore.elementwise import equal, where
 from graphcore.errors import UsageError
 from graphcore.gradients import stop_gradient
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
+from graphcore.shaping import expand_dims
 from graphcore.variable import Variable
 
 __all__ = ["Embedding"]
@@ -36,14 +38,14 @@ class Embedding(Module):
             raise UsageError(f"Embedding: padding_idx {padding_idx} is not one of {num_embeddings} rows")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.weight = Variable(init.normal((num_embeddings, embedding_dim)), name="weight", dtype=dtype)
+        self.weight = Variable(init.normal((num_embeddings, embedding_dim), std=1.0), name="weight", dtype=dtype)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Rows of the table, of shape (*indices.shape, embedding_dim)."""
         rows = F.embedding(indices, self.weight)
         if self.padding_idx is None:
             return rows
-        return F.where(F.expand_dims(indices == self.padding_idx, -1), stop_gradient(rows), rows)
+        return where(expand_dims(equal(indices, self.padding_idx), -1), stop_gradient(rows), rows)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"

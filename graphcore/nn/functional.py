@@ -3,4 +3,6 @@
 from __future__ import annotations
 
 from graphcore.functional import *  # noqa: F403
-from graphcore.functional import __all__ as __all__
+from graphcore.functional import __all__ as _functions
+
+__all__ = list(_functions)  # noqa: PLE0605

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from graphcore import elementwise as ew
 from graphcore import functional as F
 from graphcore.coercion import count_of
 from graphcore.dtypes import as_dtype
 from graphcore.errors import ShapeError, UsageError
 from graphcore.nn.module import Module
 from graphcore.node import Tensor, describe, make_node
+from graphcore.reductions import normalize
+from graphcore.shaping import reshape
 from graphcore.variable import Variable
 
 __all__ = ["BatchNorm2d", "LayerNorm"]
@@ -66,30 +69,30 @@ class BatchNorm2d(Module):
         if x.ndim != 4 or x.shape[1] != self.num_features:
             raise ShapeError(f"BatchNorm2d: takes (N, {self.num_features}, H, W); x is {describe(x)}")
         if not self.training and self.running_mean is not None and self.running_var is not None:
-            return self._normalise(x, self._per_channel(self.running_mean), self._per_channel(self.running_var))
-        mean = F.mean(x, axis=self._axes, keepdims=True)
-        var = F.mean(F.square(x - mean), axis=self._axes, keepdims=True)
-        y = self._normalise(x, mean, var)
+            inverse = ew.rsqrt(ew.add(self._per_channel(self.running_var), self.eps))
+            return self._scale(ew.multiply(ew.subtract(x, self._per_channel(self.running_mean)), inverse))
+        y, mean, var = normalize(x, self._axes, self.eps)
+        y = self._scale(y)
         return with_updates(y, self._statistics(x, mean, var)) if self.training and self.track_running_stats else y
 
-    def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        scale = F.rsqrt(var + self.eps)
-        if self.weight is not None:
-            scale = scale * self._per_channel(self.weight)
-        y = (x - mean) * scale
-        return y if self.bias is None else y + self._per_channel(self.bias)
+    def _scale(self, y: Tensor) -> Tensor:
+        if self.weight is None or self.bias is None:
+            return y
+        return ew.add(ew.multiply(y, self._per_channel(self.weight)), self._per_channel(self.bias))
 
     def _per_channel(self, v: Tensor) -> Tensor:
-        return F.reshape(v, (1, self.num_features, 1, 1))
+        return reshape(v, (1, self.num_features, 1, 1))
 
     def _statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> tuple[tuple[Variable, Tensor], ...]:
+        """New values of the running statistics; the variance that they keep is the unbiased one."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        count = self.num_batches_tracked + 1
-        n = count_of([x.shape[a] for a in self._axes], self.running_var.dtype)
-        share: Any = self.momentum if self.momentum is not None else 1 / F.astype(count, self.running_var.dtype)
-        unbiased = F.reshape(var, self.running_var.shape) * (n / F.maximum(n - 1, 1))
-        pairs = ((self.running_mean, F.reshape(mean, self.running_mean.shape)), (self.running_var, unbiased))
-        moved = tuple((old, old + (F.astype(new, old.dtype) - old) * share) for old, new in pairs)
+        dtype = self.running_var.dtype
+        count = ew.add(self.num_batches_tracked, 1)
+        share: Any = self.momentum if self.momentum is not None else ew.reciprocal(ew.astype(count, dtype))
+        n = count_of([x.shape[a] for a in self._axes], dtype)
+        unbiased = ew.multiply(ew.astype(var, dtype), ew.divide(n, ew.maximum(ew.subtract(n, 1), 1)))
+        moved = [(old, ew.add(old, ew.multiply(ew.subtract(reshape(ew.astype(new, dtype), old.shape), old), share)))
+                 for old, new in ((self.running_mean, mean), (self.running_var, unbiased))]
         return (*moved, (self.num_batches_tracked, count))
 
     def extra_repr(self) -> str:

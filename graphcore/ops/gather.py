@@ -235,6 +235,8 @@ class TakeAlong(_Gather):
 class ScatterAdd(_Gather):
     """Rows added up by index: (indices (N,), updates (N, ...)) -> (rows, ...). The gradient of ``take``."""
 
+    loops: ClassVar[bool] = True
+
     rows: Extent
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -274,6 +276,8 @@ class ScatterAlong(_Gather):
 
     Duplicates add up. The gradient of ``take_along``.
     """
+
+    loops: ClassVar[bool] = True
 
     axis: int
     extent: Extent

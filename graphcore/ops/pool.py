@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,18 @@ class _Pool(Opaque):
     window: Pair
     stride: Pair
     padding: Quad
+    loops: ClassVar[bool] = True
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether windows tile the input, so that an element belongs to one window at most."""
+        return self.stride == self.window and not any(self.padding) and self.gaps == (1, 1)
+
+    def only_window(self, index: tuple[Index, ...], counts: Shape) -> tuple[tuple[Index, ...], Expr, Index]:
+        """For disjoint windows: the window of an input position, whether there is one, and the position's tap in it."""
+        (kh, kw), (y, x) = self.window, index[-2:]
+        inside = expr.both(expr.in_range(y // kh, 0, int(counts[-2])), expr.in_range(x // kw, 0, int(counts[-1])))
+        return (*index[:-2], y // kh, x // kw), inside, (y % kh) * kw + x % kw
 
     @property
     def gaps(self) -> Pair:
@@ -215,7 +227,15 @@ class MaxPoolGrad(_Pool):
         self.same(g, g.shape, index)
         return (TensorType(self.spread(g, self.input_size), g.dtype),)
 
+    @property
+    def loops(self) -> bool:  # type: ignore[override]
+        return not self.disjoint
+
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        if self.disjoint:
+            where, inside, position = self.only_window(index, call.inputs[0].shape)
+            hit = expr.call("eq", read(1, where, inside), expr.index_value(position, dtypes.int32))
+            return read(0, where, expr.both(inside, hit))
         axes, (p, q) = fresh_axes(call, *self.window)
         where, inside = self.landing(index, p, q, call.inputs[0].shape)
         here = expr.index_value(p * self.window[1] + q, dtypes.int32)

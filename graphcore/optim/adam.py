@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from graphcore import elementwise as ew
 from graphcore.node import Tensor
@@ -43,7 +44,7 @@ class Adam(Optimizer):
         self.eps = non_negative(name, "eps", eps)
         self.weight_decay = non_negative(name, "weight_decay", weight_decay)
 
-    def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
         t = count() + 1
         b1, b2 = self.betas
         scalars = {"rate": lr / _correction(b1, t), "root": ew.rsqrt(_correction(b2, t))}
@@ -51,15 +52,16 @@ class Adam(Optimizer):
             scalars["kept"] = 1 - lr * self.weight_decay
         return scalars
 
-    def _update(self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]) -> list[tuple[Variable, Tensor]]:
-        p: Tensor = variable
+    def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> list[tuple[Variable, Tensor]]:
+        p = variable
         g = gradient
         if self.weight_decay and self._decoupled:
             p = p * scalars["kept"]
         elif self.weight_decay:
             g = g + self.weight_decay * p
         b1, b2 = self.betas
-        m_slot, v_slot = self._slot(variable, "m"), self._slot(variable, "v")
+        m_slot: Any = self._slot(variable, "m")
+        v_slot: Any = self._slot(variable, "v")
         m = m_slot + (1 - b1) * (g - m_slot)
         v = b2 * v_slot + (1 - b2) * (g * g)
         step = scalars["rate"] * m / (ew.sqrt(v) * scalars["root"] + self.eps)
@@ -87,6 +89,6 @@ class AdamW(Adam):
         super().__init__(lr, betas, eps, weight_decay)
 
 
-def _correction(beta: float, t: Tensor) -> Tensor | float:
+def _correction(beta: float, t: Any) -> Any:
     """1 - beta^t, by expm1: in float32 the difference itself would lose five digits for beta = 0.999 at t = 1."""
     return -ew.expm1(t * math.log(beta)) if beta else 1.0

@@ -137,7 +137,7 @@ class Optimizer(ABC):
             updates = [Update(target, value, place) for gradient, variable in given
                        for target, value in self._update(gradient, variable, scalars(variable.dtype))]
             if self._step is not None:
-                updates.append(Update(self._step, self._step + 1, place))
+                updates.append(Update(self._step, elementwise.add(self._step, 1), place))
         return TrainStep(tuple(updates))
 
     # -- for subclasses ----------------------------------------------------------------------------------------------------------

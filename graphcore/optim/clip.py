@@ -45,7 +45,7 @@ def clip_by_norm(gradients: Any, max_norm: float) -> Any:
         What was given, clipped.
     """
     limit = _limit("clip_by_norm", max_norm)
-    return _mapped(lambda g: g * _factor(_squared(g), limit)[0], gradients)
+    return _mapped(lambda g: ew.multiply(g, _factor(_squared(g), limit)[0]), gradients)
 
 
 def clip_by_global_norm(gradients: Sequence[Any], max_norm: float) -> tuple[list[Any], Tensor]:
@@ -71,7 +71,7 @@ def clip_by_global_norm(gradients: Sequence[Any], max_norm: float) -> tuple[list
     if not present:
         raise UsageError("clip_by_global_norm: there are no gradients")
     factor, norm = _factor(ew.add_n([_squared(g) for g in present]), limit)
-    return _mapped(lambda g: g * ew.astype(factor, g.dtype), list(gradients)), norm
+    return _mapped(lambda g: ew.multiply(g, ew.astype(factor, g.dtype)), list(gradients)), norm
 
 
 def _limit(op: str, value: float) -> float:
@@ -82,13 +82,13 @@ def _limit(op: str, value: float) -> float:
 
 
 def _squared(g: Tensor) -> Tensor:
-    return sum_of(g * g)
+    return sum_of(ew.square(g))
 
 
 def _factor(squared: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """What to multiply by (exactly 1 within the limit), and the norm. Differentiable at 0."""
     norm = ew.safe_sqrt(squared)
-    return limit / ew.maximum(norm, limit), norm
+    return ew.divide(limit, ew.maximum(norm, limit)), norm
 
 
 def _is_pair(item: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from graphcore import elementwise as ew
 from graphcore.errors import UsageError
@@ -43,18 +44,18 @@ class SGD(Optimizer):
         if nesterov and (not momentum or dampening):
             raise UsageError("SGD: nesterov needs a momentum and no dampening")
 
-    def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
         if not (self.momentum and self.dampening):
             return {"lr": lr}
         first = ew.equal(count(), 0)
         return {"lr": lr, "entering": ew.astype(ew.where(first, 1.0, 1.0 - self.dampening), lr.dtype)}
 
-    def _update(self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]) -> _Updates:
-        p: Tensor = variable
+    def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> _Updates:
+        p = variable
         g = gradient + self.weight_decay * p if self.weight_decay else gradient
         if not self.momentum:
             return [(variable, p - scalars["lr"] * g)]
-        slot = self._slot(variable, "momentum")
+        slot: Any = self._slot(variable, "momentum")
         b = self.momentum * slot + (scalars["entering"] * g if self.dampening else g)
         d = g + self.momentum * b if self.nesterov else b
         return [(variable, p - scalars["lr"] * d), (slot, b)]
@@ -88,24 +89,24 @@ class RMSprop(Optimizer):
         self.momentum = non_negative("RMSprop", "momentum", momentum)
         self.centered = centered
 
-    def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
         return {"lr": lr}
 
-    def _update(self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]) -> _Updates:
-        p: Tensor = variable
+    def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> _Updates:
+        p = variable
         g = gradient + self.weight_decay * p if self.weight_decay else gradient
-        slot = self._slot(variable, "v")
+        slot: Any = self._slot(variable, "v")
         v = self.alpha * slot + (1 - self.alpha) * (g * g)
         slots: _Updates = [(slot, v)]
         centre = v
         if self.centered:
-            mean_slot = self._slot(variable, "mean")
+            mean_slot: Any = self._slot(variable, "mean")
             mean = mean_slot + (1 - self.alpha) * (g - mean_slot)
             slots.append((mean_slot, mean))
             centre = v - mean * mean
         d = g / (ew.sqrt(centre) + self.eps)
         if self.momentum:
-            momentum_slot = self._slot(variable, "momentum")
+            momentum_slot: Any = self._slot(variable, "momentum")
             d = self.momentum * momentum_slot + d
             slots.append((momentum_slot, d))
         return [(variable, p - scalars["lr"] * d), *slots]

@@ -18,6 +18,7 @@ from graphcore import dtypes
 from graphcore.data import DataLoader, Dataset, TensorDataset
 from graphcore.elementwise import astype, equal
 from graphcore.errors import ShapeError, UsageError
+from graphcore.graph import collect
 from graphcore.nn import Module
 from graphcore.node import Tensor, describe
 from graphcore.optim import Optimizer
@@ -211,13 +212,17 @@ class _Run:
         return values
 
     def start(self, session: Any, restored: str | os.PathLike[str] | None) -> int:
-        """Compile nothing yet, take up a checkpoint if there is one. Returns the first epoch to run."""
+        """Make the callables, and take up a checkpoint if there is one. Returns the first epoch to run."""
         self.session = session
         self.train_call = session.make_callable([*self.train_values, self.step], self.inputs)
         self.check_call = session.make_callable(self.check_values, self.inputs) if self.check_values else None
         session.get_value(self.done)  # the session knows the variable from here on, and saves and restores it
         if restored is None or not Path(restored).exists():
             return 0
+        graph = collect([*self.train_values, *self.check_values], self.step.updates)
+        read = [node.op.variable for node in graph.nodes() if node.op.name == "variable"]  # type: ignore[attr-defined]
+        for variable in (*read, *(variable for variable, _ in graph.updates)):
+            session.get_value(variable)  # a session restores the variables that it knows
         session.restore(os.fspath(restored))
         return int(session.get_value(self.done))
 

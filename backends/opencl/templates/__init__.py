@@ -4,10 +4,11 @@
 """
 
 from backends.opencl.templates.base import Template
+from backends.opencl.templates.conv import Convolution, ConvolutionWeightSums
 from backends.opencl.templates.matmul import Matmul
 from backends.opencl.templates.nest import Nest
 
-TEMPLATES: tuple[Template, ...] = (Matmul(), Nest())
+TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), Matmul(), Nest())
 BY_NAME: dict[str, Template] = {t.name: t for t in TEMPLATES}
 
 __all__ = ["TEMPLATES", "BY_NAME", "Template"]

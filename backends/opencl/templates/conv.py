@@ -1,0 +1,242 @@
+"""The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backends.base import Piece
+from backends.opencl.emit import Dialect, Emitter, Scope
+from backends.opencl.templates.base import NAME, signature, sizes_of
+from backends.opencl.templates.conv_code import (
+    ConvProblem,
+    ConvShape,
+    Names,
+    forward_problem,
+    input_gradient_problem,
+)
+from backends.opencl.templates.conv_forward_code import conv_code
+from backends.opencl.templates.conv_schedule import ConvConfig, choose, task_count, workspace_elements
+from backends.opencl.templates.conv_weight_code import (
+    WeightConfig,
+    choose_weight,
+    reduce_code,
+    reduce_task_count,
+    weight_code,
+    weight_task_count,
+    weight_workspace_elements,
+)
+from graphcore.dtypes import DType
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Kernel, Param
+from graphcore.shapes import Extent, bind
+from graphcore.target import Reject
+
+__all__ = ["Convolution", "ConvolutionWeightSums"]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The geometry, the generator's schedule, and which parameters are the operands."""
+
+    shape: ConvShape
+    schedule: ConvConfig | WeightConfig
+    operands: tuple[int, int]
+    batch: Extent
+    kind: str
+
+    def describe(self) -> str:
+        s = self.schedule
+        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks"
+
+
+def _shape_of(kernel: Kernel) -> ConvShape:
+    """The convolution behind the kernel's contraction, always as the forward one."""
+    op = kernel.fact("contract")
+    first, second, result = kernel.fact("shapes")
+    if op.name == "conv2d":
+        x, w = first, second
+    elif op.name == "conv2d_input_grad":
+        x, w = result, second
+    else:
+        x, w = first, (second[1], result[1], *op.kernel_size)
+    top, bottom, left, right = op.padding
+    return ConvShape(x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right))
+
+
+def _problem(config: _Config) -> ConvProblem:
+    return forward_problem(config.shape) if config.kind == "forward" else input_gradient_problem(config.shape)
+
+
+def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
+    """Why this template does not take the kernel."""
+    op = kernel.fact("contract")
+    if op is None or op.template != "conv":
+        return "it is no convolution"
+    if dialect.kind == "gpu":
+        return "its register tiles are made for CPUs"
+    if None in kernel.fact("operands"):
+        return "an operand is read through a view"
+    sums = [v for v in kernel.values() if v.fn == "reduce"]
+    if len(sums) != 1 or sums[0].dtype.name not in ("float32", "float64"):
+        return "it is not one sum of float32 or float64 products"
+    if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
+        return "an extent is symbolic or zero"
+    if any(s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
+        return "it stores values smaller than the result"
+    return None
+
+
+def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
+    """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do too."""
+    axes = [a for p in positions for a in kernel.axes if a.name == f"i{p}"]
+    inside = _epilogue_indices(kernel)
+    for index in inside:
+        steps = [index.stride(a) for a in axes]
+        if any(s is None for s in steps):
+            return axes, "its epilogue's addresses are not linear in the pixel"
+        for inner, step, finer in zip(axes[1:], steps, steps[1:], strict=False):
+            if step != finer * inner.extent:  # type: ignore[operator]
+                return axes, "its epilogue does not walk the pixels in order"
+    return axes, None
+
+
+def _epilogue_indices(kernel: Kernel) -> list[Any]:
+    """Indices of everything outside the contraction itself."""
+    found = [s.index for s in kernel.stores]
+    seen: set[Expr] = set()
+    stack = [s.value for s in kernel.stores]
+    while stack:
+        value = stack.pop()
+        if value in seen or value.fn == "reduce":
+            continue
+        seen.add(value)
+        if value.fn == "load":
+            found.append(value.data[1])
+        elif value.fn in ("index", "in_range"):
+            found.append(value.data[0])
+        stack.extend(value.args)
+    return found
+
+
+class Convolution:
+    """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
+
+    name = "conv"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        reason = _reason(kernel, dialect)
+        if reason is not None:
+            return Reject(reason)
+        shape, op = _shape_of(kernel), kernel.fact("contract")
+        dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
+        width = dialect.width * 4 // dtype.itemsize
+        if width not in (4, 8, 16):
+            return Reject(f"vectors of {width} elements are not supported")
+        batch = kernel.fact("shapes")[0][0]
+        count = max(int(bind(batch, hints)), 1)  # type: ignore[arg-type]
+        weights = op.name == "conv2d_weight_grad"
+        _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        if problem is not None:
+            return Reject(problem)
+        operands = kernel.fact("operands")
+        if weights:
+            schedule = choose_weight(shape, width=width, batch=count, cores=dialect.cores, itemsize=dtype.itemsize)
+            config = _Config(shape, schedule, (operands[1], operands[0]), batch, "weights")
+            return self._weight_pieces(kernel, config, dtype)
+        kind = "forward" if op.name == "conv2d" else "input gradient"
+        config = _Config(shape, None, operands, batch, kind)  # type: ignore[arg-type]
+        chosen = choose(_problem(config), width=width, batch=count, cores=dialect.cores, itemsize=dtype.itemsize)
+        config = replace(config, schedule=chosen)
+        size = max(workspace_elements(_problem(config), chosen), 1)
+        work = (0, (size,), dtype)
+        return [Piece(_with_workspace(kernel, size, dtype, "w"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,))]
+
+    def _weight_pieces(self, kernel: Kernel, config: _Config, dtype: DType) -> list[Piece]:
+        size = max(weight_workspace_elements(config.shape, config.schedule), 1)  # type: ignore[arg-type]
+        work = (0, (size,), dtype)
+        dy, x = config.operands
+        params = (replace(kernel.params[dy], name="p0"), replace(kernel.params[x], name="p1"), Param("p2", dtype, (size,)))
+        sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, kernel.facts, ((0, "r"), (1, "r"), (2, "w")))
+        first = Piece(sums, ConvolutionWeightSums.name, replace(config, operands=(0, 1)), (dy, x, len(kernel.params)), (work,), True)
+        last = Piece(_with_workspace(kernel, size, dtype, "rw"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,))
+        return [first, last]
+
+    def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
+        return [*sizes_of(kernel), config.batch]
+
+    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+        total = next(v for v in kernel.values() if v.fn == "reduce")
+        dtype = "double" if total.dtype.name == "float64" else "float"
+        work = len(kernel.params) - 1
+        names = Names(f"p{config.operands[0]}", f"p{config.operands[1]}", "nb", f"p{work}")
+        inner, params = f"{NAME}_block", signature(kernel, ["const int nb"])
+        weights = config.kind == "weights"
+        axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+
+        def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
+            emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+            emitter.scopes = [Scope(frozenset((*kernel.axes, *total.data[1])))]
+            for axis in kernel.axes:
+                emitter.axis_code[axis] = fixed.get(axis.name, "0")
+            if axes:
+                with emitter.lanes(axes[-1], f"({flat})", width):
+                    emitter.scope.names[total] = acc
+                    for store in kernel.stores:
+                        emitter.store(store)
+                return emitter.scope.lines
+            emitter.scope.names[total] = acc
+            for store in kernel.stores:
+                emitter.store(store)
+            return emitter.scope.lines
+
+        if weights:
+            text = reduce_code(inner, params, config.shape, config.schedule,  # type: ignore[arg-type]
+                               lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width), dtype=dtype, names=names)
+        else:
+            text = conv_code(inner, params, _problem(config), config.schedule,  # type: ignore[arg-type]
+                             lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width), dtype=dtype, names=names)
+        return text + _wrapper(inner, kernel)
+
+    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        batch = int(bind(config.batch, sizes))  # type: ignore[arg-type]
+        if config.kind == "weights":
+            return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
+        return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]
+
+
+class ConvolutionWeightSums:
+    """The weight gradient's first step: every task's own sums, into the workspace."""
+
+    name = "conv-sums"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        return Reject("it is a part of the convolution template")
+
+    def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
+        return [config.batch]
+
+    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+        dtype = "double" if kernel.params[0].dtype.name == "float64" else "float"
+        names = Names("p0", "p1", "nb", "p2")
+        inner = f"{NAME}_block"
+        text = weight_code(inner, signature(kernel, ["const int nb"]), config.shape, config.schedule, dtype=dtype, names=names)  # type: ignore[arg-type]
+        return text + _wrapper(inner, kernel)
+
+    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
+
+
+def _with_workspace(kernel: Kernel, size: int, dtype: DType, use: str) -> Kernel:
+    """The kernel with one more parameter, its workspace."""
+    param = Param(f"p{len(kernel.params)}", dtype, (size,))
+    return replace(kernel, params=(*kernel.params, param), scratch=((len(kernel.params), use),))
+
+
+def _wrapper(inner: str, kernel: Kernel) -> str:
+    """The function with the signature that all templates share."""
+    names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values(), "nb"]
+    parameters = signature(kernel, ["const int nb"])
+    return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n  {inner}({', '.join(names)}, task);\n}}\n"

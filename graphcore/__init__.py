@@ -1,0 +1,84 @@
+"""graphcore: define-then-run deep learning on OpenCL.
+
+>>> import graphcore as gc
+>>> x = gc.placeholder("float32", (None, 3), name="x")
+>>> (x * 2 + 1).shape == x.shape
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from graphcore import functional, init, operators, ops, random
+from graphcore.creation import *  # noqa: F403
+from graphcore.creation import __all__ as _creation
+from graphcore.dtypes import DType, bfloat16, float16, float32, float64, int8, int16, int32, int64, promote, result_type, uint8, uint16, uint32, uint64
+from graphcore.dtypes import bool_ as bool_
+from graphcore.elementwise import *  # noqa: F403
+from graphcore.elementwise import __all__ as _elementwise
+from graphcore.errors import *  # noqa: F403
+from graphcore.errors import __all__ as _errors
+from graphcore.gradients import backward, checkpoint, custom_gradient, gradients, hvp, jvp, vjp
+from graphcore.graph import Graph, Update
+from graphcore.indexing import gather, index_add, one_hot, scatter_add, take, take_along_axis
+from graphcore.linear import *  # noqa: F403
+from graphcore.linear import __all__ as _linear
+from graphcore.node import Node, Tensor, device, enable_grad, grad_enabled, no_grad, set_grad_enabled
+from graphcore.reductions import *  # noqa: F403
+from graphcore.reductions import __all__ as _reductions
+from graphcore.shapes import Dim
+from graphcore.shaping import *  # noqa: F403
+from graphcore.shaping import __all__ as _shaping
+from graphcore.source import name_scope
+from graphcore.variable import Variable, constant, placeholder
+
+operators.install()
+
+softmax, log_softmax, embedding = functional.softmax, functional.log_softmax, functional.embedding
+
+# Names that live in modules which are loaded on first use: the module, and the name in it (None: the module itself).
+_LAZY: dict[str, tuple[str, str | None]] = {
+    **{name: (f"graphcore.{name}", None) for name in ("nn", "optim", "data", "train", "models", "viz", "io", "linalg", "session", "control", "order")},
+    **{name: ("graphcore.session", name) for name in ("Session", "default_session", "function", "RunOptions", "RunMetadata")},
+    **{name: ("graphcore.control", name) for name in ("cond", "while_loop", "scan")},
+    **{name: ("graphcore.order", name) for name in ("sort", "argsort", "topk", "searchsorted", "unique", "nonzero", "cumsum", "cumprod", "scatter")},
+    **{name: ("graphcore.checks", name) for name in ("gradcheck", "gradgradcheck", "detect_anomaly", "jacobian", "hessian")},
+    **{name: ("graphcore.custom", name) for name in ("Function", "kernel", "numpy_op")},
+    **{name: ("graphcore.viz", name) for name in ("dump", "dprint")},
+    **{name: ("graphcore.io", name) for name in ("save", "load")},
+}
+
+__all__ = [  # noqa: PLE0604
+    *_creation, *_elementwise, *_errors, *_linear, *_reductions, *_shaping,
+    "DType", "bool_", "bfloat16", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "promote", "result_type", "Dim", "Graph", "Node", "Tensor", "Update", "Variable", "backward", "checkpoint", "constant", "custom_gradient", "device",
+    "embedding", "enable_grad", "functional", "gather", "grad_enabled", "gradients", "hvp", "index_add", "init", "jvp", "log_softmax", "name_scope",
+    "no_grad", "one_hot", "ops", "placeholder", "random", "scatter_add", "set_grad_enabled", "softmax", "take", "take_along_axis", "vjp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part of the package on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'graphcore' has no attribute {name!r}")
+    module_name, attribute = _LAZY[name]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise AttributeError(f"module 'graphcore' has no attribute {name!r}: {module_name} is not installed") from None
+    if attribute is None:
+        return module
+    try:
+        value = getattr(module, attribute)
+    except AttributeError:
+        raise AttributeError(f"module 'graphcore' has no attribute {name!r}: {module_name} does not have it") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
