@@ -57,13 +57,18 @@ def main() -> None:
 
     with gc.Session(device=options.device) as sess:
         plain, reversed_, clipped, stable, stored, recomputed = sess.run(
-            [plain, reversed_, clipped, stable, stored, recomputed], {x: feed})
+            [plain, reversed_, clipped, stable, stored, recomputed], {x: feed}
+        )
     print("x                ", feed)
     print("plain gradient   ", plain)
     print("reversed         ", reversed_)
     print("clipped to 1     ", clipped)
     print("of log(1 + e^x)  ", stable)
-    assert np.allclose(reversed_, -plain) and np.allclose(clipped, [-1, 1, 1]) and np.allclose(stable, 1 / (1 + np.exp(-feed)))
+    assert (
+        np.allclose(reversed_, -plain)
+        and np.allclose(clipped, [-1, 1, 1])
+        and np.allclose(stable, 1 / (1 + np.exp(-feed)))
+    )
     assert np.allclose(stored, recomputed)
     print("a checkpointed block has the same gradient")
 

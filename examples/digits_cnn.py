@@ -1,6 +1,7 @@
 """A small convolutional network on scikit-learn's handwritten digits: above 99% on a quarter of them that it never saw.
 
-Shows the layers, a data set that shifts images at random, a cosine schedule computed in the graph, `gc.train.fit`, and diagrams.
+Shows the layers, a data set that shifts images at random, a cosine schedule computed in the graph, `gc.train.fit`, and
+diagrams.
 """
 
 from __future__ import annotations
@@ -52,9 +53,15 @@ class ShiftedDigits(gc.data.Dataset):
 def make_model() -> nn.Sequential:
     """Two convolutions, one pooling, one linear layer: 10,000 parameters."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 4 * 4, 10),
+        nn.Conv2d(1, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 4 * 4, 10),
     )
 
 
@@ -69,8 +76,15 @@ def train(seed: int, epochs: int, device: str) -> float:
     loader = gc.data.DataLoader(ShiftedDigits(x_train, y_train, seed), BATCH, shuffle=True, drop_last=True, seed=seed)
     with gc.Session(device=device, seed=seed) as session:
         history = gc.train.fit(
-            make_model(), loader, loss=nn.CrossEntropyLoss(), optimizer=make_optimizer(epochs * len(loader)), epochs=epochs,
-            metrics={"accuracy": gc.train.accuracy}, validation=(x_test, y_test), batch_size=225, session=session,
+            make_model(),
+            loader,
+            loss=nn.CrossEntropyLoss(),
+            optimizer=make_optimizer(epochs * len(loader)),
+            epochs=epochs,
+            metrics={"accuracy": gc.train.accuracy},
+            validation=(x_test, y_test),
+            batch_size=225,
+            session=session,
         )
     return history.last["val_accuracy"]
 

@@ -1,4 +1,4 @@
-"""The smallest program: find the minimum of (x - 3)^2 + 1 by gradient descent, twice: by hand, and with an optimizer."""
+"""The smallest program: find the minimum of (x - 3)^2 + 1 by gradient descent: by hand, then with an optimizer."""
 
 from __future__ import annotations
 

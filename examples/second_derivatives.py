@@ -1,4 +1,4 @@
-"""Derivatives of derivatives: Newton's method with a Hessian, and conjugate gradients with Hessian-vector products only."""
+"""Derivatives of derivatives: Newton's method, with a Hessian and with Hessian-vector products only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def rosenbrock(x: gc.Tensor) -> gc.Tensor:
 
 
 def newton(device: str) -> np.ndarray:
-    """x <- x - H^-1 g. Gradients are ordinary tensors, so a Hessian is the gradient of each of a gradient's elements."""
+    """x <- x - H^-1 g. Gradients are ordinary tensors, so each row of H is the gradient of a gradient's element."""
     x = gc.placeholder("float32", (2,), name="x")
     gradient = gc.gradients(rosenbrock(x), x)
     hessian = gc.stack([gc.gradients(gradient[i], x) for i in range(2)])
@@ -31,7 +31,7 @@ def newton(device: str) -> np.ndarray:
 
 
 def newton_without_a_hessian(device: str, size: int, steps: int) -> np.ndarray:
-    """The same in many dimensions: solve H d = g by conjugate gradients, which need H only as H v (one more backward pass)."""
+    """The same in many dimensions: solve H d = g by conjugate gradients, which need H only as H v."""
     x = gc.placeholder("float32", (size,), name="x")
     v = gc.placeholder("float32", (size,), name="v")
     gradient = gc.gradients(rosenbrock(x), x)

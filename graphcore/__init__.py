@@ -14,7 +14,23 @@ from typing import Any
 from graphcore import functional, init, operators, ops, random
 from graphcore.creation import *  # noqa: F403
 from graphcore.creation import __all__ as _creation
-from graphcore.dtypes import DType, bfloat16, float16, float32, float64, int8, int16, int32, int64, promote, result_type, uint8, uint16, uint32, uint64
+from graphcore.dtypes import (
+    DType,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote,
+    result_type,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 from graphcore.dtypes import bool_ as bool_
 from graphcore.elementwise import *  # noqa: F403
 from graphcore.elementwise import __all__ as _elementwise

@@ -192,7 +192,7 @@ def _advanced(x: Tensor, items: list[Any]) -> Tensor:
 
 def _insert_axes(result: Tensor, items: list[Any], places: list[int], together: bool, rank: int) -> Tensor:
     """New axes (None in the index) put in."""
-    if None not in items:
+    if not any(item is None for item in items):
         return result
     extents = iter(result.shape)
     shape: list[Extent] = [] if together else [next(extents) for _ in range(rank)]

@@ -53,7 +53,7 @@ def _make(kind: str, shape: Any, dtype: Any, draw: Callable[[np.random.Generator
     found = dtypes.as_dtype(dtype)
     if floating and not found.is_float:
         raise DTypeError(f"init.{kind}: the dtype is {found}, but must be a floating type")
-    return Initializer(tuple(int(e) for e in extents), found, kind, draw)  # type: ignore[arg-type]
+    return Initializer(tuple(int(e) for e in extents), found, kind, draw)
 
 
 def constant(shape: Any, value: float, dtype: Any = "float32") -> Initializer:
@@ -128,7 +128,7 @@ def fans(shape: Any, in_axis: int | None = None, out_axis: int | None = None) ->
     >>> fans((784, 10)), fans((64, 3, 5, 5))
     ((784, 10), (75, 1600))
     """
-    extents = tuple(int(e) for e in as_shape(shape))  # type: ignore[arg-type]
+    extents = tuple(int(e) for e in as_shape(shape))
     if len(extents) < 2:
         raise ShapeError(f"init: the shape {format_shape(extents)} has no input and output axes; this initializer needs at least 2 axes")
     default = (0, 1) if len(extents) == 2 else (1, 0)

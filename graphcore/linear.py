@@ -172,7 +172,7 @@ def diagonal(x: Any, offset: int = 0) -> Tensor:
     t = tensor("diagonal", x)
     if t.ndim < 2 or not all(isinstance(e, int) for e in t.shape[-2:]):
         raise fail(ShapeError, f"diagonal: needs two last axes of fixed extents, got {format_shape(t.shape)}", t)
-    n, m = int(t.shape[-2]), int(t.shape[-1])  # type: ignore[arg-type]
+    n, m = int(t.shape[-2]), int(t.shape[-1])
     start = offset if offset >= 0 else -offset * m
     count = min(n, m - offset) if offset >= 0 else min(n + offset, m)
     lead = t.shape[:-2]

@@ -72,8 +72,8 @@ class Operators:
     __le__, _ = _binary(elementwise.less_equal)
     __gt__, _ = _binary(elementwise.greater)
     __ge__, _ = _binary(elementwise.greater_equal)
-    __eq__, _ = _binary(elementwise.equal)  # type: ignore[assignment]
-    __ne__, _ = _binary(elementwise.not_equal)  # type: ignore[assignment]
+    __eq__, _ = _binary(elementwise.equal)
+    __ne__, _ = _binary(elementwise.not_equal)
     del _
 
     __bool__ = _refuse("bool()", f"{_RUN} and test the result, or use gc.cond(pred, true_fn, false_fn) or gc.where; "

@@ -301,7 +301,7 @@ def permutation(x: Any) -> Tensor:
     data = None if values is None else tensor("random.permutation", values)
     if data is not None and (data.ndim == 0 or isinstance(data.shape[0], Dim)):
         raise fail(ShapeError, "random.permutation: needs a first axis of fixed extent", data)
-    n = int(x) if data is None else int(data.shape[0])  # type: ignore[arg-type]
+    n = int(x) if data is None else int(data.shape[0])
     order = _ranks(n)
     return order if data is None else build("take", data, order, axis=0)
 

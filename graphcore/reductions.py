@@ -8,8 +8,22 @@ from graphcore import dtypes
 from graphcore.coercion import align, axes_of, axis_of, build, cast, count_of, fail, promote, scalar, tensor
 from graphcore.dtypes import DType
 from graphcore.elementwise import abs as absolute
-from graphcore.elementwise import (add, as_bool, divide, exp, isfinite, log, maximum, multiply, not_equal, pow, safe_sqrt, stop_gradient,
-                                   subtract, where)
+from graphcore.elementwise import (
+    add,
+    as_bool,
+    divide,
+    exp,
+    isfinite,
+    log,
+    maximum,
+    multiply,
+    not_equal,
+    pow,
+    safe_sqrt,
+    stop_gradient,
+    subtract,
+    where,
+)
 from graphcore.errors import DTypeError, ShapeError, UsageError
 from graphcore.node import Tensor
 from graphcore.shapes import Dim, format_shape, product

@@ -1,7 +1,7 @@
 """What every graph-to-graph pass is made of: the pass, its context, and rewrite rules.
 
-A pass is a frozen dataclass whose fields are its options; running it is a pure function of the graph. A rule is a function of one
-node that gives an equal value or None; its docstring is its formula.
+A pass is a frozen dataclass whose fields are its options; running it is a pure function of the graph. A rule is a
+function of one node that gives an equal value or None; its docstring is its formula.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Union
-
-import numpy as np
+from typing import Any, ClassVar
 
 from graphcore.dtypes import DType
 from graphcore.graph import Graph
@@ -67,7 +65,10 @@ class PassContext:
 
 @dataclass(frozen=True)
 class Pass:
-    """Base of the graph-to-graph passes. A subclass's docstring says what it requires and ensures, and whether it enters regions."""
+    """Base of the graph-to-graph passes.
+
+    A subclass's docstring says what it requires and ensures, and whether it enters regions.
+    """
 
     name: ClassVar[str] = "pass"
 
@@ -135,11 +136,13 @@ class Value:
     @property
     def splat(self) -> bool | int | float | None:
         """The number that all elements are, if that is known: a one-element constant, or a broadcast of one."""
-        value = self.arg(0) if self.is_op(Broadcast) else self
-        if not value.is_op(Constant) or value.op.array.size != 1:
+        op = self.tensor.node.op
+        if isinstance(op, Broadcast):
+            op = self.tensor.node.inputs[0].node.op
+        if not isinstance(op, Constant) or op.array.size != 1:
             return None
-        array: np.ndarray[Any, Any] = value.op.array
-        return float(array.item()) if value.dtype.is_float else array.item()  # type: ignore[no-any-return]
+        number = op.array.item()
+        return float(number) if op.dtype.is_float else number
 
     def is_number(self, number: float) -> bool:
         """Whether all elements are known to be ``number``, the sign of a zero included."""
@@ -160,7 +163,7 @@ class Call(Value):
         self.b = b
 
 
-Replacement = Union[Tensor, Value, Sequence[Tensor], None]
+Replacement = Tensor | Value | Sequence[Tensor] | None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ __all__ = ["InlineRegions"]
 class InlineRegions(Pass):
     """Replace every region of one body by its body over the operands, nested regions too.
 
-    A region op that runs its body another number of times than once says so with a class attribute ``inlines = False`` and is kept.
+    A region op that runs its body another number of times than once says so with a class attribute ``inlines = False``
+    and is kept.
 
     Requires: a verified graph whose gradients have been taken.
-    Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a recomputed region its mark.
+    Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a recomputed region
+    its mark.
     """
 
     name: ClassVar[str] = "inline-regions"

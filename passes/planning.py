@@ -206,6 +206,11 @@ class _Planner:
                     continue
                 after[i].update(j for j in readers.get(b, ()) if j != i and i not in after[j])
         stages = _longest_paths(after)
+        # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
+        followed = set().union(*after) if after else set()
+        sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
+        for i in sinks:
+            stages[i] = max(stages[j] for j in sinks)
         for step, stage in zip(plan.steps, stages, strict=True):
             step.stage = stage
         order_by = sorted(range(len(plan.steps)), key=lambda i: (stages[i], i))

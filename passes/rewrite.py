@@ -1,9 +1,10 @@
 """The driver of rewrite rules: one sweep from the operands up, interning while it builds.
 
-A node is looked at when its operands are settled, that is, in their final form. It is interned over them (so equal nodes are one),
-and the rules of its op are tried. What a rule builds is settled in the same way before it replaces the node. Users are built only
-afterwards, over the replacement: nothing is ever updated in place, no list of users is kept, and dead nodes are not visited.
-Every settled node has seen all its rules over settled operands, so one sweep reaches the fixed point.
+A node is looked at when its operands are settled, that is, in their final form. It is interned over them (so equal
+nodes are one), and the rules of its op are tried. What a rule builds is settled in the same way before it replaces the
+node. Users are built only afterwards, over the replacement: nothing is ever updated in place, no list of users is kept,
+and dead nodes are not visited. Every settled node has seen all its rules over settled operands, so one sweep reaches
+the fixed point.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphcore.dtypes import DType
 from graphcore.errors import VerifyError
 from graphcore.graph import Graph
 from graphcore.node import Builder, Node, Tensor
 from graphcore.op import Effect, Op
+from graphcore.ops.leaf import Constant
+from graphcore.shapes import Dim
 from passes.base import Call, PassContext, Replacement, Rule, Value
 
 __all__ = ["rewrite"]
@@ -22,6 +26,7 @@ __all__ = ["rewrite"]
 _GROWTH = 16  # nodes that rules may build, per node of the graph
 _GROWTH_FLOOR = 4096
 _EFFECT_WALK = 64  # nodes looked at to see that a rewrite keeps the effects below a node
+_NO_FLOATS = {int, bool, str, Dim, DType}
 
 Values = tuple[Tensor, ...]
 
@@ -144,7 +149,7 @@ class _Sweep:
         return found
 
     def keep_effect(self, node: Node, inputs: Values, same: bool) -> None:
-        """Settle an op with an effect. Once one is built anew, all later ones are, so that serials still tell their order."""
+        """Settle an op with an effect. Once one is built anew, all later ones are: serials still tell their order."""
         self.effects_moved = self.effects_moved or not same
         kept = _over(node, inputs) if self.effects_moved else node
         self.keep(kept)
@@ -196,7 +201,10 @@ class _Sweep:
         return self.intern(op, inputs, clone, like.device, make)
 
     def keeps_effects(self, node: Node, replacement: Values) -> bool:
-        """Whether every op with an effect below a node is still below its replacement (refused when that takes long to tell)."""
+        """Whether every op with an effect below a node is still below its replacement.
+
+        The answer is no where that takes long to tell.
+        """
         pending = [t.node for t in node.inputs if t.node.serial in self.below_effect]
         if not pending:
             return True
@@ -221,7 +229,7 @@ class _Sweep:
 
 
 def _over(node: Node, inputs: Values) -> Node:
-    """The node over settled operands, which have the types of the old ones. Side updates were collected before, so it has none."""
+    """The node over settled operands of the same types, without its side updates, which were collected before."""
     return Node(node.op, inputs, node.types, node.origin, detached=node.detached, clone=node.clone, device=node.device)
 
 
@@ -234,9 +242,8 @@ def _checked(rule: Rule, node: Node, replacement: Replacement) -> Values | None:
     values = (replacement,) if isinstance(replacement, Tensor) else tuple(replacement)
     given = tuple(t.type for t in values)
     if given != node.types:
-        raise VerifyError(
-            f"the rule {rule.name} replaced {node}, of type {', '.join(map(str, node.types))}, by {', '.join(map(str, given))}"
-        )
+        old, new = ", ".join(map(str, node.types)), ", ".join(map(str, given))
+        raise VerifyError(f"the rule {rule.name} replaced {node}, of type {old}, by {new}")
     if all(t.node is node and t.index == i for i, t in enumerate(values)):
         return None
     return values
@@ -244,19 +251,19 @@ def _checked(rule: Rule, node: Node, replacement: Replacement) -> Values | None:
 
 def _key(op: Op, inputs: Values, clone: int, device: str | None) -> Any:
     """What makes two nodes equal; None for a node that is equal to no other."""
-    if getattr(op, "digest", None) == "":
-        return None  # a constant that was made without looking at its bytes
+    if isinstance(op, Constant):
+        return (op.digest, clone, device) if op.digest else None  # without a digest, nobody looked at its bytes
     operands: Any = tuple((t.node.serial, t.index) for t in inputs)
     if len(operands) == 2 and operands[1] < operands[0] and _commutes(op, inputs):
         operands = operands[::-1]
-    return type(op), op, operands, clone, device, _float_attributes(op)
+    return type(op), op, operands, clone, device, _float_attributes(op) if op.__dataclass_fields__ else ()
 
 
 def _commutes(op: Op, inputs: Values) -> bool:
     """Whether swapping two operands gives the same bits.
 
-    A maximum of 0 and -0 gives one of the two, and which one depends on the order. Such selections are the commutative ops without
-    an identity element whose results are floats.
+    A maximum of 0 and -0 gives one of the two, and which one depends on the order. Such selections are the commutative
+    ops without an identity element whose results are floats.
     """
     if not getattr(op, "commutative", False):
         return False
@@ -269,6 +276,7 @@ def _float_attributes(op: Op) -> tuple[str, ...]:
     found = []
     for name in op.__dataclass_fields__:
         value = getattr(op, name)
-        if isinstance(value, float) or (isinstance(value, tuple) and any(isinstance(v, float) for v in value)):
+        kinds = set(map(type, value)) if isinstance(value, tuple) else {type(value)}
+        if not kinds <= _NO_FLOATS and any(issubclass(kind, float) for kind in kinds):
             found.append(f"{name}={value!r}")
     return tuple(found)

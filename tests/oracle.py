@@ -1,4 +1,4 @@
-"""A session in miniature for tests of layers and optimizers: variables in a dictionary, graphs through the NumPy interpreter."""
+"""A session in miniature for tests: variables in a dictionary, graphs through the NumPy interpreter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Oracle:
             if node.op.name == "variable":
                 known[(node.serial, 0)] = self.get(node.op.variable)  # type: ignore[attr-defined]
         results = interpret(graph, known)
-        for (variable, _), value in zip(graph.updates, results[len(tensors):], strict=True):
+        for (variable, _), value in zip(graph.updates, results[len(tensors) :], strict=True):
             self.values[variable.uid] = np.asarray(value)
         found = iter(results[: len(tensors)])
         return [next(found) if isinstance(f, Tensor) else None for f in fetches]

@@ -46,6 +46,7 @@ HEAD = """
 #else
 #define GC_HINT
 #endif
+#pragma OPENCL FP_CONTRACT OFF
 #define GC_NOINLINE __attribute__((noinline))
 """
 
@@ -199,9 +200,9 @@ class Runner:
         self.queue.finish()
 
 
-def relu_load(pointer: str) -> Load:
+def relu_load(pointer: str, dtype: str = "float") -> Load:
     """A fused load: max(value, 0)."""
-    return lambda index, width: f"fmax({load(f'{pointer} + {index}', width)}, 0)"
+    return lambda index, width: f"fmax({load(f'{pointer} + {index}', width, dtype)}, 0)"
 
 
 def params(dtype: str) -> str:
@@ -240,7 +241,7 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
         outputs, pixels = problem.groups * problem.out_channels, problem.out_size[0] * problem.out_size[1]
 
         def epilogue(n: str, o: str, pixel: str, acc: str, lanes: int, o_all: int = outputs, p_all: int = pixels) -> list[str]:
-            return [store(acc, f"out + (({n}) * {o_all} + {o}) * {p_all} + {pixel}", lanes)]
+            return [store(acc, f"out + (({n}) * {o_all} + {o}) * {p_all} + {pixel}", lanes, case.dtype)]
 
         text = forward.conv_code(
             "conv", params(case.dtype), problem, config, epilogue, dtype=case.dtype, names=Names("a", "b"),
@@ -255,7 +256,7 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
     depth = w[0].size
 
     def store_weight(o: str, k: str, acc: str, lanes: int) -> list[str]:
-        return [store(acc, f"out + ({o}) * {depth} + {k}", lanes)]
+        return [store(acc, f"out + ({o}) * {depth} + {k}", lanes, case.dtype)]
 
     load_dy, load_x = (relu_load("a"), relu_load("b")) if case.fused else (None, None)
     names = Names("a", "b")

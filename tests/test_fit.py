@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("graphcore.session")
 
-import graphcore as gc  # noqa: E402
-from graphcore import nn, optim  # noqa: E402
-from graphcore.train import EarlyStop, History, accuracy, fit  # noqa: E402
+import graphcore as gc
+from graphcore import nn, optim
+from graphcore.train import EarlyStop, History, accuracy, fit
 
 
 def blobs(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,14 @@ def small_model() -> nn.Module:
 
 
 def train(model=None, data=None, **options):
-    arguments = {"loss": nn.CrossEntropyLoss(), "optimizer": optim.Adam(lr=0.05), "epochs": 3, "progress": False, "seed": 0, "batch_size": 16}
+    arguments = {
+        "loss": nn.CrossEntropyLoss(),
+        "optimizer": optim.Adam(lr=0.05),
+        "epochs": 3,
+        "progress": False,
+        "seed": 0,
+        "batch_size": 16,
+    }
     return fit(model or small_model(), data or blobs(), **(arguments | options))
 
 
@@ -34,15 +41,29 @@ def test_learns_and_measures():
     assert [row["epoch"] for row in history.epochs] == [1, 2, 3, 4, 5, 6]
     assert history["loss"][-1] < 0.5 * history["loss"][0]
     assert history.last["accuracy"] > 0.9 and history.last["val_accuracy"] > 0.9
-    assert set(history.last) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "samples_per_second"}
+    assert set(history.last) == {
+        "epoch",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "seconds",
+        "samples_per_second",
+    }
     assert len(str(history).splitlines()) == 7
     history.session.close()
 
 
 def test_means_weigh_a_small_last_batch_by_its_samples():
     x, y = np.arange(5, dtype=np.float32)[:, None], np.zeros((5, 1), np.float32)
-    history = fit(nn.Identity(), [(x[:4], y[:4]), (x[4:], y[4:])], loss=lambda p, t: (p - t + 0 * scale).mean(), optimizer=optim.SGD(lr=0.0),
-                  progress=False, validation=[(x[:3], y[:3]), (x[3:], y[3:])])
+    history = fit(
+        nn.Identity(),
+        [(x[:4], y[:4]), (x[4:], y[4:])],
+        loss=lambda p, t: (p - t + 0 * scale).mean(),
+        optimizer=optim.SGD(lr=0.0),
+        progress=False,
+        validation=[(x[:3], y[:3]), (x[3:], y[3:])],
+    )
     np.testing.assert_allclose([history.last["loss"], history.last["val_loss"]], 2.0, rtol=1e-6)
 
 
@@ -58,7 +79,9 @@ def test_evaluation_mode_and_modes_afterwards():
     model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.999))
     model[1].eval()
     history = train(model, optimizer=optim.SGD(lr=0.0), validation=blobs(), epochs=1)
-    plain = train(nn.Sequential(model[0]), optimizer=optim.SGD(lr=0.0), validation=blobs(), epochs=1, session=history.session)
+    plain = train(
+        nn.Sequential(model[0]), optimizer=optim.SGD(lr=0.0), validation=blobs(), epochs=1, session=history.session
+    )
     np.testing.assert_allclose(history["val_loss"], plain["val_loss"], rtol=1e-5)
     assert abs(history["loss"][0] - plain["loss"][0]) > 1e-4  # dropout was on in training
     assert model.training and not model[1].training
@@ -67,7 +90,14 @@ def test_evaluation_mode_and_modes_afterwards():
 def test_model_may_be_a_function_of_several_inputs():
     w = gc.Variable(np.zeros((), np.float32), name="w")
     a = np.linspace(-1, 1, 32).astype(np.float32)
-    history = fit(lambda p, q: w * p * q, (a, a, 3 * a * a), loss=nn.MSELoss(), optimizer=optim.SGD(lr=1.0), epochs=20, progress=False)
+    history = fit(
+        lambda p, q: w * p * q,
+        (a, a, 3 * a * a),
+        loss=nn.MSELoss(),
+        optimizer=optim.SGD(lr=1.0),
+        epochs=20,
+        progress=False,
+    )
     np.testing.assert_allclose(history.session.get_value(w), 3.0, atol=1e-2)
 
 
@@ -90,7 +120,9 @@ def test_fast_dev_run_and_overfit_batches(tmp_path):
             calls.append(index)
             return np.zeros(2, np.float32), np.int64(0)
 
-    history = train(data=Counting(), epochs=5, fast_dev_run=True, checkpoint=tmp_path / "x.safetensors", validation=Counting())
+    history = train(
+        data=Counting(), epochs=5, fast_dev_run=True, checkpoint=tmp_path / "x.safetensors", validation=Counting()
+    )
     assert len(history) == 1 and "val_loss" in history.last and not list(tmp_path.iterdir())
     assert len(calls) <= 4 * 16
     history = train(epochs=60, overfit_batches=1, validation=blobs())
@@ -120,16 +152,19 @@ def test_loader_of_the_user_and_epoch_callback():
     assert len(rows) == 2 and rows[0]["samples_per_second"] > 0
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"data": iter([blobs()])}, gc.UsageError, "only once"),
-    ({"data": blobs()[0]}, gc.UsageError, "must be a DataLoader"),
-    ({"data": [blobs()[0]]}, gc.UsageError, "must be a tuple"),
-    ({"data": [({}, {})][:0]}, gc.UsageError, "empty"),
-    ({"epochs": -1}, gc.UsageError, "negative"),
-    ({"resume": True}, gc.UsageError, "checkpoint"),
-    ({"loss": nn.CrossEntropyLoss(reduction="none")}, gc.ShapeError, "loss must be a scalar"),
-    ({"metrics": {"shape": lambda p, t: p}}, gc.ShapeError, "shape must be a scalar"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"data": iter([blobs()])}, gc.UsageError, "only once"),
+        ({"data": blobs()[0]}, gc.UsageError, "must be a DataLoader"),
+        ({"data": [blobs()[0]]}, gc.UsageError, "must be a tuple"),
+        ({"data": [({}, {})][:0]}, gc.UsageError, "empty"),
+        ({"epochs": -1}, gc.UsageError, "negative"),
+        ({"resume": True}, gc.UsageError, "checkpoint"),
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, gc.ShapeError, "loss must be a scalar"),
+        ({"metrics": {"shape": lambda p, t: p}}, gc.ShapeError, "shape must be a scalar"),
+    ],
+)
 def test_errors(options, error, message):
     arguments = {"loss": nn.CrossEntropyLoss(), "optimizer": optim.Adam(), "progress": False, "data": blobs()} | options
     data = arguments.pop("data")

@@ -18,15 +18,26 @@ GRADIENTS = [[0.3, -0.7, 1.1], [-0.2, 0.4, 0.9], [0.5, 0.1, -1.3], [0.05, -0.6, 
 TORCH = [
     ("SGD", {"lr": 0.1}, [0.435, -0.92, 1.91]),
     ("SGD", {"lr": 0.1, "momentum": 0.9}, [0.35103, -0.82667, 1.60481]),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, [0.2954582581, -0.7528722459, 1.5328083969]),
+    (
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+        [0.2954582581, -0.7528722459, 1.5328083969],
+    ),
     ("SGD", {"lr": 0.1, "momentum": 0.8, "dampening": 0.3}, [0.3791, -0.83228, 1.67136]),
     ("Adam", {"lr": 0.1}, [0.2748376042, -0.8302416526, 1.7708620821]),
-    ("Adam", {"lr": 0.05, "betas": (0.5, 0.9), "eps": 0.001, "weight_decay": 0.1}, [0.3780804573, -0.907305798, 1.9000585069]),
+    (
+        "Adam",
+        {"lr": 0.05, "betas": (0.5, 0.9), "eps": 0.001, "weight_decay": 0.1},
+        [0.3780804573, -0.907305798, 1.9000585069],
+    ),
     ("AdamW", {"lr": 0.1}, [0.2732275521, -0.8265982219, 1.7633849502]),
     ("AdamW", {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.2}, [0.3713871787, -0.8821456942, 1.8167968998]),
     ("RMSprop", {"lr": 0.1}, [-0.8383084409, -0.022831305, 0.9384873013]),
-    ("RMSprop", {"lr": 0.05, "alpha": 0.9, "eps": 0.0001, "weight_decay": 0.1, "momentum": 0.9, "centered": True},
-     [-0.1583356008, -0.4927257133, 1.2632102759]),
+    (
+        "RMSprop",
+        {"lr": 0.05, "alpha": 0.9, "eps": 0.0001, "weight_decay": 0.1, "momentum": 0.9, "centered": True},
+        [-0.1583356008, -0.4927257133, 1.2632102759],
+    ),
 ]
 
 
@@ -40,6 +51,23 @@ def test_steps_equal_torch(name, options, expected, dtype, tolerance):
     for gradient in GRADIENTS:
         oracle.run([step], {c: gradient})
     np.testing.assert_allclose(oracle.get(p), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"), [TORCH[2], TORCH[7], TORCH[9]], ids=lambda v: v if isinstance(v, str) else None
+)
+def test_steps_equal_torch_in_a_session(name, options, expected):
+    """On the default device, several parameters at once: their updates share kernels."""
+    parameters = [gc.Variable(np.array(START * n, np.float32), name=f"p{n}") for n in (1, 2, 5)]
+    c = gc.placeholder("float32", (3,))
+    loss = sum((p * gc.concat([c] * n)).sum() for n, p in zip((1, 2, 5), parameters, strict=True))
+    step = getattr(optim, name)(**options).minimize(loss)
+    with gc.Session() as sess:
+        train = sess.make_callable([loss, step], [c])
+        for gradient in GRADIENTS:
+            train(np.array(gradient, np.float32))
+        for n, p in zip((1, 2, 5), parameters, strict=True):
+            np.testing.assert_allclose(sess.get_value(p), expected * n, rtol=0, atol=2e-6)
 
 
 def test_first_adam_step_is_exact_in_float32():
@@ -71,7 +99,13 @@ def test_slots_are_named_made_once_and_keyed():
     assert len(first) == len(second) == 7  # two parameters, two slots each, and the step count
     weight = model[0].weight
     assert sorted(adam.slots(weight)) == ["m", "v"]
-    assert {v.key_hint for v in adam.variables()} == {"optim/m/0.weight", "optim/v/0.weight", "optim/m/0.bias", "optim/v/0.bias", "optim/step/0.weight"}
+    assert {v.key_hint for v in adam.variables()} == {
+        "optim/m/0.weight",
+        "optim/v/0.weight",
+        "optim/m/0.bias",
+        "optim/v/0.bias",
+        "optim/step/0.weight",
+    }
     assert all(not v.trainable for v in adam.variables())
     assert adam.slots(weight)["m"].name == f"{weight.name}/m"
 
@@ -87,7 +121,9 @@ def test_step_count_is_exact_and_shared():
     assert oracle.get(adam.step) == 3 and oracle.get(adam.step).dtype == np.int64
 
 
-@pytest.mark.parametrize("optimizer", [optim.SGD(momentum=0.9, weight_decay=0.1), optim.Adam(), optim.AdamW(), optim.RMSprop(centered=True)])
+@pytest.mark.parametrize(
+    "optimizer", [optim.SGD(momentum=0.9, weight_decay=0.1), optim.Adam(), optim.AdamW(), optim.RMSprop(centered=True)]
+)
 def test_updates_have_equal_structure(optimizer):
     """The fuser makes one kernel of the updates of all parameters only if they are the same expression."""
     variables = [gc.Variable(np.ones(n, np.float32), name=f"v{n}") for n in (2, 3, 5)]
@@ -131,7 +167,7 @@ def test_minimize_converges():
 
 
 def test_side_updates_happen_with_the_step_alone():
-    """A sum's gradient does not need the normalised values, but fetching the step must move the statistics all the same."""
+    """A sum's gradient does not need the normalised values, but the step must move the statistics all the same."""
     norm = nn.BatchNorm2d(1)
     x = gc.constant(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
     step = optim.SGD(lr=0.1).minimize(norm(x).sum())
@@ -155,7 +191,7 @@ def test_variables_argument():
     assert [u.variable for u in step] == [frozen.bias]
 
 
-# -- clipping --------------------------------------------------------------------------------------------------------------------
+# -- clipping ---------------------------------------------------------------------------------------------------------
 
 
 def test_clip_by_global_norm():
@@ -186,7 +222,7 @@ def test_clip_by_norm_and_value_keep_pairs():
     np.testing.assert_allclose(oracle.get(v), [-0.6, -0.8], rtol=1e-6)
 
 
-# -- errors ----------------------------------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
 def test_errors_name_what_is_wrong():
@@ -212,11 +248,20 @@ def test_errors_name_what_is_wrong():
         sgd.minimize(loss, [loss])
 
 
-@pytest.mark.parametrize("make", [
-    lambda: optim.SGD(lr=-0.1), lambda: optim.SGD(lr=float("nan")), lambda: optim.SGD(lr=0.1, nesterov=True), lambda: optim.Adam(betas=(1.0, 0.9)),
-    lambda: optim.AdamW(weight_decay=-1), lambda: optim.SGD([gc.Variable(1.0)]), lambda: optim.Adam(iter([gc.Variable(1.0)])),
-    lambda: optim.clip_by_global_norm([gc.constant(1.0)], 0), lambda: optim.clip_by_value(gc.constant(1.0), 1, 0),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.SGD(lr=-0.1),
+        lambda: optim.SGD(lr=float("nan")),
+        lambda: optim.SGD(lr=0.1, nesterov=True),
+        lambda: optim.Adam(betas=(1.0, 0.9)),
+        lambda: optim.AdamW(weight_decay=-1),
+        lambda: optim.SGD([gc.Variable(1.0)]),
+        lambda: optim.Adam(iter([gc.Variable(1.0)])),
+        lambda: optim.clip_by_global_norm([gc.constant(1.0)], 0),
+        lambda: optim.clip_by_value(gc.constant(1.0), 1, 0),
+    ],
+)
 def test_bad_arguments(make):
     with pytest.raises(gc.UsageError):
         make()

@@ -19,11 +19,13 @@ from graphcore.errors import FeedError
 from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 from graphcore.shapes import bind
 
-__all__ = ["OpenCLBackend", "Program", "BoundPlan", "open_opencl", "ONE_LAUNCH_SECONDS"]
+__all__ = ["OpenCLBackend", "Program", "BoundPlan", "open_opencl"]
 
 _ALIGN = 128
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
-ONE_LAUNCH_SECONDS = 60e-6  # below this much work a plan runs in one work item: starting stages would cost more than they save
+PRODUCT_RATE = 5e10  # flops a second of one core in register tiles
+SCALAR_RATE = 8e9  # operations a second of one core in loop nests
+STAGE_SECONDS = {"intel": 8e-6, "pocl": 25e-6}  # what starting and finishing one more launch costs
 
 
 @dataclass
@@ -167,9 +169,16 @@ class BoundPlan:
         return rows, stages, counts
 
     def _choose_mode(self) -> str:
-        target = self.backend.target
-        seconds = sum(max(s.flops / (target.flops_per_second / target.cores / 4), s.nbytes / target.bytes_per_second) for s in self.plan.steps)
-        return "one launch" if target.kind == "cpu" and seconds < ONE_LAUNCH_SECONDS else "launch a stage"
+        """One work item for the whole plan where starting its stages would cost more than a second core saves."""
+        info = self.backend.device.info
+        if info.kind != "cpu":
+            return "launch a stage"
+        alone = 0.0
+        for step in self.plan.steps:
+            rate = PRODUCT_RATE if step.template in ("matmul", "conv", "conv-sums") else SCALAR_RATE
+            alone += max(step.flops / rate, step.nbytes / self.backend.target.bytes_per_second)
+        starting = STAGE_SECONDS.get(info.vendor, 8e-6) * len(self.stages)
+        return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a stage"
 
     def _upload(self) -> None:
         cl = self.backend.cl

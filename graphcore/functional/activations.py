@@ -7,8 +7,26 @@ from typing import Any
 
 from graphcore import dtypes
 from graphcore.coercion import axis_of, build, cast, fail, promote
-from graphcore.elementwise import (abs, add, divide, exp, expm1, greater, log, maximum, minimum, multiply, negative, relu, sigmoid, softplus,
-                                   stop_gradient, subtract, tanh, where)
+from graphcore.elementwise import (
+    abs,
+    add,
+    divide,
+    exp,
+    expm1,
+    greater,
+    log,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    relu,
+    sigmoid,
+    softplus,
+    stop_gradient,
+    subtract,
+    tanh,
+    where,
+)
 from graphcore.errors import ShapeError, UsageError
 from graphcore.node import Tensor
 from graphcore.shapes import format_shape

@@ -60,8 +60,8 @@ def _check_weight(name: str, x: Tensor, w: Tensor, groups: int, spatial: int) ->
     channels = x.shape[-spatial - 1] if x.ndim > spatial else None
     if w.ndim != spatial + 2:
         raise mismatch(name, x, w, f"the weight must have {spatial + 2} axes, (out channels, in channels / groups, window)")
-    if isinstance(channels, int) and channels != w.shape[1] * groups:  # type: ignore[operator]
-        hint = "; the layout is (N, C, H, W): x.permute(0, 3, 1, 2) turns (N, H, W, C) into it" if x.shape[-1] == w.shape[1] * groups else ""  # type: ignore[operator]
+    if isinstance(channels, int) and channels != w.shape[1] * groups:
+        hint = "; the layout is (N, C, H, W): x.permute(0, 3, 1, 2) turns (N, H, W, C) into it" if x.shape[-1] == w.shape[1] * groups else ""
         raise mismatch(name, x, w, f"the input has {channels} channels, the weight takes {w.shape[1]} in each of {groups} groups{hint}")
 
 
@@ -143,7 +143,7 @@ def conv_transpose2d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding:
     def run(images: Tensor) -> Tensor:
         if any(isinstance(e, Dim) for e in images.shape[2:]):
             raise fail(ShapeError, f"conv_transpose2d: spatial extents must be fixed, got {format_shape(images.shape)}", images)
-        size = tuple((int(e) - 1) * s - 2 * p + d * (int(m) - 1) + o + 1  # type: ignore[arg-type]
+        size = tuple((int(e) - 1) * s - 2 * p + d * (int(m) - 1) + o + 1
                      for e, s, p, d, m, o in zip(images.shape[2:], step, side, gap, k.shape[2:], extra, strict=True))
         quad = (side[0], side[0], side[1], side[1])
         y = build("conv2d_input_grad", images, k, stride=step, padding=quad, dilation=gap, groups=groups, input_size=size)
@@ -168,7 +168,7 @@ def _pool_sides(name: str, t: Tensor, window: tuple[int, ...], step: tuple[int, 
     spatial = t.shape[-len(window):]
     if not ceil_mode or any(isinstance(e, Dim) for e in spatial):
         return tuple(v for p in pads for v in (p, p))
-    afters = [_ceil_padding(int(e), k, s, d, p) for e, k, s, d, p in zip(spatial, window, step, gap, pads, strict=True)]  # type: ignore[arg-type]
+    afters = [_ceil_padding(int(e), k, s, d, p) for e, k, s, d, p in zip(spatial, window, step, gap, pads, strict=True)]
     return tuple(v for p, after in zip(pads, afters, strict=True) for v in (p, after))
 
 

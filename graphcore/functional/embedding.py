@@ -38,7 +38,7 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Tens
     rows = indexing.take(table, at if isinstance(indices, Tensor) else indices, 0)
     if padding_idx is None:
         return rows
-    pad = padding_idx if padding_idx >= 0 else padding_idx + int(table.shape[0])  # type: ignore[arg-type]
+    pad = padding_idx if padding_idx >= 0 else padding_idx + int(table.shape[0])
     real = build("reshape", not_equal(at, pad), shape=(*at.shape, 1))
     return where(real, rows, stop_gradient(rows))
 

@@ -7,8 +7,28 @@ from typing import Any
 
 from graphcore import dtypes, reductions
 from graphcore.coercion import build, cast, fail, fit, promote, same_shape, tensor
-from graphcore.elementwise import (abs, add, clip, divide, equal, exp, greater_equal, less, log, logical_and, maximum, multiply, negative, not_equal,
-                                   relu, safe_sqrt, softplus, square, subtract, where)
+from graphcore.elementwise import (
+    abs,
+    add,
+    clip,
+    divide,
+    equal,
+    exp,
+    greater_equal,
+    less,
+    log,
+    logical_and,
+    maximum,
+    multiply,
+    negative,
+    not_equal,
+    relu,
+    safe_sqrt,
+    softplus,
+    square,
+    subtract,
+    where,
+)
 from graphcore.errors import DTypeError, ShapeError, UsageError
 from graphcore.functional.activations import shifted
 from graphcore.node import Tensor, mismatch

@@ -8,7 +8,7 @@ from typing import Any, overload
 from graphcore.errors import UsageError
 from graphcore.nn.module import Module
 
-__all__ = ["Sequential", "ModuleList"]
+__all__ = ["ModuleList", "Sequential"]
 
 
 class _Numbered(Module):

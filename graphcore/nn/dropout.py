@@ -14,7 +14,7 @@ __all__ = ["Dropout", "Flatten", "Identity"]
 
 
 class Dropout(Module):
-    """In training each element becomes 0 with probability ``p``, the others are scaled by 1/(1-p); in evaluation the input.
+    """Zeroes elements with probability ``p`` and scales the others by 1/(1-p) in training; the input in evaluation.
 
     Args:
         p: probability of a zero, in [0, 1].

@@ -6,12 +6,9 @@ from typing import Any
 
 from graphcore import functional as F
 from graphcore import init
-from graphcore.elementwise import equal, where
 from graphcore.errors import UsageError
-from graphcore.gradients import stop_gradient
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
-from graphcore.shaping import expand_dims
 from graphcore.variable import Variable
 
 __all__ = ["Embedding"]
@@ -33,7 +30,9 @@ class Embedding(Module):
     (1000, 64)
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32") -> None:
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: Any = "float32"
+    ) -> None:
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise UsageError(f"Embedding: padding_idx {padding_idx} is not one of {num_embeddings} rows")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -42,10 +41,7 @@ class Embedding(Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Rows of the table, of shape (*indices.shape, embedding_dim)."""
-        rows = F.embedding(indices, self.weight)
-        if self.padding_idx is None:
-            return rows
-        return where(expand_dims(equal(indices, self.padding_idx), -1), stop_gradient(rows), rows)
+        return F.embedding(indices, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"

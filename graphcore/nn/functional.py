@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphcore.functional import *  # noqa: F403
-from graphcore.functional import __all__ as _functions
+from graphcore import functional
+from graphcore.functional import *
 
-__all__ = list(_functions)  # noqa: PLE0605
+__all__ = functional.__all__

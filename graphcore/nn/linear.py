@@ -23,7 +23,8 @@ class Linear(Module):
         bias: whether b is added.
         dtype: element type of the parameters.
 
-    W of shape (out_features, in_features) and b are drawn from U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch.
+    W of shape (out_features, in_features) and b are drawn from U(-1/sqrt(in_features), 1/sqrt(in_features)), as in
+    PyTorch.
 
     >>> from graphcore import nn
     >>> nn.Linear(784, 10).weight.shape
@@ -36,7 +37,9 @@ class Linear(Module):
         self.in_features, self.out_features = in_features, out_features
         bound = fan_in_bound(in_features)
         self.weight = Variable(init.uniform((out_features, in_features), -bound, bound), name="weight", dtype=dtype)
-        self.register_parameter("bias", Variable(init.uniform((out_features,), -bound, bound), name="bias", dtype=dtype) if bias else None)
+        self.register_parameter(
+            "bias", Variable(init.uniform((out_features,), -bound, bound), name="bias", dtype=dtype) if bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` times the transposed weight, plus the bias."""

@@ -9,7 +9,7 @@ from graphcore.errors import UsageError
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
 
-__all__ = ["CrossEntropyLoss", "MSELoss", "L1Loss", "BCEWithLogitsLoss", "NLLLoss", "HuberLoss"]
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "MSELoss", "NLLLoss"]
 
 
 class _Loss(Module):
@@ -38,14 +38,22 @@ class CrossEntropyLoss(_Loss):
         label_smoothing: share of the target that is spread evenly over the classes, in [0, 1].
     """
 
-    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> None:
         super().__init__(reduction)
         self.weight, self.ignore_index, self.label_smoothing = weight, ignore_index, label_smoothing
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss; a scalar unless the reduction is ``"none"``."""
-        return F.cross_entropy(prediction, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
-                               label_smoothing=self.label_smoothing)
+        return F.cross_entropy(
+            prediction,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 class NLLLoss(_Loss):
@@ -63,7 +71,9 @@ class NLLLoss(_Loss):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss; a scalar unless the reduction is ``"none"``."""
-        return F.nll_loss(prediction, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
+        return F.nll_loss(
+            prediction, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
 
 class MSELoss(_Loss):
@@ -97,7 +107,9 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss; a scalar unless the reduction is ``"none"``."""
-        return F.binary_cross_entropy_with_logits(prediction, target, weight=self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+        return F.binary_cross_entropy_with_logits(
+            prediction, target, weight=self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+        )
 
 
 class HuberLoss(_Loss):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from graphcore.shapes import format_shape
 from graphcore.source import name_scope
 from graphcore.variable import Variable
 
-__all__ = ["Module", "IncompatibleKeys"]
+__all__ = ["IncompatibleKeys", "Module"]
 
-_Self = TypeVar("_Self", bound="Module")
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class IncompatibleKeys(NamedTuple):
@@ -32,7 +33,8 @@ class IncompatibleKeys(NamedTuple):
 class Module:
     """Base of layers and models: assign variables and modules to attributes, define ``forward``, call the module.
 
-    A trainable ``Variable`` becomes a parameter, another one a buffer. ``train()`` and ``eval()`` act on what is built afterwards.
+    A trainable ``Variable`` becomes a parameter, another one a buffer. ``train()`` and ``eval()`` act on what is built
+    afterwards.
 
     Attributes:
         training: whether dropout and batch normalisation build their training form.
@@ -52,10 +54,17 @@ class Module:
     _modules: dict[str, Module]
     _places: dict[str, str]
 
-    def __new__(cls, *args: Any, **options: Any) -> Module:
+    def __new__(cls, *args: Any, **options: Any) -> Self:
         # Here and not in __init__, so that a subclass need not call super().__init__() first.
         self = super().__new__(cls)
-        for name, value in (("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_places", {}), ("_owner", None)):
+        for name, value in (
+            ("training", True),
+            ("_parameters", {}),
+            ("_buffers", {}),
+            ("_modules", {}),
+            ("_places", {}),
+            ("_owner", None),
+        ):
             object.__setattr__(self, name, value)
         return self
 
@@ -72,16 +81,19 @@ class Module:
         with name_scope(self._scope()):
             return self.forward(*args, **options)
 
-    # -- registration ------------------------------------------------------------------------------------------------------------
+    # -- registration -------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Plain assignment registers variables and modules, and replaces what had the name before."""
-        if isinstance(value, (Variable, Module)) or name in self._places:
-            self._forget(name)
+        group: Any = None
         if isinstance(value, Variable):
-            self._register(name, value, self._parameters if value.trainable else self._buffers)
+            group = self._parameters if value.trainable else self._buffers
         elif isinstance(value, Module):
-            self._register(name, value, self._modules)
+            group = self._modules
+        if name in self._places:
+            self._forget(name, group)
+        if group is not None:
+            self._register(name, value, group)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -118,17 +130,23 @@ class Module:
         if value is not None and not isinstance(value, kind):
             raise UsageError(f"{type(self).__name__}: {name!r} must be a {kind.__name__}, got {type(value).__name__}")
         if name in self._places:
-            raise UsageError(f"{type(self).__name__} already has {name!r}:\n  first at {self._places[name]}\n  again at {source.capture().place}\n"
-                             f"  choose another name, or assign to the attribute to replace it")
+            raise UsageError(
+                f"{type(self).__name__} already has {name!r}:\n  first at {self._places[name]}\n  again at "
+                f"{source.capture().place}\n"
+                f"  choose another name, or assign to the attribute to replace it"
+            )
         if hasattr(self, name):
             raise UsageError(f"{type(self).__name__}: {name!r} is the name of another attribute")
         if value is not None:
             self._register(name, value, group)
         object.__setattr__(self, name, value)
 
-    def _register(self, name: str, value: Variable | Module, group: dict[str, Any]) -> None:
+    def _register(self, name: str, value: Any, group: dict[str, Any]) -> None:
         if not name or "." in name:
-            raise UsageError(f"{type(self).__name__}: the name {name!r} must be non-empty and without dots, which separate the parts of a path")
+            raise UsageError(
+                f"{type(self).__name__}: the name {name!r} must be non-empty and without dots, which "
+                "separate the parts of a path"
+            )
         if isinstance(value, Module):
             if self in value.modules():
                 raise UsageError(f"{type(self).__name__}: assigning {name!r} would make the module contain itself")
@@ -138,12 +156,15 @@ class Module:
         self._places[name] = source.capture().place
         self._update_hints()
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, kept: dict[str, Any] | None = None) -> None:
+        """Unregister a name; in the group ``kept`` it keeps its place for what replaces it."""
         old = self._modules.get(name)
         if old is not None and old._parent() is self:
             object.__setattr__(old, "_owner", None)
-        for group in (self._parameters, self._buffers, self._modules, self._places):
-            group.pop(name, None)  # type: ignore[attr-defined]
+        groups: tuple[dict[str, Any], ...] = (self._parameters, self._buffers, self._modules, self._places)
+        for group in groups:
+            if group is not kept:
+                group.pop(name, None)
 
     def _parent(self) -> Module | None:
         owner = self._owner  # type: ignore[attr-defined]
@@ -167,7 +188,7 @@ class Module:
         name: str = self._owner[1]  # type: ignore[attr-defined]
         return f"{kind}_{name}" if name.isdigit() else name
 
-    # -- walking the tree --------------------------------------------------------------------------------------------------------
+    # -- walking the tree ---------------------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Direct submodules with their names, each once."""
@@ -222,48 +243,52 @@ class Module:
         """Variables that are saved but not trained."""
         return (variable for _, variable in self.named_buffers())
 
-    # -- modes -------------------------------------------------------------------------------------------------------------------
+    # -- modes --------------------------------------------------------------------------------------------------------
 
-    def train(self: _Self, mode: bool = True) -> _Self:
+    def train(self, mode: bool = True) -> Self:
         """What is built from now on is for training. Returns the module."""
         for module in self.modules():
             object.__setattr__(module, "training", bool(mode))
         return self
 
-    def eval(self: _Self) -> _Self:
+    def eval(self) -> Self:
         """What is built from now on is for evaluation. Returns the module."""
         return self.train(False)
 
-    def apply(self: _Self, function: Callable[[Module], Any]) -> _Self:
+    def apply(self, function: Callable[[Module], Any]) -> Self:
         """Call ``function`` on every module below this one and then on this one. Returns the module."""
         for module in reversed(list(self.modules())):
             function(module)
         return self
 
-    def freeze(self: _Self) -> _Self:
+    def freeze(self) -> Self:
         """Optimizers that are built from now on leave the parameters alone. Returns the module."""
         for variable in self.parameters():
             variable.trainable = False
         return self
 
-    def unfreeze(self: _Self) -> _Self:
+    def unfreeze(self) -> Self:
         """Undo ``freeze``. Returns the module."""
         for variable in self.parameters():
             variable.trainable = variable.dtype.is_float
         return self
 
-    # -- state -------------------------------------------------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------------------------------
 
     def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
         """The initial values of parameters and buffers by path.
 
-        Initializers are drawn now (their draws depend on the path alone) and the drawn arrays become the initial values, so that
-        sessions start from what was returned. A session's current values are ``sess.state_dict(module)``.
+        Initializers are drawn now (their draws depend on the path alone) and the drawn arrays become the initial
+        values, so that sessions start from what was returned. A session's current values are
+        ``sess.state_dict(module)``.
 
         Raises:
             UsageError: an initial value is a tensor, which only a session can evaluate.
         """
-        return {_join(prefix, key): _initial_array(key, variable).copy() for key, variable in self._named("_parameters", "_buffers")}
+        return {
+            _join(prefix, key): _initial_array(key, variable).copy()
+            for key, variable in self._named("_parameters", "_buffers")
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Set initial values by path, before a session uses the variables. Nothing changes if it raises.
@@ -283,14 +308,18 @@ class Module:
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
         if strict and (missing or unexpected):
-            raise FormatError(f"load_state_dict: the keys do not match {type(self).__name__}\n  missing: {_listed(missing)}\n"
-                              f"  unexpected: {_listed(unexpected)}\n  pass strict=False to load what matches")
-        arrays = {key: _checked_array(key, variable, state_dict[key]) for key, variable in own.items() if key in state_dict}
+            raise FormatError(
+                f"load_state_dict: the keys do not match {type(self).__name__}\n  missing: {_listed(missing)}\n"
+                f"  unexpected: {_listed(unexpected)}\n  pass strict=False to load what matches"
+            )
+        arrays = {
+            key: _checked_array(key, variable, state_dict[key]) for key, variable in own.items() if key in state_dict
+        }
         for key, array in arrays.items():
             own[key].set_initial(array)
         return IncompatibleKeys(missing, unexpected)
 
-    # -- text --------------------------------------------------------------------------------------------------------------------
+    # -- text ---------------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What stands between the parentheses of the module's ``repr``; subclasses define it."""
@@ -317,7 +346,10 @@ def _listed(keys: list[str], limit: int = 10) -> str:
 def _initial_array(key: str, variable: Variable) -> np.ndarray:
     initial = variable.initial
     if isinstance(initial, Tensor):
-        raise UsageError(f"state_dict: the initial value of {key!r} is a tensor, made at {variable.place}; use sess.state_dict(module)")
+        raise UsageError(
+            f"state_dict: the initial value of {key!r} is a tensor, made at {variable.place}; use "
+            "sess.state_dict(module)"
+        )
     if hasattr(initial, "sample"):
         # The letters of the path seed the draw: equal in every process, and independent of the order of construction.
         rng = np.random.Generator(np.random.PCG64(list(key.encode())))
@@ -329,12 +361,22 @@ def _checked_array(key: str, variable: Variable, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != variable.shape:
         hint = "; the module has another size" if re.search(r"\.?(weight|bias)$", key) else ""
-        raise ShapeError(f"load_state_dict: {key!r} has shape {format_shape(variable.shape)}, the given array {format_shape(array.shape)}{hint}\n"
-                         f"  the variable was made at {variable.place}")
+        raise ShapeError(
+            f"load_state_dict: {key!r} has shape {format_shape(variable.shape)}, the given array "
+            f"{format_shape(array.shape)}{hint}\n"
+            f"  the variable was made at {variable.place}"
+        )
     given = as_dtype(array.dtype)
-    if given != variable.dtype and not (given.is_float and variable.dtype.is_float) and not _widens(given, variable.dtype):
-        raise DTypeError(f"load_state_dict: {key!r} is {variable.dtype}, the given array {given}; cast it with .astype('{variable.dtype}')\n"
-                         f"  the variable was made at {variable.place}")
+    if (
+        given != variable.dtype
+        and not (given.is_float and variable.dtype.is_float)
+        and not _widens(given, variable.dtype)
+    ):
+        raise DTypeError(
+            f"load_state_dict: {key!r} is {variable.dtype}, the given array {given}; cast it with "
+            f".astype('{variable.dtype}')\n"
+            f"  the variable was made at {variable.place}"
+        )
     return array
 
 

@@ -8,13 +8,10 @@ import numpy as np
 
 from graphcore import elementwise as ew
 from graphcore import functional as F
-from graphcore.coercion import count_of
 from graphcore.dtypes import as_dtype
 from graphcore.errors import ShapeError, UsageError
 from graphcore.nn.module import Module
 from graphcore.node import Tensor, describe, make_node
-from graphcore.reductions import normalize
-from graphcore.shaping import reshape
 from graphcore.variable import Variable
 
 __all__ = ["BatchNorm2d", "LayerNorm"]
@@ -23,8 +20,8 @@ __all__ = ["BatchNorm2d", "LayerNorm"]
 class BatchNorm2d(Module):
     """Normalises each channel of (N, C, H, W) over batch and space, then scales and shifts it.
 
-    In training the statistics are the batch's, and a run that computes the output also moves the running ones; in evaluation they are
-    the running ones.
+    In training the statistics are the batch's, and a run that computes the output also moves the running ones; in
+    evaluation they are the running ones.
 
     Args:
         num_features: C.
@@ -44,10 +41,16 @@ class BatchNorm2d(Module):
     running_mean: Variable | None
     running_var: Variable | None
     num_batches_tracked: Variable | None
-    _axes = (0, 2, 3)
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, dtype: Any = "float32") -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: Any = "float32",
+    ) -> None:
         if momentum is not None and not 0 <= momentum <= 1:
             raise UsageError(f"BatchNorm2d: momentum must be between 0 and 1 or None, got {momentum}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
@@ -58,7 +61,9 @@ class BatchNorm2d(Module):
         tracked = track_running_stats
         self.register_buffer("running_mean", Variable(zeros, False, "running_mean") if tracked else None)
         self.register_buffer("running_var", Variable(ones, False, "running_var") if tracked else None)
-        self.register_buffer("num_batches_tracked", Variable(np.int64(0), False, "num_batches_tracked") if tracked else None)
+        self.register_buffer(
+            "num_batches_tracked", Variable(np.int64(0), False, "num_batches_tracked") if tracked else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` normalised, of its shape.
@@ -68,35 +73,22 @@ class BatchNorm2d(Module):
         """
         if x.ndim != 4 or x.shape[1] != self.num_features:
             raise ShapeError(f"BatchNorm2d: takes (N, {self.num_features}, H, W); x is {describe(x)}")
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            inverse = ew.rsqrt(ew.add(self._per_channel(self.running_var), self.eps))
-            return self._scale(ew.multiply(ew.subtract(x, self._per_channel(self.running_mean)), inverse))
-        y, mean, var = normalize(x, self._axes, self.eps)
-        y = self._scale(y)
-        return with_updates(y, self._statistics(x, mean, var)) if self.training and self.track_running_stats else y
-
-    def _scale(self, y: Tensor) -> Tensor:
-        if self.weight is None or self.bias is None:
-            return y
-        return ew.add(ew.multiply(y, self._per_channel(self.weight)), self._per_channel(self.bias))
-
-    def _per_channel(self, v: Tensor) -> Tensor:
-        return reshape(v, (1, self.num_features, 1, 1))
-
-    def _statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> tuple[tuple[Variable, Tensor], ...]:
-        """New values of the running statistics; the variance that they keep is the unbiased one."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        dtype = self.running_var.dtype
+        batch = self.training or not self.track_running_stats
+        if not self.training or self.num_batches_tracked is None or self.running_var is None:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.0, self.eps)
         count = ew.add(self.num_batches_tracked, 1)
-        share: Any = self.momentum if self.momentum is not None else ew.reciprocal(ew.astype(count, dtype))
-        n = count_of([x.shape[a] for a in self._axes], dtype)
-        unbiased = ew.multiply(ew.astype(var, dtype), ew.divide(n, ew.maximum(ew.subtract(n, 1), 1)))
-        moved = [(old, ew.add(old, ew.multiply(ew.subtract(reshape(ew.astype(new, dtype), old.shape), old), share)))
-                 for old, new in ((self.running_mean, mean), (self.running_var, unbiased))]
-        return (*moved, (self.num_batches_tracked, count))
+        share: Any = self.momentum
+        if share is None:
+            share = ew.reciprocal(ew.astype(count, self.running_var.dtype))
+        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps)
+        return with_updates(y, ((self.num_batches_tracked, count),))
 
     def extra_repr(self) -> str:
-        flags = "" if self.affine and self.track_running_stats else f", affine={self.affine}, track_running_stats={self.track_running_stats}"
+        flags = (
+            ""
+            if self.affine and self.track_running_stats
+            else f", affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}{flags}"
 
 
@@ -118,13 +110,23 @@ class LayerNorm(Module):
     weight: Variable | None
     bias: Variable | None
 
-    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-                 dtype: Any = "float32") -> None:
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        dtype: Any = "float32",
+    ) -> None:
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
         storage = as_dtype(dtype).storage
-        self.register_parameter("weight", Variable(np.ones(shape, storage), name="weight") if elementwise_affine else None)
-        self.register_parameter("bias", Variable(np.zeros(shape, storage), name="bias") if elementwise_affine and bias else None)
+        self.register_parameter(
+            "weight", Variable(np.ones(shape, storage), name="weight") if elementwise_affine else None
+        )
+        self.register_parameter(
+            "bias", Variable(np.zeros(shape, storage), name="bias") if elementwise_affine and bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` normalised, of its shape."""
@@ -137,5 +139,7 @@ class LayerNorm(Module):
 def with_updates(y: Tensor, updates: tuple[tuple[Variable, Tensor], ...]) -> Tensor:
     """``y`` computed by a node that also performs updates in every run that computes it."""
     node = y.node
-    fresh = make_node(node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached)
+    fresh = make_node(
+        node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached
+    )
     return fresh.output(y.index)

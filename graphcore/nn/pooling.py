@@ -7,20 +7,26 @@ from graphcore.nn.conv import pair
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
 
-__all__ = ["MaxPool2d", "AvgPool2d"]
+__all__ = ["AvgPool2d", "MaxPool2d"]
 
 
 class _Pool2d(Module):
     """Window, step and padding of a pooling layer."""
 
-    def __init__(self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-                 padding: int | tuple[int, int] = 0) -> None:
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
         self.kernel_size = pair("kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("stride", stride)
         self.padding = pair("padding", padding)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}" + ("" if self.padding == (0, 0) else f", padding={self.padding}")
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + (
+            "" if self.padding == (0, 0) else f", padding={self.padding}"
+        )
 
 
 class MaxPool2d(_Pool2d):

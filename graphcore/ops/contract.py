@@ -46,10 +46,20 @@ class Matmul(Contract):
         return expr.reduce("add", (axis,), product) if axis is not None else product
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        """g b^T and a^T g. The gradient of a transposed operand is computed transposed: the two permutes vanish, and it is stored as its source is."""
         a, b = call.inputs
         swap = (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2)
-        g = gradients[0]
-        return call.b.matmul(g, call.b.permute(b, axes=swap)), call.b.matmul(call.b.permute(a, axes=swap), g)
+        g, build = gradients[0], call.b
+
+        def turned(x: Any) -> Any:
+            return build.permute(x, axes=swap)
+
+        def is_turned(x: Any) -> bool:
+            return x.node.op.name == "permute" and x.node.op.axes == swap
+
+        left = turned(build.matmul(b, turned(g))) if is_turned(a) else build.matmul(g, turned(b))
+        right = turned(build.matmul(turned(g), a)) if is_turned(b) else build.matmul(turned(a), g)
+        return left, right
 
     def reference(self, *inputs: Any) -> Any:
         dtype = dtypes.as_dtype(inputs[0].dtype)

@@ -7,4 +7,15 @@ from graphcore.optim.base import LearningRate, Optimizer, TrainStep
 from graphcore.optim.clip import clip_by_global_norm, clip_by_norm, clip_by_value
 from graphcore.optim.sgd import SGD, RMSprop
 
-__all__ = ["Adam", "AdamW", "LearningRate", "Optimizer", "RMSprop", "SGD", "TrainStep", "clip_by_global_norm", "clip_by_norm", "clip_by_value"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "LearningRate",
+    "Optimizer",
+    "RMSprop",
+    "TrainStep",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+]

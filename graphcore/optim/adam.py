@@ -15,7 +15,7 @@ __all__ = ["Adam", "AdamW"]
 
 
 class Adam(Optimizer):
-    """p <- p - lr m' / (sqrt(v') + eps), with running means m of g and v of g^2, corrected for their start at 0 (arXiv:1412.6980).
+    """p <- p - lr m' / (sqrt(v') + eps), with running means of g and g^2 corrected for their start (arXiv:1412.6980).
 
     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m' = m / (1 - b1^t),  v' = v / (1 - b2^t) in step t = 1, 2, ...
 
@@ -35,8 +35,13 @@ class Adam(Optimizer):
 
     _decoupled = False
 
-    def __init__(self, lr: LearningRate = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        lr: LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(lr)
         name = type(self).__name__
         b1, b2 = betas
@@ -84,11 +89,16 @@ class AdamW(Adam):
 
     _decoupled = True
 
-    def __init__(self, lr: LearningRate = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 1e-2) -> None:
+    def __init__(
+        self,
+        lr: LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
         super().__init__(lr, betas, eps, weight_decay)
 
 
 def _correction(beta: float, t: Any) -> Any:
     """1 - beta^t, by expm1: in float32 the difference itself would lose five digits for beta = 0.999 at t = 1."""
-    return -ew.expm1(t * math.log(beta)) if beta else 1.0
+    return ew.negative(ew.expm1(t * math.log(beta))) if beta else 1.0

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from graphcore.nn.norm import with_updates
 from graphcore.node import Tensor, describe
 from graphcore.variable import Variable
 
-__all__ = ["Optimizer", "TrainStep", "LearningRate"]
+__all__ = ["LearningRate", "Optimizer", "TrainStep"]
 
-LearningRate = Union[float, Tensor, Callable[[Tensor], Any]]
+LearningRate = float | Tensor | Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Optimizer(ABC):
     """Base of optimizers: ``minimize`` builds a training step for a session to fetch.
 
     Args:
-        lr: learning rate: a positive number or 0; a scalar tensor or variable, to set it between runs; or a function of the number of
-            steps taken so far (a float32 scalar tensor) that gives a scalar tensor, to compute a schedule within the step.
+        lr: learning rate: a positive number or 0; a scalar tensor or variable, to set it between runs; or a function of
+            the number of steps taken so far (a float32 scalar tensor) that gives a scalar tensor, to compute a schedule
+            within the step.
 
     The state of a variable is made once per optimizer, as variables named ``<variable>/<slot>`` with the checkpoint key
     ``optim/<slot>/<key of the variable>``.
@@ -74,21 +75,22 @@ class Optimizer(ABC):
         """All state of the optimizer, the step count last."""
         return [*self._slots.values(), *([self._step] if self._step is not None else [])]
 
-    # -- building ----------------------------------------------------------------------------------------------------------------
+    # -- building -----------------------------------------------------------------------------------------------------
 
     def minimize(self, loss: Tensor, variables: Any = None) -> TrainStep:
         """A training step that moves variables down the gradient of a loss.
 
         Args:
             loss: a scalar tensor of a floating type.
-            variables: what to move: variables, or a module for its trainable parameters; by default every trainable variable that
-                the loss depends on.
+            variables: what to move: variables, or a module for its trainable parameters; by default every trainable
+                variable that the loss depends on.
 
         Returns:
             The step, to be fetched by a session: ``sess.run([loss, step], ...)``.
 
         Raises:
-            GradientError: the loss is not a scalar or does not depend on a given variable, or there is nothing to train.
+            GradientError: the loss is not a scalar or does not depend on a given variable, or there is nothing to
+                train.
 
         >>> from graphcore import optim
         >>> x = Variable(3.0)
@@ -113,11 +115,18 @@ class Optimizer(ABC):
             if gradient is not None:
                 pairs.append((gradient, variable))
             elif variables is not None:
-                raise GradientError(f"minimize: the loss does not depend on the variable {label(variable)!r}, made at {variable.place}\n"
-                                    f"  the loss is {describe(loss)}\n  leave the variable out, or check for stop_gradient and no_grad on the way")
+                raise GradientError(
+                    f"minimize: the loss does not depend on the variable {label(variable)!r}, made at "
+                    f"{variable.place}\n"
+                    f"  the loss is {describe(loss)}\n  leave the variable out, or check for stop_gradient "
+                    "and no_grad on the way"
+                )
         if not pairs:
-            raise GradientError(f"minimize: no gradient reaches a trainable variable; all paths are stopped (stop_gradient, detach, no_grad)\n"
-                                f"  the loss is {describe(loss)}")
+            raise GradientError(
+                f"minimize: no gradient reaches a trainable variable; all paths are stopped "
+                "(stop_gradient, detach, no_grad)\n"
+                f"  the loss is {describe(loss)}"
+            )
         return pairs
 
     def apply_gradients(self, pairs: Iterable[tuple[Tensor | None, Variable]]) -> TrainStep:
@@ -134,28 +143,38 @@ class Optimizer(ABC):
         place = source.capture().place
         with source.reset_scopes((type(self).__name__,)):
             scalars = _Scalars(self, given[0][1])
-            updates = [Update(target, value, place) for gradient, variable in given
-                       for target, value in self._update(gradient, variable, scalars(variable.dtype))]
+            updates = [
+                Update(target, value, place)
+                for gradient, variable in given
+                for target, value in self._update(gradient, variable, scalars(variable.dtype))
+            ]
             if self._step is not None:
                 updates.append(Update(self._step, elementwise.add(self._step, 1), place))
         return TrainStep(tuple(updates))
 
-    # -- for subclasses ----------------------------------------------------------------------------------------------------------
+    # -- for subclasses -----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Scalars that all variables of a type share, from the learning rate and the number of steps taken before this one."""
+        """Scalars that all variables of a type share, from the learning rate and the number of steps taken so far."""
 
     @abstractmethod
-    def _update(self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]) -> list[tuple[Variable, Tensor]]:
-        """New values: the variable's first, then its slots'. The same expressions for every variable: equal ones share a kernel."""
+    def _update(
+        self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]
+    ) -> list[tuple[Variable, Tensor]]:
+        """New values: the variable's first, then its slots'.
+
+        They are the same expressions for every variable, since equal expressions share a kernel.
+        """
 
     def _slot(self, variable: Variable, slot: str) -> Variable:
         """A variable's state of its shape and type, zero at first."""
         key = (variable.uid, slot)
         if key not in self._slots:
             with source.reset_scopes(()):
-                state = Variable(np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}")  # type: ignore[arg-type]
+                state = Variable(
+                    np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}"
+                )
             state.key_hint = f"optim/{slot}/{label(variable)}"
             self._slots[key] = state
         return self._slots[key]
@@ -164,7 +183,9 @@ class Optimizer(ABC):
         if self._step is None:
             with source.reset_scopes(()):
                 self._step = Variable(np.int64(0), trainable=False, name=f"{type(self).__name__}/step")
-            self._step.key_hint = f"optim/step/{label(first)}"  # two optimizers of one program train different variables
+            self._step.key_hint = (
+                f"optim/step/{label(first)}"  # two optimizers of one program train different variables
+            )
         return self._step
 
 
@@ -174,14 +195,14 @@ class _Scalars:
     def __init__(self, optimizer: Optimizer, first: Variable) -> None:
         self._optimizer = optimizer
         self._first = first
-        self._rate = optimizer.lr
-        if not isinstance(self._rate, Tensor) and callable(self._rate):
-            self._rate = _scheduled(self._rate(self._count(float32)))
+        rate = optimizer.lr
+        self._rate: float | Tensor = rate if isinstance(rate, (float, Tensor)) else _scheduled(rate(self._count(float32)))
         self._made: dict[DType, dict[str, Tensor]] = {}
 
     def __call__(self, dtype: DType) -> dict[str, Tensor]:
         if dtype not in self._made:
-            rate = elementwise.astype(self._rate, dtype) if isinstance(self._rate, Tensor) else scalar("lr", self._rate, dtype)  # type: ignore[arg-type]
+            rate = self._rate if isinstance(self._rate, Tensor) else scalar("lr", self._rate, dtype)
+            rate = elementwise.astype(rate, dtype)
             self._made[dtype] = self._optimizer._scalars(rate, lambda: self._count(dtype))
         return self._made[dtype]
 
@@ -202,7 +223,7 @@ def checked_rate(op: str, lr: Any) -> LearningRate:
         ShapeError, DTypeError: a tensor that is no floating scalar.
     """
     if isinstance(lr, Tensor):
-        return _scheduled(lr)
+        return _scheduled(lr)  # type: ignore[no-any-return]
     if callable(lr):
         return lr  # type: ignore[no-any-return]
     if isinstance(lr, (list, tuple, Iterator)):
@@ -236,7 +257,9 @@ def _checked_loss(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor):
         raise UsageError(f"minimize: the loss must be a tensor, got {type(loss).__name__}")
     if loss.shape != ():
-        raise GradientError(f"minimize: the loss must be a scalar; reduce it with .mean() or .sum()\n  the loss is {describe(loss)}")
+        raise GradientError(
+            f"minimize: the loss must be a scalar; reduce it with .mean() or .sum()\n  the loss is {describe(loss)}"
+        )
     if not loss.dtype.is_float:
         raise GradientError(f"minimize: the loss must be of a floating type\n  the loss is {describe(loss)}")
     return loss
@@ -249,8 +272,10 @@ def _chosen(loss: Tensor, variables: Any) -> list[Variable]:
         chosen = sorted((v for v in read if v.trainable), key=lambda v: v.uid)
         if not chosen:
             frozen = ", ".join(repr(label(v)) for v in read[:5])
-            raise GradientError(f"minimize: the loss depends on no trainable variable"
-                                f"{f' (only on {frozen}, which are not trainable)' if frozen else ''}\n  the loss is {describe(loss)}")
+            raise GradientError(
+                f"minimize: the loss depends on no trainable variable"
+                f"{f' (only on {frozen}, which are not trainable)' if frozen else ''}\n  the loss is {describe(loss)}"
+            )
         return chosen
     if hasattr(variables, "parameters"):
         chosen = [v for v in variables.parameters() if v.trainable]
@@ -271,18 +296,29 @@ def _checked_pairs(pairs: Iterable[tuple[Tensor | None, Variable]]) -> list[tupl
     seen: set[int] = set()
     for gradient, variable in pairs:
         if not isinstance(variable, Variable):
-            raise UsageError(f"apply_gradients: pairs are (gradient, variable), got {type(variable).__name__} as the variable")
+            raise UsageError(
+                f"apply_gradients: pairs are (gradient, variable), got {type(variable).__name__} as the variable"
+            )
         if gradient is None:
             continue
         if id(variable) in seen:
-            raise UsageError(f"apply_gradients: the variable {label(variable)!r}, made at {variable.place}, comes twice; add its gradients")
+            raise UsageError(
+                f"apply_gradients: the variable {label(variable)!r}, made at {variable.place}, comes "
+                "twice; add its gradients"
+            )
         seen.add(id(variable))
         if gradient.shape != variable.shape:
-            raise ShapeError(f"apply_gradients: the variable {label(variable)!r} has shape {variable.shape}, its gradient {gradient.shape}\n"
-                             f"  the gradient is {describe(gradient)}")
+            raise ShapeError(
+                f"apply_gradients: the variable {label(variable)!r} has shape {variable.shape}, its "
+                f"gradient {gradient.shape}\n"
+                f"  the gradient is {describe(gradient)}"
+            )
         if gradient.dtype != variable.dtype:
-            raise DTypeError(f"apply_gradients: the variable {label(variable)!r} is {variable.dtype}, its gradient {gradient.dtype}\n"
-                             f"  the gradient is {describe(gradient)}")
+            raise DTypeError(
+                f"apply_gradients: the variable {label(variable)!r} is {variable.dtype}, its gradient "
+                f"{gradient.dtype}\n"
+                f"  the gradient is {describe(gradient)}"
+            )
         given.append((gradient, variable))
     if not given:
         raise UsageError("apply_gradients: no gradients were given")

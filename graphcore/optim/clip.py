@@ -12,7 +12,7 @@ from graphcore.optim.base import non_negative
 from graphcore.reductions import sum as sum_of
 from graphcore.variable import Variable
 
-__all__ = ["clip_by_norm", "clip_by_global_norm", "clip_by_value"]
+__all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]
 
 
 def clip_by_value(gradients: Any, low: float, high: float) -> Any:
@@ -95,7 +95,7 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Variable)
 
 
-def _gradient_of(item: Any) -> Tensor | None:
+def _gradient_of(item: Any) -> Any:
     return item[0] if _is_pair(item) else item
 
 

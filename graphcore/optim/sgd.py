@@ -17,12 +17,15 @@ _Updates = list[tuple[Variable, Tensor]]
 
 
 class SGD(Optimizer):
-    """p <- p - lr d, with d = g, or a running sum of gradients b <- momentum b + (1 - dampening) g; with nesterov d = g + momentum b.
+    """p <- p - lr d, where d is the gradient g, or with momentum a running sum of gradients b.
+
+    b <- momentum b + (1 - dampening) g, and d = b, or g + momentum b with ``nesterov``.
 
     Args:
         lr: learning rate (a number, scalar tensor or function of the step count).
         momentum: share of the running sum that stays.
-        dampening: share of the gradient that does not enter the running sum (the first one enters whole, as in PyTorch).
+        dampening: share of the gradient that does not enter the running sum (the first one enters whole, as in
+            PyTorch).
         weight_decay: g <- g + weight_decay p.
         nesterov: look ahead by one momentum step; needs momentum and no dampening.
 
@@ -34,8 +37,14 @@ class SGD(Optimizer):
     0.1
     """
 
-    def __init__(self, lr: LearningRate = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
-                 nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        lr: LearningRate = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         super().__init__(lr)
         self.momentum = non_negative("SGD", "momentum", momentum)
         self.dampening = non_negative("SGD", "dampening", dampening)
@@ -62,7 +71,7 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """p <- p - lr g / (sqrt(v) + eps) with the running mean of squares v <- alpha v + (1 - alpha) g^2 (Hinton's lecture 6e).
+    """p <- p - lr g / (sqrt(v) + eps) with v <- alpha v + (1 - alpha) g^2, a running mean (Hinton's lecture 6e).
 
     Args:
         lr: learning rate (a number, scalar tensor or function of the step count).
@@ -80,8 +89,15 @@ class RMSprop(Optimizer):
     0.99
     """
 
-    def __init__(self, lr: LearningRate = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0,
-                 centered: bool = False) -> None:
+    def __init__(
+        self,
+        lr: LearningRate = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
         super().__init__(lr)
         self.alpha = non_negative("RMSprop", "alpha", alpha)
         self.eps = non_negative("RMSprop", "eps", eps)
@@ -104,7 +120,7 @@ class RMSprop(Optimizer):
             mean = mean_slot + (1 - self.alpha) * (g - mean_slot)
             slots.append((mean_slot, mean))
             centre = v - mean * mean
-        d = g / (ew.sqrt(centre) + self.eps)
+        d = g / ew.add(ew.sqrt(centre), self.eps)
         if self.momentum:
             momentum_slot: Any = self._slot(variable, "momentum")
             d = self.momentum * momentum_slot + d

@@ -27,7 +27,7 @@ from graphcore.shapes import Dim
 from graphcore.train.progress import Progress
 from graphcore.variable import Variable, placeholder
 
-__all__ = ["fit", "History", "EarlyStop", "accuracy"]
+__all__ = ["EarlyStop", "History", "accuracy", "fit"]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -50,7 +50,9 @@ class EarlyStop:
 
     def __post_init__(self) -> None:
         if self.mode not in ("min", "max") or self.patience < 1:
-            raise UsageError(f"EarlyStop: patience is at least 1 and mode 'min' or 'max', got {self.patience} and {self.mode!r}")
+            raise UsageError(
+                f"EarlyStop: patience is at least 1 and mode 'min' or 'max', got {self.patience} and {self.mode!r}"
+            )
 
     def stale(self, values: list[float]) -> int:
         """How many epochs ago the best value was."""
@@ -67,7 +69,8 @@ class History:
     """What a training run measured.
 
     Attributes:
-        epochs: one dictionary an epoch: ``epoch``, ``loss``, the metrics, the same with ``val_`` in front, ``seconds``, ``samples_per_second``.
+        epochs: one dictionary an epoch: ``epoch``, ``loss``, the metrics, the same with ``val_`` in front, ``seconds``,
+            ``samples_per_second``.
         session: the session that holds the trained values; close it when done, unless it was yours.
         stopped_early: whether the early stop ended the run.
     """
@@ -110,17 +113,35 @@ def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     return mean(astype(equal(found, astype(target, found.dtype)), "float32"))
 
 
-def fit(model: Any, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int = 1, validation: Any = None,
-        metrics: Mapping[str, Metric] | None = None, session: Any = None, device: str = "auto", batch_size: int = 32, shuffle: bool = True,
-        progress: bool | None = None, fast_dev_run: bool = False, overfit_batches: int = 0, early_stop: EarlyStop | int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None, resume: bool = False, seed: int | None = None,
-        on_epoch_end: Callable[[dict[str, float]], Any] | None = None) -> History:
+def fit(
+    model: Any,
+    data: Any,
+    *,
+    loss: Any,
+    optimizer: Optimizer,
+    epochs: int = 1,
+    validation: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    session: Any = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    shuffle: bool = True,
+    progress: bool | None = None,
+    fast_dev_run: bool = False,
+    overfit_batches: int = 0,
+    early_stop: EarlyStop | int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    on_epoch_end: Callable[[dict[str, float]], Any] | None = None,
+) -> History:
     """Train a model.
 
     Args:
         model: a module, or a function from input tensors to a prediction.
-        data: batches ``(x, ..., y)`` that can be iterated over once an epoch (a ``DataLoader``), a ``Dataset``, or a tuple of arrays
-            ``(x, ..., y)`` of shapes (n, ...). The last item is the target, the others are the model's arguments.
+        data: batches ``(x, ..., y)`` that can be iterated over once an epoch (a ``DataLoader``), a ``Dataset``, or a
+            tuple of arrays ``(x, ..., y)`` of shapes (n, ...). The last item is the target, the others are the model's
+            arguments.
         loss: function or module of (prediction, target) that gives a scalar.
         optimizer: of ``gc.optim``.
         epochs: passes over the data.
@@ -132,7 +153,8 @@ def fit(model: Any, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int =
         shuffle: whether data sets and arrays are shuffled, anew each epoch.
         progress: None for a bar on a terminal and plain lines elsewhere, True for a bar, False for silence.
         fast_dev_run: run one batch of training and of validation only, without checkpoint or early stop.
-        overfit_batches: train on the first so many batches again and again, without validation, to see whether the model can learn.
+        overfit_batches: train on the first so many batches again and again, without validation, to see whether the
+            model can learn.
         early_stop: when to stop, or the patience in epochs.
         checkpoint: file that the session's variables are saved to after every epoch.
         resume: go on from the checkpoint if the file exists.
@@ -176,7 +198,10 @@ def fit(model: Any, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int =
             history.session.save(os.fspath(checkpoint))
         if on_epoch_end is not None:
             on_epoch_end(row)
-        if stop is not None and stop.stale(history[stop.monitor or ("loss" if checks is None else "val_loss")]) >= stop.patience:
+        if (
+            stop is not None
+            and stop.stale(history[stop.monitor or ("loss" if checks is None else "val_loss")]) >= stop.patience
+        ):
             history.stopped_early = True
             break
     return history
@@ -185,7 +210,9 @@ def fit(model: Any, data: Any, *, loss: Any, optimizer: Optimizer, epochs: int =
 class _Run:
     """The compiled functions of one call of ``fit``."""
 
-    def __init__(self, model: Any, loss: Any, metrics: dict[str, Metric], optimizer: Optimizer, batches: Any, validated: bool) -> None:
+    def __init__(
+        self, model: Any, loss: Any, metrics: dict[str, Metric], optimizer: Optimizer, batches: Any, validated: bool
+    ) -> None:
         first = next(iter(batches), None)
         if first is None:
             raise UsageError("fit: the data is empty")
@@ -216,12 +243,11 @@ class _Run:
         self.session = session
         self.train_call = session.make_callable([*self.train_values, self.step], self.inputs)
         self.check_call = session.make_callable(self.check_values, self.inputs) if self.check_values else None
-        session.get_value(self.done)  # the session knows the variable from here on, and saves and restores it
         if restored is None or not Path(restored).exists():
             return 0
         graph = collect([*self.train_values, *self.check_values], self.step.updates)
         read = [node.op.variable for node in graph.nodes() if node.op.name == "variable"]  # type: ignore[attr-defined]
-        for variable in (*read, *(variable for variable, _ in graph.updates)):
+        for variable in (*read, *(variable for variable, _ in graph.updates), self.done):
             session.get_value(variable)  # a session restores the variables that it knows
         session.restore(os.fspath(restored))
         return int(session.get_value(self.done))
@@ -236,7 +262,12 @@ class _Run:
                 bar.set_metrics(**totals.means())
                 bar.update(len(fields[0]))
         seconds = perf_counter() - began
-        return {"epoch": epoch + 1, **totals.means(), "seconds": seconds, "samples_per_second": totals.count / max(seconds, 1e-9)}
+        return {
+            "epoch": epoch + 1,
+            **totals.means(),
+            "seconds": seconds,
+            "samples_per_second": totals.count / max(seconds, 1e-9),
+        }
 
     def validate(self, batches: Iterable[Any], progress: bool | None) -> dict[str, float]:
         """One pass over the validation data."""
@@ -266,7 +297,9 @@ class _Means:
             self.sums[i] += float(value) * count
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.count for name, total in zip(self.names, self.sums, strict=True)} if self.count else {}
+        return (
+            {name: total / self.count for name, total in zip(self.names, self.sums, strict=True)} if self.count else {}
+        )
 
 
 @contextmanager
@@ -296,9 +329,15 @@ def _loader(role: str, data: Any, batch_size: int, shuffle: bool, seed: int) -> 
     if isinstance(data, Dataset):
         return DataLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
     if isinstance(data, Iterator):
-        raise UsageError(f"fit: {role} can be iterated over only once; pass a DataLoader, a list of batches, a Dataset or a tuple of arrays")
+        raise UsageError(
+            f"fit: {role} can be iterated over only once; pass a DataLoader, a list of batches, a Dataset "
+            "or a tuple of arrays"
+        )
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, np.ndarray, Tensor)):
-        raise UsageError(f"fit: {role} must be a DataLoader, a list of batches, a Dataset or a tuple of arrays (x, y), got {type(data).__name__}")
+        raise UsageError(
+            f"fit: {role} must be a DataLoader, a list of batches, a Dataset or a tuple of arrays (x, y), "
+            f"got {type(data).__name__}"
+        )
     return data
 
 
@@ -315,7 +354,10 @@ def _placeholders(fields: list[np.ndarray]) -> list[Tensor]:
     made = []
     for name, array in zip(names, fields, strict=True):
         if array.ndim == 0 or len(array) != len(fields[0]):
-            raise ShapeError(f"fit: the fields of a batch need a common first axis, got shapes {', '.join(str(f.shape) for f in fields)}")
+            raise ShapeError(
+                f"fit: the fields of a batch need a common first axis, got shapes "
+                f"{', '.join(str(f.shape) for f in fields)}"
+            )
         dtype = dtypes.float32 if array.dtype == np.float64 else dtypes.as_dtype(array.dtype)
         made.append(placeholder(dtype, (batch, *array.shape[1:]), name))
     return made

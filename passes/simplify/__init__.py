@@ -25,7 +25,8 @@ class Simplify(Pass):
     """Local rewriting to a fixed point; regions are not entered.
 
     Requires: a verified graph whose gradients have been taken and whose side updates are among its updates.
-    Ensures: the same outputs, no dead nodes, no two equal nodes, origins and recomputation marks kept; running it again changes nothing.
+    Ensures: the same outputs, no dead nodes, no two equal nodes, origins and recomputation marks kept; running it again
+    changes nothing.
 
     Attributes:
         rules: tried in this order on every node.

@@ -1,4 +1,4 @@
-"""Arithmetic. Every rule here gives the same bits for all operands, signed zeros, infinities, NaN and denormals included."""
+"""Arithmetic. Every rule gives the same bits for all operands: signed zeros, infinities, NaN and denormals included."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def divide_by_power_of_two(call: Call) -> Replacement:
     number = call.arg(1).splat
     if not isinstance(number, float) or not math.isfinite(number) or abs(math.frexp(number)[0]) != 0.5:
         return None
-    info = ml_dtypes.finfo(call.dtype.storage)
+    info = ml_dtypes.finfo(call.dtype.storage)  # type: ignore[no-untyped-call]
     low, high = float(info.smallest_normal), float(info.max)
     if not (low <= abs(number) <= high and low <= abs(1 / number) <= high):
         return None

@@ -23,7 +23,7 @@ def map_below_broadcast(call: Call) -> Replacement:
     if len(call.node.types) != 1 or not call.inputs:
         return None
     shape = call.shape
-    if not all(arg.is_op(Broadcast) and arg.shape == shape for arg in call.args):
+    if not call.arg(0).is_op(Broadcast) or not all(arg.is_op(Broadcast) and arg.shape == shape for arg in call.args):
         return None
     small = broadcast_shapes(*(arg.arg(0).shape for arg in call.args))
     if small == shape or (is_static(shape) and product(small) >= product(shape)):
@@ -43,11 +43,12 @@ def fold_constants(call: Call) -> Replacement:
         or type(op).reference is Op.reference
     ):
         return None
-    arrays = [_array(arg, views=op.kind is not Kind.VIEW) for arg in call.args]
-    known = [a for a in arrays if a is not None]
-    if len(known) != len(arrays) or not all(is_static(t.shape) for t in call.node.types):
+    if not all(_is_constant(arg, views=op.kind is not Kind.VIEW) for arg in call.args):
         return None
-    # Strides of 0 show what a broadcast really holds. Views are free where they are used, so only small ones are copied.
+    if not all(is_static(t.shape) for t in (*call.inputs, *call.node.types)):
+        return None
+    known = [_array(arg) for arg in call.args]
+    # Strides of 0 show a broadcast of little. Views are free where they are used, so only small ones are copied.
     stored = max(a.size if all(a.strides) else 1 for a in known)
     limit = BUDGET if op.kind is Kind.VIEW else max(BUDGET, stored)
     if any(size > limit for size in (*(a.size for a in known), *(product(t.shape) for t in call.node.types))):
@@ -55,12 +56,14 @@ def fold_constants(call: Call) -> Replacement:
     return _computed(call, known)
 
 
-def _array(value: Value, views: bool) -> np.ndarray[Any, Any] | None:
+def _is_constant(value: Value, views: bool) -> bool:
+    return value.is_op(Constant) or (views and value.is_op(Broadcast) and value.arg(0).is_op(Constant))
+
+
+def _array(value: Value) -> np.ndarray[Any, Any]:
     if value.is_op(Constant):
         return value.op.array  # type: ignore[no-any-return]
-    if views and value.is_op(Broadcast) and value.arg(0).is_op(Constant) and is_static(value.shape):
-        return np.broadcast_to(value.arg(0).op.array, value.shape)  # type: ignore[arg-type]
-    return None
+    return np.broadcast_to(value.arg(0).op.array, value.shape)  # type: ignore[arg-type]
 
 
 def _computed(call: Call, arrays: list[np.ndarray[Any, Any]]) -> Replacement:

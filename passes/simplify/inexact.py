@@ -1,4 +1,4 @@
-"""Rules that may change a result: a rounding, the sign of a zero, or what becomes of NaN and infinities. Off unless asked for."""
+"""Rules that may change a rounding, the sign of a zero, or what becomes of NaN and infinities. Off unless asked for."""
 
 from __future__ import annotations
 

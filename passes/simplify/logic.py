@@ -107,7 +107,7 @@ def bits_with_zero(call: Call) -> Replacement:
     """x | 0 -> x, x ^ 0 -> x, x << 0 -> x, x >> 0 -> x"""
     if call.arg(1).is_number(0):
         return call.arg(0)
-    return call.arg(1) if call.op.commutative and call.arg(0).is_number(0) else None  # type: ignore[attr-defined]
+    return call.arg(1) if call.op.commutative and call.arg(0).is_number(0) else None
 
 
 @rule(BitwiseAnd)

@@ -117,7 +117,7 @@ def _inside(call: Call, low: tuple[int, ...], source: Shape) -> bool:
     if not is_static(op.lengths) or not is_static(source) or 0 in op.lengths:
         return False
     ends = (start + (length - 1) * step for start, length, step in zip(op.starts, op.lengths, op.steps, strict=True))
-    return all(a <= s and e < a + n for s, e, a, n in zip(op.starts, ends, low, source, strict=True))  # type: ignore[operator]
+    return all(a <= s and e < a + n for s, e, a, n in zip(op.starts, ends, low, source, strict=True))
 
 
 @rule(Slice)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.opencl.templates.conv_code import (
-    ConvProblem, Load, Names, Taps, Writer, emit_copy, emit_fill, load, plain_load, store, vector, widths_below,
+    CONTRACT, ConvProblem, Load, Names, Taps, Writer, emit_copy, emit_fill, load, plain_load, store, vector,
+    vector_types, widths_below,
 )  # fmt: skip
 from backends.opencl.templates.conv_schedule import (
     ConvConfig, Scratch, extra_rows, part_channels, scratch, uses_out_scratch,
@@ -61,7 +62,7 @@ class _ConvText:
         load_x: Load | None,
     ) -> None:  # fmt: skip
         self.problem, self.config, self.epilogue, self.dtype, self.names = problem, config, epilogue, dtype, names
-        self.load_x = load_x or plain_load(names.source)
+        self.load_x = load_x or plain_load(names.source, dtype)
         self.space: Scratch = scratch(problem, config)
         self.out_scratch = uses_out_scratch(problem, config)
         self.vec = vector(dtype, config.width)
@@ -74,6 +75,7 @@ class _ConvText:
         per_image = p.groups * bands
         channels = part_channels(p, c)
         with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
+            w.add(*vector_types(self.dtype))
             w.add(f"const int units = (({self.names.batch} + {c.images - 1}) / {c.images}) * {per_image};")
             w.add(f"const int chunks = min(units, {c.chunks});")
             w.add("const int chunk = task % max(chunks, 1), part = task / max(chunks, 1);")
@@ -142,7 +144,7 @@ class _ConvText:
         emit_fill(self.w, self.dtype, pointer, 0, begin, self.config.width)
         if end > begin:
             index = f"from + {begin * step + shift}"
-            emit_copy(self.w, self.load_x, f"({pointer} + {begin})", index, end - begin, step, self.config.width)
+            emit_copy(self.w, self.dtype, self.load_x, f"({pointer} + {begin})", index, end - begin, step, self.config.width)
         emit_fill(self.w, self.dtype, pointer, end, columns - end, self.config.width)
 
     def _channels(self, ty: Taps, tx: Taps, phase: int) -> None:
@@ -231,11 +233,12 @@ class _ConvText:
             at = ((copy * classes + k % classes) * tx.count + t) * plane + row
             weight = copy * stride_c + k * ty.step * stride_y + t * tx.step * stride_x
             with self.w.block():
+                self.w.add(CONTRACT)
                 for v in range(len(sums[0])):
-                    self.w.add(f"const {self.vec} x{v} = {load(f'px + {at + v * c.width}', c.width)};")
+                    self.w.add(f"const {self.vec} x{v} = {load(f'px + {at + v * c.width}', c.width, self.dtype)};")
                 for o, row_sums in enumerate(sums):
                     self.w.add(f"const {self.vec} w{o} = ({self.vec})(pw[{weight + o * stride_o}]);")
-                    self.w.add(*(f"{s} = fma(w{o}, x{v}, {s});" for v, s in enumerate(row_sums)))
+                    self.w.add(*(f"{s} = w{o} * x{v} + {s};" for v, s in enumerate(row_sums)))
 
     def _to_scratch(self, phase: int, sums: list[list[str]]) -> None:
         """Keep a tile's sums in the workspace: [channel of the part][phase][pixel]."""
@@ -247,7 +250,7 @@ class _ConvText:
         for o, row in enumerate(sums):
             for v, value in enumerate(row):
                 where = f"keep + {o * self.problem.phases * pitch + v * self.config.width}"
-                self.w.add(store(value, where, self.config.width))
+                self.w.add(store(value, where, self.config.width, self.dtype))
 
     def _finish(self, sums: list[list[str]]) -> None:
         """Epilogue of a tile, on registers where whole vectors allow it, else through a private array."""
@@ -268,19 +271,19 @@ class _ConvText:
             w.add(f"{self.dtype} tile[{len(sums) * span}];")
             for o, row in enumerate(sums):
                 for v, value in enumerate(row):
-                    w.add(store(value, f"tile + {o * span + v * c.width}", c.width))
+                    w.add(store(value, f"tile + {o * span + v * c.width}", c.width, self.dtype, "__private"))
             with w.block(f"for (int m = 0; m < {len(sums)}; ++m)"):
                 w.add(f"const {self.dtype}* const from = tile + m * {span}{' + skip' if c.direct else ''};")
                 limit = f"min(pixels - at, {span}{' - skip' if c.direct else ''})"
-                self._finish_row("image0", f"({channel} + m)", first, limit)
+                self._finish_row("image0", f"({channel} + m)", first, limit, "__private")
 
-    def _finish_row(self, n: str, o: str, first: str, limit: str) -> None:
+    def _finish_row(self, n: str, o: str, first: str, limit: str, space: str) -> None:
         """Epilogue over ``limit`` consecutive pixels held at ``from``."""
         w, width = self.w, self.config.width
         w.add(f"const int limit = {limit};", "int q = 0;")
         for piece in [width, *(k for k in widths_below(width) if k != 2)]:
             with w.block(f"for (; q + {piece} <= limit; q += {piece})"):
-                w.add(f"const {vector(self.dtype, piece)} acc = {load('from + q', piece)};")
+                w.add(f"const {vector(self.dtype, piece)} acc = {load('from + q', piece, self.dtype, space)};")
                 w.add(*self.epilogue(n, o, f"({first} + q)", "acc", piece))
 
     def _store_scratch(self) -> None:
@@ -291,7 +294,7 @@ class _ConvText:
             channel = f"(group * {p.out_channels} + first_o + m)"
             if p.phases == 1:
                 w.add(f"__global const {self.dtype}* const from = {kept};")
-                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", f"rows * {p.grid[1]}")
+                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", f"rows * {p.grid[1]}", "__global")
                 return
             step_y, step_x = p.phase_step
             out_h, out_w = p.out_size
@@ -306,4 +309,4 @@ class _ConvText:
                     with w.block(f"for (int x = 0; x < {len(range(rx, out_w, step_x))}; ++x)"):
                         w.add(f"panel[y * {out_w} + x * {step_x} + {rx}] = line[{rx * self.space.out_pitch} + x];")
             w.add(f"__global const {self.dtype}* const from = panel;")
-            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", f"lines * {out_w}")
+            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", f"lines * {out_w}", "__global")

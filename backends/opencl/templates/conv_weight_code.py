@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.opencl.templates.conv_code import (
-    ConvShape, Load, Names, Writer, emit_copy, emit_fill, load, plain_load, store, vector, widths_below,
+    CONTRACT, ConvShape, Load, Names, Writer, emit_copy, emit_fill, load, plain_load, store, vector, vector_types,
+    widths_below,
 )  # fmt: skip
 from backends.opencl.templates.conv_schedule import register_count
 
@@ -260,8 +261,8 @@ class _WeightText:
         load_x: Load | None,
     ) -> None:  # fmt: skip
         self.shape, self.config, self.dtype, self.names = shape, config, dtype, names
-        self.load_dy = load_dy or plain_load(names.source)
-        self.load_x = load_x or plain_load(names.weight)
+        self.load_dy = load_dy or plain_load(names.source, dtype)
+        self.load_x = load_x or plain_load(names.weight, dtype)
         self.sizes = _sizes(shape, config)
         self.vec = vector(dtype, config.width)
         self.w = Writer()
@@ -270,6 +271,7 @@ class _WeightText:
         """Run-time numbers both functions share."""
         s, c = self.shape, self.config
         bands = -(-s.out_height // c.rows)
+        self.w.add(*vector_types(self.dtype))
         self.w.add(f"const int blocks = (({self.names.batch} + {c.images - 1}) / {c.images}) * {bands};")
         self.w.add(f"const int chunks = min(blocks, {c.chunks});")
 
@@ -329,7 +331,7 @@ class _WeightText:
                     emit_fill(w, self.dtype, "to", 0, begin, c.width)
                     if end > begin:
                         index = f"from + {begin - s.padding[1]}"
-                        emit_copy(w, self.load_x, f"(to + {begin})", index, end - begin, 1, c.width)
+                        emit_copy(w, self.dtype, self.load_x, f"(to + {begin})", index, end - begin, 1, c.width)
                     emit_fill(w, self.dtype, "to", end, z.x_pitch - end, c.width)
 
     def _pack_dy(self) -> None:
@@ -379,7 +381,7 @@ class _WeightText:
                 w.add(f"const {self.vec} r{lane} = {value};")
             results = emit_transpose(w, self.dtype, width, [f"r{lane}" for lane in range(width)])
             for lane, result in enumerate(results):
-                w.add(store(result, f"to + (p + {lane}) * {pitch}", width))
+                w.add(store(result, f"to + (p + {lane}) * {pitch}", width, self.dtype))
         with w.block("for (; p < count; ++p)"):
             with w.block(f"for (int l = 0; l < {channels}; ++l)"):
                 w.add(f"to[p * {pitch} + l] = {self.load_dy(f'(row + l * {plane} + p)', 1)};")
@@ -447,7 +449,7 @@ class _WeightText:
             w.add(f"{self.vec} {name} = ({self.vec})(0);")
         with w.block("if (block != first_block)"):
             for name, place in places:
-                w.add(f"{name} = {load(place, c.width)};")
+                w.add(f"{name} = {load(place, c.width, self.dtype)};")
         pitch = vectors * c.width
         unroll = 2 if s.out_width % 2 == 0 else 1
         with w.block("for (int i = 0; i < images; ++i)"), w.block("for (int y = 0; y < rows; ++y)"):
@@ -459,13 +461,14 @@ class _WeightText:
             with w.block(f"for (int x = 0; x < {s.out_width}; x += {unroll}, {step})"):
                 for copy in range(unroll):
                     with w.block():
+                        w.add(CONTRACT)
                         for v in range(vectors):
-                            w.add(f"const {self.vec} d{v} = {load(f'dp + {copy * pitch + v * c.width}', c.width)};")
+                            w.add(f"const {self.vec} d{v} = {load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};")
                         for k, offset in enumerate(offsets):
                             w.add(f"const {self.vec} x{k} = ({self.vec})(xp[{offset + copy * s.stride[1]}]);")
-                            w.add(*(f"s{v}_{k} = fma(d{v}, x{k}, s{v}_{k});" for v in range(vectors)))
+                            w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
         for name, place in places:
-            w.add(store(name, place, c.width))
+            w.add(store(name, place, c.width, self.dtype))
 
     def reduce_text(self, name: str, params: str, epilogue: WeightEpilogue) -> str:
         """The second function."""
@@ -489,8 +492,8 @@ class _WeightText:
                 with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
                     w.add(f"{self.vec} sum = ({self.vec})(0);")
                     with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
-                        w.add(f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width)};")
-                    w.add(store("sum", f"tile + j * {c.width}", c.width))
+                        w.add(f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width, self.dtype)};")
+                    w.add(store("sum", f"tile + j * {c.width}", c.width, self.dtype, "__private"))
                 self._store_tile(epilogue)
         return w.text()
 
@@ -499,13 +502,13 @@ class _WeightText:
         c, z, w = self.config, self.sizes, self.w
         with w.block():
             for lane in range(c.width):
-                w.add(f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width)};")
+                w.add(f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width, self.dtype, '__private')};")
             results = emit_transpose(w, self.dtype, c.width, [f"r{lane}" for lane in range(c.width)])
             for lane, result in enumerate(results):
-                w.add(store(result, f"tile + {lane * c.width}", c.width))
+                w.add(store(result, f"tile + {lane * c.width}", c.width, self.dtype, "__private"))
         with w.block(f"for (int m = 0; m < min({c.width}, {z.group_out} - o); ++m)"):
             w.add("int q = 0;")
             for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
                 with w.block(f"for (; q + {piece} <= count; q += {piece})"):
-                    w.add(f"const {vector(self.dtype, piece)} acc = {load(f'tile + m * {c.width} + q', piece)};")
+                    w.add(f"const {vector(self.dtype, piece)} acc = {load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};")
                     w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -113,11 +113,13 @@ def choose(m: int, n: int, k: int, a: Operand, b: Operand, width: int, cores: in
     amd = "amd" in vendor.lower()
     if a.col == 1 and b.row == 1 and b.col != 1 and m <= 24 and k >= 2 * width and n >= 8 and literal_n:
         return _choose_dot(m, n, k, width, cores, dtype)
-    pack_a = a.row == 1 and a.col != 1 and k >= (512 if amd else 256) and m >= 32
+    wide = _wide(width, dtype)
+    turned_a = a.row == 1 and a.col != 1  # a weight gradient: A's columns are contiguous
+    pack_a = turned_a and wide and k >= (512 if amd else 256) and m >= 32
     pack_a = pack_a or (a.load is not None and n > 2 * width)
-    turned = b.col != 1
-    pack_b = not literal_n or turned or m > (160 if amd and k <= 1024 else 40) and a.row != 1
-    # A panel of B that is used by few rows is read where it lies.
+    # A panel of B that few rows use is read where it lies.
+    few = 160 if amd and k <= 1024 else 40
+    pack_b = not literal_n or b.col != 1 or (m > few and (k >= 512 and not wide if turned_a else True))
     pack_b = pack_b or (b.load is not None and m > 16)
     mr, nr = _choose_tile(m, n, width, cores, dtype, amd, pack_b)
     pack_b = pack_b or n < nr
@@ -126,14 +128,22 @@ def choose(m: int, n: int, k: int, a: Operand, b: Operand, width: int, cores: in
     if pack_a:
         k_block = _even(k, 256)
     elif pack_b:
-        k_block = _even(k, _PACKED // (nr * element))
+        k_block = _even(k, 256 if turned_a else _PACKED // (nr * element))
     down, across = -(-m // mr), -(-n // nr)
     want = max(1, min(4 * cores, m * n * k // _TASK))
+    if turned_a and wide and not pack_a and not pack_b and down >= 2 * want:
+        # Two strips of A stay in the first-level cache while all of B passes.
+        return _split(GemmConfig(mr, nr, width, 0, 2, 2, 0, dtype=dtype), m, n, k, cores, splits)
     n_block = max(1, min(8, across * down // (8 * want))) if pack_a else 1
     most = (64 if pack_a else 512 if pack_b else 128) // mr  # tiles downwards: accumulators and A stay in the cache
     m_block = max(1, min(down, most, down // max(1, -(-want * n_block // across))))
     config = GemmConfig(mr, nr, width, k_block, 2, m_block, n_block, pack_a, pack_b, dtype=dtype)
     return _split(config, m, n, k, cores, splits)
+
+
+def _wide(width: int, dtype: str) -> bool:
+    """Whether vectors have 64 bytes, which comes with 32 registers for them rather than 16."""
+    return width * (8 if dtype == "double" else 4) >= 64
 
 
 def _choose_dot(m: int, n: int, k: int, width: int, cores: int, dtype: str) -> GemmConfig:
@@ -144,7 +154,7 @@ def _choose_dot(m: int, n: int, k: int, width: int, cores: int, dtype: str) -> G
 
 def _choose_tile(m: int, n: int, width: int, cores: int, dtype: str, amd: bool, pack_b: bool) -> tuple[int, int]:
     """Returns (mr, nr) with the least padding and idle time among the tiles that fit the registers."""
-    wide = width * (8 if dtype == "double" else 4) >= 64  # 32 vector registers rather than 16
+    wide = _wide(width, dtype)
     if m < (8 if wide else 4):
         vectors = {1: 8, 2: 8, 3: 6, 4: 4, 5: 4, 6: 4}.get(m, 3) if wide else {1: 8, 2: 4}.get(m, 3)
         while vectors > 1 and (vectors * width > n or n * 2 < cores * vectors * width):
@@ -153,7 +163,7 @@ def _choose_tile(m: int, n: int, width: int, cores: int, dtype: str, amd: bool, 
     if wide:
         tiles = [(8, 2, 1.0 if amd else 1.04), (8, 3, 1.01 if amd else 1.0), (8, 1, 1.1)]
     else:
-        tiles = [(4, 3, 1.0), (6, 2, 1.02), (8, 1, 1.2)]
+        tiles = [(4, 3, 1.0), (6, 2, 1.06), (8, 1, 1.2)]
 
     def cost(tile: tuple[int, int, float]) -> float:
         mr, vectors, factor = tile

@@ -1,0 +1,330 @@
+"""Diagrams of what a graph becomes: kernels around their ops, and the plan's steps and buffers."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphcore.kernel.ir import print_kernel
+from graphcore.node import Node, Tensor
+from graphcore.op import Kind
+from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan, Step
+from graphcore.shapes import bind
+from graphcore.viz.adapters import (
+    Splats, edges_once, fetch_node, node_tooltip, op_label, style_of, update_node, variable_tooltip,
+)  # fmt: skip
+from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramGroup, DiagramNode, MemoryMap, MemoryRow
+from graphcore.viz.theme import format_bytes
+
+if TYPE_CHECKING:
+    from passes.partition import Group, Partition
+
+__all__ = ["count_text", "fused_diagram", "plan_diagram"]
+
+Key = tuple[int, int]
+Facts = Sequence[tuple[str, str]]
+_SILENT = ("reshape", "require_shape", "broadcast")  # views that a kernel's reader need not know of
+
+
+def count_text(count: float) -> str:
+    """A count with a decimal unit: ``1.5 M``."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(count) < 999.5 or unit == " T":
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return ""
+
+
+# Fused
+
+
+def fused_diagram(
+    partition: Partition, pieces: Callable[[Group], Sequence[Any]], sizes: Mapping[str, int], title: str, facts: Facts = ()
+) -> Diagram:
+    """A picture of a fused graph: each kernel is a frame around the ops that it computes.
+
+    Args:
+        partition: the groups.
+        pieces: what the target makes of a group: a list of ``backends.base.Piece``.
+        sizes: a value for each symbolic extent.
+        title: the heading.
+        facts: pairs (name, value) that come after the counts.
+
+    Returns:
+        A value that several kernels compute stands in each of them. Views are drawn as labels of the edges through which they
+        are read. The values that a kernel stores are marked with their bytes.
+    """
+    return _Fused(partition, pieces, sizes).diagram(title, facts)
+
+
+class _Fused:
+    def __init__(self, partition: Partition, pieces: Callable[[Group], Sequence[Any]], sizes: Mapping[str, int]) -> None:
+        self.partition, self.pieces, self.sizes = partition, pieces, sizes
+        self.splats = Splats()
+        self.nodes: list[DiagramNode] = []
+        self.edges: list[DiagramEdge] = []
+        self.groups: list[DiagramGroup] = []
+        self.names: dict[Key, str] = {}
+        for number, node in enumerate(dict.fromkeys((*(t.node for t in partition.graph.inputs), *partition.graph.nodes()))):
+            self.names.update({t.key: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs})
+        # The node that holds a value for other kernels to read: the leaf, or the op in the kernel that stores it.
+        self.home: dict[Key, str] = {t.key: f"k{g.number} {self.names[t.key]}" for g in partition.groups for t in g.stored}
+
+    def diagram(self, title: str, facts: Facts) -> Diagram:
+        graph = self.partition.graph
+        for t in graph.inputs:
+            self.leaf(t)
+        for group in self.partition.groups:
+            self.kernel(group)
+        for number, t in enumerate(graph.outputs):
+            self.nodes.append(fetch_node(number, t))
+            self.read(t, f"fetch {number}", None)
+        for number, (variable, value) in enumerate(graph.updates):
+            self.nodes.append(update_node(number, variable))
+            self.read(value, f"update {number}", None, "update")
+        stored = sum(self.bytes_of(t) for g in self.partition.groups for t in g.stored)
+        counts = (("kernels", str(len(self.partition.groups))), ("stored", format_bytes(stored)))
+        return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(self.groups), (*counts, *facts))
+
+    def bytes_of(self, t: Tensor) -> int:
+        return int(bind(t.size, self.sizes)) * t.dtype.itemsize  # type: ignore[arg-type]
+
+    def kernel(self, group: Group) -> None:
+        """A kernel's frame and the ops inside, found from what it stores as lowering finds them."""
+        pieces = self.pieces(group)
+        main = next((p for p in pieces if not p.helper), pieces[0])
+        helpers = sum(p.helper for p in pieces)
+        lines = [
+            f"{group.kind}, stage {group.stage}", f"template {main.template}", f"{count_text(sum(p.flops for p in pieces))}flop",
+            format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else []),
+        ]  # fmt: skip
+        frame = f"k{group.number}"
+        self.groups.append(DiagramGroup(frame, main.kernel.name, tuple(lines)))
+        inside: dict[int, Node] = {}
+        pending = [t.node for t in group.stored]
+        while pending:
+            node = pending.pop()
+            if node.serial not in inside:
+                inside[node.serial] = node
+                pending += [s.node for s in (self.through(t, group)[0] for t in node.inputs) if self.is_inside(s, group)]
+        for serial in sorted(inside):
+            self.op(inside[serial], group, frame)
+
+    def is_inside(self, t: Tensor, group: Group) -> bool:
+        """Whether a kernel computes a value that it uses, instead of loading it."""
+        if t.node.op.kind is Kind.LEAF:
+            return False
+        return t.key in group.members or t.key in self.partition.recomputed or bool(getattr(t.node.op, "inline", False))
+
+    def through(self, t: Tensor, group: Group | None) -> tuple[Tensor, str]:
+        """What is behind the views that a kernel reads a value through, and the names of those views."""
+        seen: list[str] = []
+        while t.node.op.kind is Kind.VIEW and t.key not in self.home and (group is None or t.key not in group.members):
+            if t.node.op.name not in _SILENT:
+                seen.append(t.node.op.name)
+            t = t.node.inputs[0]
+        return t, ", ".join(reversed(seen))
+
+    def op(self, node: Node, group: Group, frame: str) -> None:
+        name = f"{frame} {self.names[node.serial, 0]}"
+        label, attributes = op_label(node, self.splats)
+        stored = {t.key for t in group.stored}
+        kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t.key in stored]
+        again = ["computed again"] if (node.serial, 0) in self.partition.recomputed else []
+        lines = (*filter(None, (attributes,)), *map(str, node.types), str(node.origin), *kept, *again)
+        tip = node_tooltip(node, self.splats, self.names)
+        self.nodes.append(DiagramNode(name, label, node.op.name, lines, node.origin.scope, frame, tip, style_of(node)))
+        for t in node.inputs:
+            if self.splats.text(t) is None:
+                self.read(t, name, group)
+
+    def read(self, t: Tensor, target: str, group: Group | None, style: Any = "data") -> None:
+        source, views = self.through(t, group)
+        if group is not None and self.is_inside(source, group):
+            self.edges.append(DiagramEdge(f"k{group.number} {self.names[source.key]}".partition(".")[0], target, views, style))
+        elif source.node.op.kind is Kind.LEAF:
+            self.edges.append(DiagramEdge(self.leaf(source), target, views, style))
+        else:
+            self.edges.append(DiagramEdge(self.home[source.key].partition(".")[0], target, views, style))
+
+    def leaf(self, t: Tensor) -> str:
+        """The node of a placeholder, variable or constant; drawn when first read."""
+        if t.key not in self.home:
+            name = self.home[t.key] = self.names[t.key]
+            label, _ = op_label(t.node, self.splats)
+            number = self.splats.text(t)
+            tip = variable_tooltip(t.node) if t.node.op.name == "variable" else node_tooltip(t.node, self.splats, self.names)
+            lines = (str(t.type), format_bytes(self.bytes_of(t)))
+            self.nodes.append(DiagramNode(name, number or label, t.node.op.name, lines, (), None, tip, style_of(t.node)))
+        return self.home[t.key]
+
+
+# Plan
+
+
+def plan_diagram(plan: Plan, placed: Placed, graph_outputs: Sequence[Tensor], title: str, facts: Facts = ()) -> Diagram:
+    """A picture of a plan: steps and buffers in stages, with the memory map.
+
+    Args:
+        plan: the plan.
+        placed: its buffers' places, for one set of sizes.
+        graph_outputs: the fetched values, in the plan's order.
+        title: the heading.
+        facts: pairs (name, value) that come after the counts.
+
+    Returns:
+        Steps as kernels, arena buffers between them with offset and size, and whose bytes they take over; variables that are
+        written as updates.
+    """
+    return _Planned(plan, placed).diagram(graph_outputs, title, facts)
+
+
+class _Planned:
+    def __init__(self, plan: Plan, placed: Placed) -> None:
+        self.plan, self.placed = plan, placed
+        self.nodes: list[DiagramNode] = []
+        self.edges: list[DiagramEdge] = []
+        self.names: dict[int, str] = {}
+        self.fed = {number for _, number in plan.feeds}
+        self.over = predecessors(placed, {n: self.bytes_of(n) for n in placed.offsets})
+
+    def bytes_of(self, number: int) -> int:
+        return int(bind(self.plan.buffers[number].nbytes, self.placed.sizes))  # type: ignore[arg-type]
+
+    def diagram(self, outputs: Sequence[Tensor], title: str, facts: Facts) -> Diagram:
+        plan, placed = self.plan, self.placed
+        for number in sorted(self.fed):
+            self.buffer(number, None)
+        for i, step in enumerate(plan.steps):
+            self.step(i, step)
+        for i, (fetch, t) in enumerate(zip(plan.fetches, outputs, strict=True)):
+            constant = ["a constant: computed at compile time"] if fetch.buffer is None else []
+            self.nodes.append(fetch_node(i, t, more=constant))
+            if fetch.buffer is not None:
+                self.edges.append(DiagramEdge(self.buffer(fetch.buffer, None), f"fetch {i}"))
+        stages = [
+            DiagramGroup(f"stage {s[0].stage}", f"stage {s[0].stage}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope")
+            for s in plan.stages
+        ]
+        counts = (
+            ("steps", str(len(plan.steps))), ("stages", str(len(plan.stages))),
+            ("work", f"{count_text(sum(s.flops for s in plan.steps))}flop"), ("traffic", format_bytes(sum(s.nbytes for s in plan.steps))),
+            ("arena", format_bytes(placed.arena_bytes)), ("at least", format_bytes(placed.lower_bound_bytes)),
+            ("variables", format_bytes(sum(self.bytes_of(n) for _, n in plan.variables))),
+        )  # fmt: skip
+        return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory())
+
+    def step(self, i: int, step: Step) -> None:
+        name, stage = f"step {i}", f"stage {step.stage}"
+        config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
+        work = f"{count_text(step.flops)}flop" if step.flops else ""
+        lines = (step.template, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
+        tip = "\n".join(filter(None, (step.why, *step.kernel.origins, print_kernel(step.kernel))))
+        shown = tuple(line for line in lines if line)
+        self.nodes.append(DiagramNode(name, step.kernel.name, f"step {i}", shown, (), stage, tip, "kernel"))
+        for number in step.reads:
+            self.edges.append(DiagramEdge(self.buffer(number, stage), name))
+        for number in step.writes:
+            buffer = self.plan.buffers[number]
+            if buffer.space == VARIABLE:
+                how = "copied" if (number, i) not in self.plan.in_place else "in place"
+                update = f"{name} writes {buffer.owner.name}"
+                self.nodes.append(_renamed(update_node(i, buffer.owner, more=(format_bytes(self.bytes_of(number)), how), group=stage), update))
+                self.edges.append(DiagramEdge(name, update, style="update"))
+            else:
+                self.edges.append(DiagramEdge(name, self.buffer(number, stage)))
+        for number in step.workspace:
+            if number not in step.reads and number not in step.writes:
+                self.edges.append(DiagramEdge(name, self.buffer(number, stage), style="control"))
+
+    def buffer(self, number: int, stage: str | None) -> str:
+        """The node of a buffer; drawn at its first use, in that stage."""
+        if number in self.names:
+            return self.names[number]
+        b = self.plan.buffers[number]
+        name = self.names[number] = f"buffer {number}"
+        what = f"{b.dtype}({', '.join(map(str, b.shape))}{',' if len(b.shape) == 1 else ''})"
+        size = format_bytes(self.bytes_of(number))
+        if b.space == VARIABLE:
+            self.nodes.append(DiagramNode(name, b.owner.name, "variable", (what, size), (), None, b.label, "variable"))
+        elif b.space == CONSTANT:
+            self.nodes.append(DiagramNode(name, "constant", "constant", (what, size), (), None, b.label, "constant"))
+        elif number in self.fed:
+            lines = (what, *self.place_lines(number))
+            self.nodes.append(DiagramNode(name, _feed_name(b.label), "feed", lines, (), None, b.label, "placeholder"))
+        else:
+            label = f"#{number} {b.label.partition(' at ')[0]}" if b.role != "workspace" else f"#{number} workspace"
+            lines = (what, *self.place_lines(number))
+            tip = "\n".join((b.label, *self.reuse_lines(number)))
+            self.nodes.append(DiagramNode(name, label, b.role, lines, (), stage, tip, "buffer"))
+        return name
+
+    def place_lines(self, number: int) -> tuple[str, ...]:
+        size = self.bytes_of(number)
+        if number not in self.placed.offsets:
+            return (format_bytes(size),)
+        over = self.over.get(number, ())
+        reuse = f"over {', '.join(f'#{n}' for n in over[:3])}{' …' if len(over) > 3 else ''}" if over else ""
+        return tuple(filter(None, (f"{format_bytes(size)} @ {self.placed.offsets[number]}", reuse)))
+
+    def reuse_lines(self, number: int) -> list[str]:
+        if number not in self.placed.offsets:
+            return []
+        first, last = self.placed.lifetimes[number]
+        lines = [f"bytes {self.placed.offsets[number]} to {self.placed.offsets[number] + self.bytes_of(number)} of the arena"]
+        lines.append(f"lives from {self.moment(first)} to {self.moment(last)}")
+        return lines + [f"takes over bytes of #{n}, {self.plan.buffers[n].label}" for n in self.over.get(number, ())]
+
+    def moment(self, stage: int) -> str:
+        """A lifetime's end in words."""
+        last = max((s.stage for s in self.plan.steps), default=0)
+        return "the feeds" if stage < 0 else "the fetches" if stage > last else f"stage {stage}"
+
+    def memory(self) -> MemoryMap:
+        """The arena over stages, with a step before them for the feeds and one after them for the fetches."""
+        last = max((s.stage for s in self.plan.steps), default=0)
+        kernels: dict[int, list[str]] = {}
+        for step in self.plan.steps:
+            kernels.setdefault(step.stage, []).append(step.kernel.name)
+        steps = ["feeds", *(f"stage {n}: {', '.join(kernels.get(n, []))}" for n in range(last + 1)), "fetches"]
+        rows = []
+        for number, offset in sorted(self.placed.offsets.items()):
+            first, end = self.placed.lifetimes[number]
+            rows.append(MemoryRow(f"#{number} {self.plan.buffers[number].label}", first + 1, end + 1, offset, self.bytes_of(number)))
+        return MemoryMap(tuple(rows), tuple(steps))
+
+
+def _renamed(node: DiagramNode, name: str) -> DiagramNode:
+    return DiagramNode(name, node.label, node.kind, node.lines, node.scope, node.group, node.tooltip, node.style)
+
+
+def _feed_name(label: str) -> str:
+    return label
+
+
+def predecessors(placed: Placed, sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+    """Whose bytes every buffer takes over: the last earlier owners of its part of the arena, by offset.
+
+    Args:
+        placed: offsets and lifetimes.
+        sizes: bytes by buffer number.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    owned: list[tuple[int, int, int]] = []  # (start, end, buffer), disjoint and sorted
+    for number in sorted(placed.offsets, key=lambda n: (placed.lifetimes[n], n)):
+        start = placed.offsets[number]
+        end = start + sizes[number]
+        if start == end:
+            continue
+        first = bisect_right(owned, (start, start, -1))
+        first -= first > 0 and owned[first - 1][1] > start
+        last = first
+        while last < len(owned) and owned[last][0] < end:
+            last += 1
+        met = owned[first:last]
+        found[number] = tuple(dict.fromkeys(n for _, _, n in met))
+        left = [(met[0][0], start, met[0][2])] if met and met[0][0] < start else []
+        right = [(end, met[-1][1], met[-1][2])] if met and met[-1][1] > end else []
+        owned[first:last] = [*left, (start, end, number), *right]
+    return found
