@@ -50,6 +50,8 @@ class LoweredGroup:
     def _kernel(self) -> Kernel:
         stores = []
         for t in self.group.stored:
+            if t.size == 0:
+                continue
             index = self.group.members[t.key]
             value = self.value(t, index, None)
             stores.append((t, flatten(index, t.shape), value))
@@ -59,7 +61,9 @@ class LoweredGroup:
                      ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))))
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
-        axes = tuple(a for a in self.group.axes if a.extent != 1)
+        bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.data[1]}
+        # A scalar that another kernel's loops store on the side must not lose them all to an empty axis.
+        axes = tuple(a for a in self.group.axes if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done)))
         return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
 
     def _direct(self, t: Tensor) -> int | None:

@@ -43,6 +43,8 @@ class _Planner:
             plan.feeds.append((t.key, self.buffer(t, "feed")))
         lowered = [lower_group(self.partition, g) for g in self.partition.groups]
         for kernel, tensors in lowered:
+            if not kernel.stores:  # every value it would store is empty
+                continue
             verify_kernel(kernel)
             self.schedule(kernel, tuple(self.buffer(t) for t in tensors))
         self.finish_updates()

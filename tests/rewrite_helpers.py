@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +13,10 @@ from backends.numpy.interpreter import interpret
 from graphcore.graph import Graph, verify_graph
 from graphcore.node import Tensor
 from graphcore.op import Kind
-from graphcore.printer import print_graph
-from passes.base import Pass, PassContext
+from graphcore.printer import attribute_text, print_graph
+from passes.base import Pass, PassContext, Value
 
-__all__ = ["SPECIAL", "assert_same_bits", "check_rewrite", "evaluate", "run_passes", "special_operands"]
+__all__ = ["SPECIAL", "assert_same_bits", "check_rewrite", "evaluate", "expression", "run_passes", "special_operands"]
 
 SPECIAL = {
     "float16": (0.0, -0.0, 1.0, -1.0, 2.5, -3.0, np.inf, -np.inf, np.nan, 6e-8, -6e-8, 65504.0, -65504.0),
@@ -90,14 +91,26 @@ def check_rewrite(
     text = print_graph(graph)
     result = run_passes(graph, passes)
     assert print_graph(graph) == text, "the pass changed the graph it was given"
-    assert print_graph(result) == textwrap.dedent(after).strip("\n").rstrip()
+    printed, expected = print_graph(result), textwrap.dedent(after).strip("\n").rstrip()
+    assert printed == expected, f"the graph became\n{printed}\nnot\n{expected}"
     assert_same_bits(evaluate(result, given), evaluate(graph, given))
     again = run_passes(result, passes)
     assert again is result, "running the passes again changed the graph"
     return result
 
 
+def expression(t: Tensor) -> str:
+    """A small graph as one expression, e.g. ``neg(mul(x, 2.0))``; what is one number everywhere is printed as that."""
+    number = Value(t).splat
+    if number is not None:
+        return repr(number)
+    label = getattr(t.node.op, "label", None)
+    if label:
+        return str(label)
+    parts = ", ".join(filter(None, (*(expression(i) for i in t.node.inputs), attribute_text(t.node))))
+    return f"{t.node.op.name}({parts})" + (f".{t.index}" if t.index else "")
+
+
 def _filler(t: Tensor) -> np.ndarray[Any, Any]:
-    assert all(isinstance(e, int) for e in t.shape), "feed symbolic placeholders yourself"
-    count = int(np.prod(t.shape, dtype=int))
-    return (np.arange(count) % 5 - 1).reshape(t.shape).astype(t.dtype.storage)  # type: ignore[arg-type]
+    shape = tuple(int(e) for e in t.shape)  # symbolic placeholders are fed by the test
+    return (np.arange(math.prod(shape)) % 5 - 1).reshape(shape).astype(t.dtype.storage)

@@ -81,6 +81,7 @@ class Emitter:
         self.axis_code: dict[Axis, str] = {}
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
+        self.pinned: dict[Expr, frozenset[Axis]] = {}  # axes whose loops a value must stay inside, beside those it depends on
         self._names = 0
 
     # Scopes and names
@@ -140,6 +141,11 @@ class Emitter:
                 return scope
         return self.scopes[0]
 
+    def home(self, e: Expr) -> Scope:
+        """The scope that a value is written into."""
+        more = self.pinned.get(e)
+        return self.place(e.axes | more if more else e.axes)
+
     def is_vector(self, axes: frozenset[Axis]) -> bool:
         return self.width > 1 and self.lane in axes
 
@@ -152,7 +158,7 @@ class Emitter:
         """The C text of a value: a name, or a literal."""
         if e.fn == "const":
             return literal(e.data[0], e.dtype)
-        place = self.place(e.axes)
+        place = self.home(e)
         for scope in self.scopes:
             if e in scope.names:
                 return scope.names[e]
@@ -235,7 +241,7 @@ class Emitter:
         index, low, high = e.data
         text = self.index(index, width)
         name = self.fresh("k")
-        self.place(e.axes).lines.append(f"const {'int' + (str(width) if width > 1 else '')} {name} = {text};")
+        self.home(e).lines.append(f"const {'int' + (str(width) if width > 1 else '')} {name} = {text};")
         bottom, top = index.range()
         checks = []
         if bottom < low:
@@ -265,12 +271,37 @@ class Emitter:
             text = load_text(self.dialect, pointer, self.index(index), dtype, width)
             vtype = vector_type(dtype, width)
             return text if guard is None else f"({self.value(guard)} ? {text} : ({vtype})({zero}))"
+        repeated = self.repeats(index) if not guard_lanes else 0
+        if repeated:
+            text = self.load_repeated(pointer, index, dtype, repeated)
+            return text if guard is None else f"({self.value(guard)} ? {text} : ({vector_type(dtype, width)})({zero}))"
         return self.gather(e, pointer, index, guard, width)
+
+    def repeats(self, index: Index) -> int:
+        """How many neighbouring lanes share an element, where the index steps by ``lane // n`` (upsampling, pooling's gradient); else 0."""
+        if self.lane is None:
+            return 0
+        through = [(a, c) for a, c in index.terms if self.lane in Index(0, ((a, 1),)).axes()]
+        if len(through) != 1 or not isinstance(through[0][0], Div) or through[0][1] != 1:
+            return 0
+        divided = through[0][0]
+        # Vectors start at multiples of their width, so groups of a power of two never straddle one.
+        plain = divided.value.terms == ((self.lane, 1),) and divided.value.constant == 0
+        return divided.divisor if plain and divided.divisor in (2, 4, 8) and divided.divisor < self.width else 0
+
+    def load_repeated(self, pointer: str, index: Index, dtype: DType, repeated: int) -> str:
+        """A short vector with every lane spread over ``repeated`` lanes."""
+        short = self.fresh("x")
+        width = self.width // repeated
+        text = load_text(self.dialect, pointer, self.index(index), dtype, width)
+        self.place(index.axes()).lines.append(f"const {vector_type(dtype, width)} {short} = {text};")
+        lanes = ", ".join(f"{short}.s{HEX[i // repeated]}" for i in range(self.width))
+        return f"({vector_type(dtype, self.width)})({lanes})"
 
     def gather(self, e: Expr, pointer: str, index: Index, guard: Expr | None, width: int) -> str:
         """Lane by lane: strided, divided or guarded addresses."""
         name = self.fresh("x")
-        scope = self.place(e.axes)
+        scope = self.home(e)
         scope.lines.append(f"const int{width} {name} = {self.index(index, width)};")
         mask = self.vector(guard, width) if guard is not None else None
         if mask is not None and not mask.isidentifier():
@@ -291,6 +322,8 @@ class Emitter:
         vector = self.is_vector(store.index.axes())
         width = self.width if vector else 1
         value = self.vector(store.value, width)
+        if not vector and self.width_of(store.value) > 1:  # lanes along an axis of extent 1: only the first one exists
+            value = f"({value}).s0" if not dtype.is_bool else f"(({value}).s0 & 1)"
         if not vector or (self.lane is not None and store.index.stride(self.lane) == 1):
             self.line(store_text(self.dialect, pointer, self.index(store.index), value, dtype, width))
             return
@@ -353,7 +386,8 @@ def load_text(dialect: Dialect, pointer: str, index: str, dtype: DType, width: i
     suffix = str(width) if width > 1 else ""
     if dtype.name == "float16":
         return f"vload_half{suffix}(0, {pointer} + {index})"
-    raw = f"vload{width}(0, {pointer} + {index})" if width > 1 else f"{pointer}[{index}]"
+    # Through an under-aligned vector type: PoCL's vloadN costs three times as much.
+    raw = f"*(__global const gcu_{memory_type(dtype)}{width}*)({pointer} + {index})" if width > 1 else f"{pointer}[{index}]"
     if dtype.name == "bfloat16":
         return f"as_float{suffix}(convert_uint{suffix}({raw}) << 16)"
     if dtype.is_bool:
@@ -370,7 +404,7 @@ def store_text(dialect: Dialect, pointer: str, index: str, value: str, dtype: DT
         value = f"convert_ushort{suffix}(as_uint{suffix}({value}) >> 16)"
     elif dtype.is_bool:
         value = f"convert_uchar{width}({value} & 1)" if width > 1 else f"(uchar)({value})"
-    return f"vstore{width}({value}, 0, {pointer} + {index});" if width > 1 else f"{pointer}[{index}] = {value};"
+    return f"*(__global gcu_{memory_type(dtype)}{width}*)({pointer} + {index}) = {value};" if width > 1 else f"{pointer}[{index}] = {value};"
 
 
 class Accumulator:

@@ -17,6 +17,7 @@ PRAGMAS = """\
 """
 
 _NAME = re.compile(r"\bgc_([a-z0-9_]+?)_(float|double|char|uchar|short|ushort|int|uint|long|ulong)(2|4|8|16)?\b")
+_LOOSE = re.compile(r"\bgcu_(float|double|char|uchar|short|ushort|int|uint|long|ulong)(2|4|8|16)\b")  # vectors with an element's alignment
 _ROUND = re.compile(r"\bgc_round_(float16|bfloat16)(2|4|8|16)?\b")
 _BITS = {"float": 32, "double": 64, "char": 8, "uchar": 8, "short": 16, "ushort": 16, "int": 32, "uint": 32, "long": 64, "ulong": 64}
 _LANES = {8: "char", 16: "short", 32: "int", 64: "long"}
@@ -29,7 +30,9 @@ def prelude_for(source: str, vendor: str) -> str:
     parts = [_rounding(kind, suffix) for kind, suffix in rounds]
     parts += [text for fn, kind, suffix in names if (text := _definition(fn, kind, suffix)) is not None]
     body = "\n".join(parts)
-    return mathlib.prelude_for(body + source, vendor) + body + "\n"
+    loose = sorted({(m[1], m[2]) for m in _LOOSE.finditer(source)})
+    types = "".join(f"typedef {kind}{n} gcu_{kind}{n} __attribute__((aligned({_BITS[kind] // 8})));\n" for kind, n in loose)
+    return types + mathlib.prelude_for(body + source, vendor) + body + "\n"
 
 
 def _rounding(kind: str, n: str) -> str:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from graphcore.nn import functional
-from graphcore.nn.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from graphcore.nn.activation import (
+    GELU,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from graphcore.nn.containers import ModuleList, Sequential
 from graphcore.nn.conv import Conv2d
 from graphcore.nn.dropout import Dropout, Flatten, Identity
 from graphcore.nn.embedding import Embedding
 from graphcore.nn.linear import Linear
-from graphcore.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss, NLLLoss
+from graphcore.nn.losses import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+)
 from graphcore.nn.module import IncompatibleKeys, Module
 from graphcore.nn.norm import BatchNorm2d, LayerNorm
 from graphcore.nn.pooling import AvgPool2d, MaxPool2d

@@ -235,7 +235,7 @@ class MaxPoolGrad(_Pool):
         if self.disjoint:
             where, inside, position = self.only_window(index, call.inputs[0].shape)
             hit = expr.call("eq", read(1, where, inside), expr.index_value(position, dtypes.int32))
-            return read(0, where, expr.both(inside, hit))
+            return expr.select(hit, read(0, where, inside), expr.const(0, call.outputs[0].dtype))
         axes, (p, q) = fresh_axes(call, *self.window)
         where, inside = self.landing(index, p, q, call.inputs[0].shape)
         here = expr.index_value(p * self.window[1] + q, dtypes.int32)

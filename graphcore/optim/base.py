@@ -196,7 +196,9 @@ class _Scalars:
         self._optimizer = optimizer
         self._first = first
         rate = optimizer.lr
-        self._rate: float | Tensor = rate if isinstance(rate, (float, Tensor)) else _scheduled(rate(self._count(float32)))
+        if not isinstance(rate, (float, Tensor)):
+            rate = _scheduled(rate(self._count(float32)))
+        self._rate: Any = rate
         self._made: dict[DType, dict[str, Tensor]] = {}
 
     def __call__(self, dtype: DType) -> dict[str, Tensor]:

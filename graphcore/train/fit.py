@@ -318,7 +318,9 @@ def _mode(model: Any, training: bool) -> Iterator[None]:
 
 
 def _session(device: str, seed: int | None) -> Any:
-    from graphcore.session import Session  # sessions are above training loops; only this door opens one
+    from graphcore.session import (
+        Session,  # sessions are above training loops; only this door opens one
+    )
 
     return Session(device=device, seed=seed) if seed is not None else Session(device=device)
 

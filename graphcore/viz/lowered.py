@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from graphcore.graph import Graph
 from graphcore.kernel.ir import print_kernel
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind
-from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan, Step
+from graphcore.plan import CONSTANT, VARIABLE, Placed, Plan, Step
 from graphcore.shapes import bind
 from graphcore.viz.adapters import (
-    Splats, edges_once, fetch_node, node_tooltip, op_label, style_of, update_node, variable_tooltip,
-)  # fmt: skip
+    Splats,
+    edges_once,
+    fetch_node,
+    node_tooltip,
+    op_label,
+    style_of,
+    update_node,
+    variable_tooltip,
+)
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramGroup, DiagramNode, MemoryMap, MemoryRow
 from graphcore.viz.theme import format_bytes
 
@@ -66,10 +75,16 @@ class _Fused:
         self.edges: list[DiagramEdge] = []
         self.groups: list[DiagramGroup] = []
         self.names: dict[Key, str] = {}
+        self.number: dict[int, int] = {}
         for number, node in enumerate(dict.fromkeys((*(t.node for t in partition.graph.inputs), *partition.graph.nodes()))):
+            self.number[node.serial] = number
             self.names.update({t.key: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs})
-        # The node that holds a value for other kernels to read: the leaf, or the op in the kernel that stores it.
-        self.home: dict[Key, str] = {t.key: f"k{g.number} {self.names[t.key]}" for g in partition.groups for t in g.stored}
+        # The box that holds a value for others to read: a leaf, or the op in the kernel that stores it.
+        self.home: dict[Key, str] = {t.key: self.box(t.node, g) for g in partition.groups for t in g.stored}
+
+    def box(self, node: Node, group: Group) -> str:
+        """The id of an op in a kernel."""
+        return f"k{group.number} %{self.number[node.serial]}"
 
     def diagram(self, title: str, facts: Facts) -> Diagram:
         graph = self.partition.graph
@@ -120,14 +135,14 @@ class _Fused:
     def through(self, t: Tensor, group: Group | None) -> tuple[Tensor, str]:
         """What is behind the views that a kernel reads a value through, and the names of those views."""
         seen: list[str] = []
-        while t.node.op.kind is Kind.VIEW and t.key not in self.home and (group is None or t.key not in group.members):
+        while t.node.op.kind is Kind.VIEW and t.key not in (self.home if group is None else group.members):
             if t.node.op.name not in _SILENT:
                 seen.append(t.node.op.name)
             t = t.node.inputs[0]
         return t, ", ".join(reversed(seen))
 
     def op(self, node: Node, group: Group, frame: str) -> None:
-        name = f"{frame} {self.names[node.serial, 0]}"
+        name = self.box(node, group)
         label, attributes = op_label(node, self.splats)
         stored = {t.key for t in group.stored}
         kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t.key in stored]
@@ -142,11 +157,10 @@ class _Fused:
     def read(self, t: Tensor, target: str, group: Group | None, style: Any = "data") -> None:
         source, views = self.through(t, group)
         if group is not None and self.is_inside(source, group):
-            self.edges.append(DiagramEdge(f"k{group.number} {self.names[source.key]}".partition(".")[0], target, views, style))
-        elif source.node.op.kind is Kind.LEAF:
-            self.edges.append(DiagramEdge(self.leaf(source), target, views, style))
+            producer = self.box(source.node, group)
         else:
-            self.edges.append(DiagramEdge(self.home[source.key].partition(".")[0], target, views, style))
+            producer = self.leaf(source) if source.node.op.kind is Kind.LEAF else self.home[source.key]
+        self.edges.append(DiagramEdge(producer, target, views, style))
 
     def leaf(self, t: Tensor) -> str:
         """The node of a placeholder, variable or constant; drawn when first read."""
@@ -163,13 +177,13 @@ class _Fused:
 # Plan
 
 
-def plan_diagram(plan: Plan, placed: Placed, graph_outputs: Sequence[Tensor], title: str, facts: Facts = ()) -> Diagram:
+def plan_diagram(plan: Plan, placed: Placed, graph: Graph, title: str, facts: Facts = ()) -> Diagram:
     """A picture of a plan: steps and buffers in stages, with the memory map.
 
     Args:
         plan: the plan.
         placed: its buffers' places, for one set of sizes.
-        graph_outputs: the fetched values, in the plan's order.
+        graph: what was planned; it names the feeds and fetches.
         title: the heading.
         facts: pairs (name, value) that come after the counts.
 
@@ -177,28 +191,29 @@ def plan_diagram(plan: Plan, placed: Placed, graph_outputs: Sequence[Tensor], ti
         Steps as kernels, arena buffers between them with offset and size, and whose bytes they take over; variables that are
         written as updates.
     """
-    return _Planned(plan, placed).diagram(graph_outputs, title, facts)
+    return _Planned(plan, placed, graph).diagram(title, facts)
 
 
 class _Planned:
-    def __init__(self, plan: Plan, placed: Placed) -> None:
-        self.plan, self.placed = plan, placed
+    def __init__(self, plan: Plan, placed: Placed, graph: Graph) -> None:
+        self.plan, self.placed, self.graph = plan, placed, graph
         self.nodes: list[DiagramNode] = []
         self.edges: list[DiagramEdge] = []
         self.names: dict[int, str] = {}
-        self.fed = {number for _, number in plan.feeds}
+        names = {t.key: t.name for t in graph.inputs}
+        self.fed: dict[int, str] = {number: names[key] for key, number in plan.feeds}
         self.over = predecessors(placed, {n: self.bytes_of(n) for n in placed.offsets})
 
     def bytes_of(self, number: int) -> int:
         return int(bind(self.plan.buffers[number].nbytes, self.placed.sizes))  # type: ignore[arg-type]
 
-    def diagram(self, outputs: Sequence[Tensor], title: str, facts: Facts) -> Diagram:
+    def diagram(self, title: str, facts: Facts) -> Diagram:
         plan, placed = self.plan, self.placed
         for number in sorted(self.fed):
             self.buffer(number, None)
         for i, step in enumerate(plan.steps):
             self.step(i, step)
-        for i, (fetch, t) in enumerate(zip(plan.fetches, outputs, strict=True)):
+        for i, (fetch, t) in enumerate(zip(plan.fetches, self.graph.outputs, strict=True)):
             constant = ["a constant: computed at compile time"] if fetch.buffer is None else []
             self.nodes.append(fetch_node(i, t, more=constant))
             if fetch.buffer is not None:
@@ -229,8 +244,9 @@ class _Planned:
             buffer = self.plan.buffers[number]
             if buffer.space == VARIABLE:
                 how = "copied" if (number, i) not in self.plan.in_place else "in place"
-                update = f"{name} writes {buffer.owner.name}"
-                self.nodes.append(_renamed(update_node(i, buffer.owner, more=(format_bytes(self.bytes_of(number)), how), group=stage), update))
+                update = f"{name} writes buffer {number}"
+                more = (format_bytes(self.bytes_of(number)), how)
+                self.nodes.append(replace(update_node(i, buffer.owner, more=more, group=stage), id=update))
                 self.edges.append(DiagramEdge(name, update, style="update"))
             else:
                 self.edges.append(DiagramEdge(name, self.buffer(number, stage)))
@@ -252,7 +268,7 @@ class _Planned:
             self.nodes.append(DiagramNode(name, "constant", "constant", (what, size), (), None, b.label, "constant"))
         elif number in self.fed:
             lines = (what, *self.place_lines(number))
-            self.nodes.append(DiagramNode(name, _feed_name(b.label), "feed", lines, (), None, b.label, "placeholder"))
+            self.nodes.append(DiagramNode(name, self.fed[number], "feed", lines, (), None, b.label, "placeholder"))
         else:
             label = f"#{number} {b.label.partition(' at ')[0]}" if b.role != "workspace" else f"#{number} workspace"
             lines = (what, *self.place_lines(number))
@@ -293,14 +309,6 @@ class _Planned:
             first, end = self.placed.lifetimes[number]
             rows.append(MemoryRow(f"#{number} {self.plan.buffers[number].label}", first + 1, end + 1, offset, self.bytes_of(number)))
         return MemoryMap(tuple(rows), tuple(steps))
-
-
-def _renamed(node: DiagramNode, name: str) -> DiagramNode:
-    return DiagramNode(name, node.label, node.kind, node.lines, node.scope, node.group, node.tooltip, node.style)
-
-
-def _feed_name(label: str) -> str:
-    return label
 
 
 def predecessors(placed: Placed, sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:

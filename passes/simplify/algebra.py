@@ -132,20 +132,6 @@ def negations_cancel(call: Call) -> Replacement:
     )
 
 
-@rule(Neg)
-def negation_into_factor(call: Call) -> Replacement:
-    """-(x * c) -> x * -c, for floats"""
-    return _negated_factor(call, call.arg(0)) if call.arg(0).is_op(Mul) and call.dtype.is_float else None
-
-
-def _negated_factor(call: Call, product: Value) -> Replacement:
-    for i in (1, 0):
-        number = product.arg(i).splat
-        if number is not None:
-            return call.b.mul(product.inputs[1 - i], -number)
-    return None
-
-
 @rule(Mul)
 def factor_absorbs_negation(call: Call) -> Replacement:
     """-x * c -> x * -c, for floats"""
@@ -243,7 +229,6 @@ ALGEBRA = (
     subtract_negation,
     subtract_from_zero,
     negations_cancel,
-    negation_into_factor,
     factor_absorbs_negation,
     absolute_of_signed,
     square_of_absolute,

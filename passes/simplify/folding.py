@@ -45,7 +45,7 @@ def fold_constants(call: Call) -> Replacement:
         return None
     if not all(_is_constant(arg, views=op.kind is not Kind.VIEW) for arg in call.args):
         return None
-    if not all(is_static(t.shape) for t in (*call.inputs, *call.node.types)):
+    if not all(is_static(t.shape) for t in (*(i.type for i in call.inputs), *call.node.types)):
         return None
     known = [_array(arg) for arg in call.args]
     # Strides of 0 show a broadcast of little. Views are free where they are used, so only small ones are copied.

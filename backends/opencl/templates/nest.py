@@ -152,7 +152,9 @@ class _Nest:
         self.rows = rows_of(self.kernel)
         self.depth: dict[Expr, int] = {}
         self.kept: dict[Expr, tuple[str, int]] = {}
-        for value in walk(*(s.value for s in self.kernel.stores)):
+        self.stores: Sequence[Store] = self.kernel.stores
+        self.order = list(walk(*(s.value for s in self.kernel.stores)))
+        for value in self.order:
             below = max((self.depth[c] for c in _operands(value)), default=0)
             self.depth[value] = below + (1 if self.is_row_reduce(value) else 0)
 
@@ -162,6 +164,8 @@ class _Nest:
     def emit(self) -> list[str]:
         em, config = self.em, self.config
         units = nest_units(self.kernel, config)
+        self.free_scalars()
+        self.pin()
         if units == 1 and not config.leading:
             em.line("if (task != 0) return;")
             self.unit("0")
@@ -172,6 +176,21 @@ class _Nest:
         with em.block("for (int u = begin; u < end; ++u)", self.rows):
             self.unit("u")
         return em.scope.lines
+
+    def free_scalars(self) -> None:
+        """Scalars that have nothing to do with the rows: stored by the first task, also when there are no rows."""
+        free = [s for s in self.kernel.stores if self.rows and not s.index.axes() and not s.value.axes]
+        for store in free:
+            with self.em.block("if (task == 0)"):
+                self.em.store(store)
+        self.stores = [s for s in self.kernel.stores if s not in free]
+
+    def pin(self) -> None:
+        """A phase's reductions, and what is made of them, stay inside the rows' loops even where they depend on no row."""
+        rows = frozenset(self.rows)
+        for value in self.order:
+            if self.is_row_reduce(value) or any(c in self.em.pinned for c in _operands(value)):
+                self.em.pinned[value] = rows
 
     def bound(self, axis: Axis) -> str:
         """An axis's extent as C."""
@@ -240,9 +259,9 @@ class _Nest:
     def phases(self) -> None:
         """All stores of one unit, a loop over the columns for every level of reductions."""
         em = self.em
-        over_columns = [s for s in self.kernel.stores if s.index.axes() & set(self.columns)]
-        once = [s for s in self.kernel.stores if s not in over_columns]
-        reduces = [v for v in walk(*(s.value for s in self.kernel.stores)) if self.is_row_reduce(v)]
+        over_columns = [s for s in self.stores if s.index.axes() & set(self.columns)]
+        once = [s for s in self.stores if s not in over_columns]
+        reduces = [v for v in walk(*(s.value for s in self.stores)) if self.is_row_reduce(v)]
         last = max([*(self.depth[r] for r in reduces), *(self.depth[s.value] + 1 for s in over_columns)], default=0)
         self.cache_shared(reduces, over_columns)
         for level in range(1, last + 1):
@@ -305,6 +324,8 @@ class _Nest:
         """The main part's result combined with a tail's."""
         em = self.em
         lines = em.scope.lines
+        if extra.width > 1:
+            extra.fold_lanes(lines)
         if extra.position:
             value, at = main.name, main.position
             better = main.better(extra.name, value, 1)
@@ -340,11 +361,26 @@ class _Nest:
 
     def column_tail(self, axis: Axis, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
                     tails: list[list[Accumulator]], full: str, outer: object) -> None:
-        """What is left of a row: scalar accumulators of their own, joined with the main ones after the loops."""
+        """What is left of a row, with accumulators of its own that are joined with the main ones after the loops.
+
+        A known extent leaves vectors of halving widths, an unknown one single elements.
+        """
         em, width, extent = self.em, self.config.width, axis.extent
         if isinstance(extent, int) and extent % width == 0:
             return
         place = next(s for s in em.scopes if s is outer)
+        if isinstance(extent, int):
+            start = extent // width * width
+            for piece in _pieces(extent % width):
+                extra = [Accumulator(em, r, piece) for r in reduces]
+                for accumulator in extra:
+                    accumulator.declare(place.lines)
+                if extra:
+                    tails.append(extra)
+                with em.block("", (axis,)), em.lanes(axis, str(start), piece):
+                    self.column_point(extra, reduces, stores, level)
+                start += piece
+            return
         extra = [Accumulator(em, r, 1) for r in reduces]
         for accumulator in extra:
             accumulator.declare(place.lines)

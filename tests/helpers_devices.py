@@ -1,0 +1,175 @@
+"""Run graphs on devices for tests, straight through the pipeline, and judge results against float64."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.base import open_backend
+from graphcore import dtypes
+from graphcore.errors import DeviceError
+from graphcore.graph import Graph
+from graphcore.node import Tensor
+from graphcore.op import Kind, Op
+from passes.base import Pass
+from passes.memory import place
+from passes.pipeline import compile_graph
+
+__all__ = ["DEVICES", "KERNELS", "RUNTIMES", "backend", "run_on", "run_plan", "Bound", "judge", "ULPS"]
+
+KERNELS = "numpy:kernels"
+RUNTIMES = ("opencl:intel", "opencl:pocl")
+DEVICES = (KERNELS, *RUNTIMES)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(spec: str) -> Any:
+    return open_backend(spec)
+
+
+def backend(spec: str) -> Any:
+    """The backend of a device string, opened once; skips the test where the runtime is not installed."""
+    try:
+        return _opened(spec)
+    except DeviceError as error:
+        pytest.skip(f"no {spec}: {error}")
+
+
+@dataclass
+class Bound:
+    """A bound plan that can be run again with other feeds of the same shapes."""
+
+    executable: Any
+    placeholders: Sequence[Tensor]
+    plan: Any
+
+    def run(self, feeds: Mapping[Tensor, Any]) -> list[Any]:
+        """The outputs as arrays."""
+        return list(self.executable.run([feeds[p] for p in self.placeholders]))
+
+
+def run_plan(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], *, passes: Sequence[Pass] = (),
+             allow: Callable[..., bool] | None = None) -> Bound:
+    """Compile outputs for a device as one plan and bind it.
+
+    Args:
+        spec: the device string.
+        outputs: what to fetch.
+        feeds: arrays by placeholder; they give the sizes of symbolic extents.
+        passes: graph passes to run before fusion.
+        allow: an extra condition on every fusion.
+    """
+    device = backend(spec)
+    sizes = _sizes(feeds)
+    stages = compile_graph(Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, passes=passes, verify=True, allow=allow)
+    program = device.compile(stages.plan)
+    return Bound(device.bind(program, place(stages.plan, sizes)), list(feeds), stages.plan)
+
+
+def run_on(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], **options: Any) -> list[Any]:
+    """The outputs on a device; options as for ``run_plan``."""
+    return run_plan(spec, outputs, feeds, **options).run(feeds)
+
+
+def _sizes(feeds: Mapping[Tensor, Any]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for t, array in feeds.items():
+        for extent, size in zip(t.shape, np.shape(array), strict=True):
+            if not isinstance(extent, int):
+                (name,) = extent.symbols()
+                sizes[name] = size
+    return sizes
+
+
+# Tolerances: units in the last place of the result's type, measured against the reference in float64. Sums, products of
+# matrices and the like are judged against the sum of the terms' magnitudes, everything else against the result.
+ULPS = {"exact": 0.0, "arithmetic": 1.0, "function": 4.0, "hard": 16.0, "sum": 8.0}
+_FUNCTIONS = frozenset("""exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
+    erf erfc erfinv sigmoid atan2 div reciprocal""".split())
+_HARD = frozenset("pow lgamma digamma floor_divide remainder prod".split())
+_ARITHMETIC = frozenset("add sub mul add_n cast".split())
+_SUMS = frozenset("""sum matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
+    scatter_add scatter_along""".split())
+
+
+def op_class(op: Op) -> str:
+    """The class of an op in ``ULPS``; what only moves, compares or selects is exact."""
+    for name, members in (("function", _FUNCTIONS), ("hard", _HARD), ("arithmetic", _ARITHMETIC), ("sum", _SUMS)):
+        if op.name in members:
+            return name
+    assert op.kind is not Kind.CONTRACT, f"{op.name} has no class of tolerance"
+    return "exact"
+
+
+def _spacing(magnitude: Any, dtype: dtypes.DType) -> Any:
+    """The distance between neighbouring numbers of a type at a magnitude."""
+    bits, lowest = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}[dtype.name]
+    with np.errstate(all="ignore"):
+        exponent = np.floor(np.log2(np.where((magnitude > 0) & np.isfinite(magnitude), magnitude, 1.0)))
+    return np.exp2(np.maximum(exponent, lowest) - bits)
+
+
+def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
+    """What is wrong with an op's results, or None.
+
+    Integers and bools must equal the reference. Floats are compared with the reference in float64 by the op's class, with one
+    unit more for rounding to the result's type; NaN and infinity must be where they are there.
+    """
+    with np.errstate(all="ignore"):
+        narrow = _tuple(op.reference(*arrays))
+        wide = _tuple(op.reference(*(_widened(a) for a in arrays)))
+        terms = _tuple(op.reference(*(np.abs(_widened(a)) for a in arrays))) if op_class(op) == "sum" and _is_float(arrays[0]) else wide
+    for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, _paired(terms, wide), found, strict=True)):
+        got = np.asarray(got)
+        if got.shape != stored.shape or got.dtype != stored.dtype:
+            return f"result {i} is {got.dtype}{got.shape}, not {stored.dtype}{stored.shape}"
+        if not _is_float(stored):
+            if not np.array_equal(got, stored):
+                return f"result {i}:\n{got}\nis not\n{stored}"
+            continue
+        wrong = differing(got, exact, scale, ULPS[op_class(op)])
+        if wrong is not None:
+            return f"result {i}: {wrong}"
+    return None
+
+
+def differing(got: Any, exact: Any, scale: Any, ulps: float) -> str | None:
+    """Where floats are further than ``ulps`` (and one unit of rounding) from exact values, in units at ``scale``."""
+    dtype = dtypes.as_dtype(got.dtype)
+    with np.errstate(all="ignore"):
+        rounded = np.asarray(exact).astype(got.dtype).astype(np.float64)
+        wide = got.astype(np.float64)
+        unit = _spacing(np.maximum(np.abs(np.asarray(scale, np.float64)), np.abs(rounded)), dtype)
+        limit = float(np.asarray(np.finfo(np.float32).max if dtype.name != "float64" else np.finfo(np.float64).max))
+        largest = {"float16": 65504.0}.get(dtype.name, limit)
+        error = np.abs(wide - rounded)
+        same = (wide == rounded) | (np.isnan(wide) & np.isnan(rounded))
+        # Within rounding of the largest number, infinity is as good as it.
+        brink = np.isinf(wide) != np.isinf(rounded)
+        near = brink & (np.abs(np.where(np.isinf(wide), rounded, wide)) >= largest * (1 - 2.0**-6))
+        good = same | near | (np.isfinite(error) & (error <= (ulps + (0.0 if ulps == 0 else 1.0)) * unit))
+    if good.all():
+        return None
+    where = tuple(int(i) for i in np.argwhere(~good)[0]) if good.ndim else ()
+    return f"{int((~good).sum())} of {good.size} differ, first at {where}: {got[where]!r} instead of {np.asarray(exact)[where]!r} ({error[where] / unit[where]:.1f} units)"
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(np.asarray(v) for v in (value if isinstance(value, tuple) else (value,)))
+
+
+def _paired(terms: tuple[Any, ...], wide: tuple[Any, ...]) -> tuple[Any, ...]:
+    return terms if len(terms) == len(wide) else wide
+
+
+def _is_float(array: Any) -> bool:
+    return dtypes.as_dtype(np.asarray(array).dtype).is_float
+
+
+def _widened(array: Any) -> Any:
+    return np.asarray(array).astype(np.float64) if _is_float(array) else np.asarray(array)
