@@ -29,19 +29,18 @@ def main() -> None:
     print("--- the loss")
     gc.dprint(loss)
 
-    # The whole training step at each stage of compilation.
+    # The whole training step at each stage of compilation, as text and as pictures.
+    options.out.mkdir(parents=True, exist_ok=True)
     with gc.Session(device=options.device) as sess:
         compiled = sess.compile([loss, step], {x: x.shape, y: y.shape})
         for stage in STAGES:
             print(f"\n--- {stage}\n{compiled.as_text(stage)}")
+            for suffix in ("svg", "dot"):
+                gc.dump([loss, step], options.out / f"{stage}.{suffix}", stage=stage, session=sess)
+        gc.dump([loss, step], options.out / "all.html", session=sess)
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     print(f"\narena: {memory['arena_bytes']} bytes, at least {memory['lower_bound_bytes']} are live at once")
     print(f"launches: {cost['launches']}, {cost['flops']} flops, {cost['bytes_accessed']} bytes")
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES:
-        for suffix in ("svg", "html", "dot"):
-            gc.dump([loss, step], str(options.out / f"{stage}.{suffix}"), stage=stage)
     print(f"diagrams are in {options.out}")
 
 

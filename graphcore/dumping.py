@@ -193,6 +193,7 @@ class _Subject:
         self.name = _title(tensors, updates)
         self.compiled: Any = None
         self.target: Any = None
+        self.device_name = ""
 
     def diagram(self, stage: str) -> Diagram:
         """A stage's diagram.
@@ -262,17 +263,24 @@ class _Subject:
             with contextlib.ExitStack() as stack:
                 session = self.session or (stack.enter_context(Session(self.device)) if self.device else default_session())
                 session._check_alive()
-                self.target = session._backend.target
+                self.target, self.device_name = session._backend.target, str(session._backend.name)
                 self.compiled = compile_graph(self.graph, self.target, self.sizes, passes=session._passes)
         return self.compiled
 
     def facts(self) -> tuple[tuple[str, str], ...]:
-        return (("device", self.target.name), *self.size_facts())
+        return (*self.size_facts(), ("device", self.device_name))
 
     def size_facts(self) -> tuple[tuple[str, str], ...]:
-        given = ", ".join(f"{s} = {n}" for s, n in self.sizes.items() if s not in self.chosen)
-        taken = ", ".join(f"{self.chosen[s]} = {n}" for s, n in self.sizes.items() if s in self.chosen)
-        return tuple(fact for fact in (("sizes", given), ("sizes taken, as none were fed", taken)) if fact[1])
+        """The sizes compiled for, equal ones together: those that feeds give, and those that were taken."""
+        facts = []
+        for name, chosen in (("sizes", False), ("sizes taken, none fed", True)):
+            by_value: dict[int, list[str]] = {}
+            for symbol in sorted(self.sizes, key=_symbol_order):
+                if (symbol in self.chosen) == chosen:
+                    by_value.setdefault(self.sizes[symbol], []).append(symbol)
+            if by_value:
+                facts.append((name, ", ".join(" = ".join((*symbols, str(value))) for value, symbols in by_value.items())))
+        return tuple(facts)
 
 
 def _title(tensors: Sequence[Tensor], updates: Sequence[Update]) -> str:
@@ -308,11 +316,11 @@ def _fed_shapes(feeds: Mapping[Tensor, Any]) -> list[tuple[Tensor, tuple[int, ..
     return shapes
 
 
-def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -> tuple[dict[str, int], dict[str, str]]:
+def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -> tuple[dict[str, int], frozenset[str]]:
     """A value for every symbol: from the feeds, from extents that must be equal to known ones, else ``CHOSEN_SIZE``.
 
     Returns:
-        The values, and what to call the symbols that no feed decides.
+        The values, and the symbols that no feed decides.
     """
     nodes = _all_nodes(graph)
     equal: list[tuple[Any, Any]] = [
@@ -326,24 +334,11 @@ def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -
             if isinstance(bind(want, sizes), int) and bind(want, sizes) != have:
                 raise FeedError(f"dump: feed for {t.name!r} has shape {shape}; axis {axis} must be {bind(want, sizes)}\n  {describe(t)}")
     given = set(sizes)
-    names = _symbol_names(graph.inputs)
     for symbol in sorted(symbols_of(e for n in nodes for kind in n.types for e in kind.shape), key=_symbol_order):
         if symbol not in sizes:
             sizes[symbol] = CHOSEN_SIZE
             _propagate(equal, sizes)
-    return sizes, {symbol: names.get(symbol, symbol) for symbol in sizes if symbol not in given}
-
-
-def _symbol_names(inputs: Sequence[Tensor]) -> dict[str, str]:
-    """What to call unnamed symbols: the extent of an input that they are."""
-    names: dict[str, str] = {}
-    for t in inputs:
-        for axis, extent in enumerate(t.shape):
-            if isinstance(extent, Dim) and extent.is_symbol:
-                (symbol,) = extent.symbols()
-                if symbol.startswith("?"):
-                    names.setdefault(symbol, f"{t.name}.shape[{axis}]")
-    return names
+    return sizes, frozenset(sizes.keys() - given)
 
 
 def _symbol_order(symbol: str) -> tuple[int, str]:

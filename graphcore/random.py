@@ -24,7 +24,7 @@ from graphcore.node import Tensor, make_node
 from graphcore.op import lookup
 from graphcore.reductions import argmax
 from graphcore.reductions import sum as total
-from graphcore.shapes import Dim, Shape, as_shape
+from graphcore.shapes import Dim, Shape, as_shape, format_shape
 from graphcore.variable import Variable
 
 __all__ = ["seed", "default_seed", "state", "bits", "uniform", "normal", "truncated_normal", "bernoulli", "randint", "permutation", "categorical",
@@ -170,7 +170,7 @@ def _largest_below(value: float, dtype: DType) -> float:
 
 def _fitted(op: str, x: Tensor, shape: Shape) -> Tensor:
     if x.shape != shape:
-        raise fail(ShapeError, f"random.{op}: the parameters broadcast to {x.shape}, not to the shape {shape}", x)
+        raise fail(ShapeError, f"random.{op}: the parameters broadcast to {format_shape(x.shape)}, not to the shape {format_shape(shape)}; the argument for it is shape=...", x)
     return x
 
 

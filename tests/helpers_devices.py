@@ -92,8 +92,8 @@ ULPS = {"exact": 0.0, "arithmetic": 1.0, "function": 4.0, "hard": 16.0, "sum": 8
 _FUNCTIONS = frozenset("""exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
     erf erfc erfinv sigmoid atan2 div reciprocal""".split())
 _HARD = frozenset("pow lgamma digamma floor_divide remainder prod".split())
-_ARITHMETIC = frozenset("add sub mul add_n cast".split())
-_SUMS = frozenset("""sum matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
+_ARITHMETIC = frozenset("add sub mul cast".split())
+_SUMS = frozenset("""sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
     scatter_add scatter_along""".split())
 
 

@@ -17,7 +17,7 @@ from graphcore.shapes import Dim
 __all__ = ["ELEMENTWISE", "SHAPED", "Elementwise", "Shaped", "constant_of"]
 
 F = ("float32", "float16", "bfloat16", "float64")
-I = ("int32", "int8", "uint8", "int64")  # noqa: E741 - integers
+I = ("int32", "int8", "uint8", "int64")
 B = ("bool",)
 SIGNED = ("int32", "int8", "int64")
 NUMBERS = (*F, *I)

@@ -132,9 +132,9 @@ def test_cross_entropy_is_one_row_kernel() -> None:
     loss = F.cross_entropy(x, t)
     nodes = toposort([loss, gc.gradients(loss, x)])
     kinds = Counter(n.op.kind.value for n in nodes)
-    assert kinds["opaque"] == kinds["contract"] == 0 or {n.op.name for n in nodes if n.op.kind.value == "opaque"} == {"iota"}
+    assert kinds["contract"] == 0 and {n.op.name for n in nodes if n.op.kind.value == "opaque"} == {"iota"}
     reductions = [(n.op.name, n.op.axes) for n in nodes if n.op.kind.value == "reduce"]  # type: ignore[attr-defined]
-    assert sorted(a for _, a in reductions)[:1] == [(0,)] and {a for _, a in reductions} == {(0,), (1,)} and len(reductions) <= 5
+    assert Counter(a for _, a in reductions) == {(0,): 1, (1,): 3}
     assert len([n for n in nodes if n.op.kind.value == "map"]) <= 30
     assert all(n.origin.scope == ("cross_entropy",) for n in nodes if n.op.kind.value == "map")
 
@@ -268,8 +268,8 @@ def test_pools() -> None:
     np.testing.assert_allclose(evaluate([F.avg_pool2d(x, 3, 2, 1)])[0], windows(zeros, 3, 2).mean(0))
     np.testing.assert_allclose(evaluate([F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)])[0], windows(zeros, 3, 2).sum(0) / windows(ones, 3, 2).sum(0))
     assert F.max_pool2d(x, 2, ceil_mode=True).shape == (1, 2, 3, 4) and F.max_pool2d(x[0], 2).shape == (2, 3, 3)
-    assert F.max_pool2d(x, 2, 3, ceil_mode=True).shape == (1, 2, 3, 3)
-    np.testing.assert_allclose(differentiable(lambda t: F.max_pool1d(t, 3, 2), x[0]), np.stack([x[0, :, i: i + 5: 2] for i in range(3)]).max(0))
+    assert F.max_pool2d(x, 2, 3, ceil_mode=True).shape == (1, 2, 2, 3)
+    np.testing.assert_allclose(differentiable(lambda t: F.max_pool1d(t, 3, 2), x[0]), np.stack([x[0, :, :, i: i + 5: 2] for i in range(3)]).max(0))
     np.testing.assert_allclose(differentiable(lambda t: F.adaptive_avg_pool2d(t, (3, 1)), x), x.reshape(1, 2, 3, 2, 7).mean((3, 4))[..., None])
     np.testing.assert_allclose(evaluate([F.adaptive_avg_pool2d(x, (None, 3))])[0], np.stack([x[..., a:b].mean(-1) for a, b in ((0, 3), (2, 5), (4, 7))], -1))
     np.testing.assert_allclose(evaluate([F.adaptive_max_pool2d(x, 1)])[0], x.max((2, 3), keepdims=True))

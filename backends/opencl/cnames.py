@@ -87,4 +87,7 @@ def convert(text: str, source: DType, target: DType, width: int) -> str:
         return bit if goal == vector_type(source, width) else f"convert_{goal}({bit})"
     if register_type(source) == register_type(target):
         return text
-    return f"convert_{goal}{'_sat' if source.is_float and target.is_integer else ''}({text})"
+    if source.is_float and target.is_integer:  # PoCL's conversions of NaN give the lowest value
+        zero = literal(0, source) if width == 1 else f"({vector_type(source, width)})({literal(0, source)})"
+        return f"convert_{goal}_sat(({text} == {text}) ? {text} : {zero})"
+    return f"convert_{goal}({text})"

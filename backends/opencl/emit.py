@@ -45,8 +45,8 @@ class Dialect:
     kind: str = "cpu"
 
     def lanes(self, kernel: Kernel) -> int:
-        """Lanes of a vector of this kernel: as many float32, fewer when it touches wider elements."""
-        widest = max((register_bytes(v.dtype) for v in kernel.values()), default=4)
+        """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
+        widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes), default=4)
         if any(v.fn == "reduce" and v.data[0].startswith("arg") for v in kernel.values()):
             widest = 8
         return max(1, self.width * 4 // max(widest, 4))
@@ -273,8 +273,7 @@ class Emitter:
             return text if guard is None else f"({self.value(guard)} ? {text} : ({vtype})({zero}))"
         repeated = self.repeats(index) if not guard_lanes else 0
         if repeated:
-            text = self.load_repeated(pointer, index, dtype, repeated)
-            return text if guard is None else f"({self.value(guard)} ? {text} : ({vector_type(dtype, width)})({zero}))"
+            return self.load_repeated(e, repeated)
         return self.gather(e, pointer, index, guard, width)
 
     def repeats(self, index: Index) -> int:
@@ -289,14 +288,17 @@ class Emitter:
         plain = divided.value.terms == ((self.lane, 1),) and divided.value.constant == 0
         return divided.divisor if plain and divided.divisor in (2, 4, 8) and divided.divisor < self.width else 0
 
-    def load_repeated(self, pointer: str, index: Index, dtype: DType, repeated: int) -> str:
+    def load_repeated(self, e: Expr, repeated: int) -> str:
         """A short vector with every lane spread over ``repeated`` lanes."""
-        short = self.fresh("x")
+        param, index = e.data
         width = self.width // repeated
-        text = load_text(self.dialect, pointer, self.index(index), dtype, width)
-        self.place(index.axes()).lines.append(f"const {vector_type(dtype, width)} {short} = {text};")
+        kind, short = vector_type(e.dtype, width), self.fresh("x")
+        text = load_text(self.dialect, self.pointers[param], self.index(index), e.dtype, width)
+        if e.args:  # the guard stands before the load: outside of it the address may be anywhere
+            text = f"{self.value(e.args[0])} ? {text} : ({kind})({literal(0, e.dtype)})"
+        self.home(e).lines.append(f"const {kind} {short} = {text};")
         lanes = ", ".join(f"{short}.s{HEX[i // repeated]}" for i in range(self.width))
-        return f"({vector_type(dtype, self.width)})({lanes})"
+        return f"({vector_type(e.dtype, self.width)})({lanes})"
 
     def gather(self, e: Expr, pointer: str, index: Index, guard: Expr | None, width: int) -> str:
         """Lane by lane: strided, divided or guarded addresses."""
@@ -322,8 +324,6 @@ class Emitter:
         vector = self.is_vector(store.index.axes())
         width = self.width if vector else 1
         value = self.vector(store.value, width)
-        if not vector and self.width_of(store.value) > 1:  # lanes along an axis of extent 1: only the first one exists
-            value = f"({value}).s0" if not dtype.is_bool else f"(({value}).s0 & 1)"
         if not vector or (self.lane is not None and store.index.stride(self.lane) == 1):
             self.line(store_text(self.dialect, pointer, self.index(store.index), value, dtype, width))
             return

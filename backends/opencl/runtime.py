@@ -156,7 +156,8 @@ class BoundPlan:
                 function = self.program.source.functions[self.program.source.of_step[index]]
                 index += 1
                 tasks = BY_NAME[step.template].tasks(step.kernel, step.config, self.backend.dialect, self.placed.sizes)
-                if all(any(bind(a.extent, self.placed.sizes) == 0 for a in s.index.axes()) for s in step.kernel.stores):
+                stores = step.kernel.stores
+                if stores and all(any(bind(a.extent, self.placed.sizes) == 0 for a in s.index.axes()) for s in stores):
                     tasks = 0
                 row = [function.number, started, tasks]
                 for number in step.buffers:

@@ -50,7 +50,7 @@ class Adam(Optimizer):
         self.weight_decay = non_negative(name, "weight_decay", weight_decay)
 
     def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
-        t = count() + 1
+        t = count()
         b1, b2 = self.betas
         scalars = {"rate": lr / _correction(b1, t), "root": ew.rsqrt(_correction(b2, t))}
         if self._decoupled and self.weight_decay:

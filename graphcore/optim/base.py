@@ -156,7 +156,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Scalars that all variables of a type share, from the learning rate and the number of steps taken so far."""
+        """Scalars that all variables of a type share, from the learning rate and the number of this step (1, 2, ...)."""
 
     @abstractmethod
     def _update(
@@ -197,7 +197,7 @@ class _Scalars:
         self._first = first
         rate = optimizer.lr
         if not isinstance(rate, (float, Tensor)):
-            rate = _scheduled(rate(self._count(float32)))
+            rate = _scheduled(rate(elementwise.subtract(self._count(float32), 1.0)))
         self._rate: Any = rate
         self._made: dict[DType, dict[str, Tensor]] = {}
 
@@ -209,7 +209,8 @@ class _Scalars:
         return self._made[dtype]
 
     def _count(self, dtype: DType) -> Tensor:
-        return elementwise.astype(self._optimizer._count(self._first).read(), dtype)
+        # From the counter's new value only: a kernel that still needed the old one would keep it from being updated in place.
+        return elementwise.astype(elementwise.add(self._optimizer._count(self._first), 1), dtype)
 
 
 def label(variable: Variable) -> str:

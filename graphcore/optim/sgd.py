@@ -56,7 +56,7 @@ class SGD(Optimizer):
     def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
         if not (self.momentum and self.dampening):
             return {"lr": lr}
-        first = ew.equal(count(), 0)
+        first = ew.equal(count(), 1)
         return {"lr": lr, "entering": ew.astype(ew.where(first, 1.0, 1.0 - self.dampening), lr.dtype)}
 
     def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> _Updates:

@@ -319,7 +319,7 @@ def _mode(model: Any, training: bool) -> Iterator[None]:
 
 def _session(device: str, seed: int | None) -> Any:
     from graphcore.session import (
-        Session,  # sessions are above training loops; only this door opens one
+        Session,  # a session is above training loops, so this is a late import
     )
 
     return Session(device=device, seed=seed) if seed is not None else Session(device=device)

@@ -155,7 +155,7 @@ def fetch_node(number: int, t: Tensor, *, more: Sequence[str] = ()) -> DiagramNo
 def update_node(number: int, variable: Any, *, more: Sequence[str] = (), group: str | None = None) -> DiagramNode:
     """The box of an update; ``more`` are further lines."""
     about = f"{variable.name} takes this value at the end of the run\nvariable made at {variable.place}"
-    return DiagramNode(f"update {number}", f"{variable.name} ←", "update", (str(variable.type), *more), (), group, about, "update")
+    return DiagramNode(f"update {number}", f"{variable.name} ←", "", (str(variable.type), *more), (), group, about, "update")
 
 
 def unbroadcast(t: Tensor) -> Tensor:

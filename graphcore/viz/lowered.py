@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def fused_diagram(
         facts: pairs (name, value) that come after the counts.
 
     Returns:
-        A value that several kernels compute stands in each of them. Views are drawn as labels of the edges through which they
+        A value that several kernels compute stands in each of them, marked with their number. Views are drawn as labels of the edges through which they
         are read. The values that a kernel stores are marked with their bytes.
     """
     return _Fused(partition, pieces, sizes).diagram(title, facts)
@@ -82,6 +83,9 @@ class _Fused:
         # The box that holds a value for others to read: a leaf, or the op in the kernel that stores it.
         self.home: dict[Key, str] = {t.key: self.box(t.node, g) for g in partition.groups for t in g.stored}
 
+        self.inside = {g.number: self.computed(g) for g in partition.groups}
+        self.copies = Counter(node.serial for nodes in self.inside.values() for node in nodes)
+
     def box(self, node: Node, group: Group) -> str:
         """The id of an op in a kernel."""
         return f"k{group.number} %{self.number[node.serial]}"
@@ -95,8 +99,10 @@ class _Fused:
         for number, t in enumerate(graph.outputs):
             self.nodes.append(fetch_node(number, t))
             self.read(t, f"fetch {number}", None)
+        frames = {t.key: f"k{g.number}" for g in self.partition.groups for t in g.stored}
         for number, (variable, value) in enumerate(graph.updates):
-            self.nodes.append(update_node(number, variable))
+            source, _ = self.through(value, None)  # an update stands in the kernel that computes its value
+            self.nodes.append(update_node(number, variable, group=frames.get(source.key)))
             self.read(value, f"update {number}", None, "update")
         stored = sum(self.bytes_of(t) for g in self.partition.groups for t in g.stored)
         counts = (("kernels", str(len(self.partition.groups))), ("stored", format_bytes(stored)))
@@ -106,7 +112,7 @@ class _Fused:
         return int(bind(t.size, self.sizes)) * t.dtype.itemsize  # type: ignore[arg-type]
 
     def kernel(self, group: Group) -> None:
-        """A kernel's frame and the ops inside, found from what it stores as lowering finds them."""
+        """A kernel's frame and the ops inside."""
         pieces = self.pieces(group)
         main = next((p for p in pieces if not p.helper), pieces[0])
         helpers = sum(p.helper for p in pieces)
@@ -116,15 +122,19 @@ class _Fused:
         ]  # fmt: skip
         frame = f"k{group.number}"
         self.groups.append(DiagramGroup(frame, main.kernel.name, tuple(lines)))
-        inside: dict[int, Node] = {}
+        for node in self.inside[group.number]:
+            self.op(node, group, frame)
+
+    def computed(self, group: Group) -> list[Node]:
+        """The ops that a kernel computes, in graph order: found from what it stores, as lowering finds them."""
+        found: dict[int, Node] = {}
         pending = [t.node for t in group.stored]
         while pending:
             node = pending.pop()
-            if node.serial not in inside:
-                inside[node.serial] = node
+            if node.serial not in found:
+                found[node.serial] = node
                 pending += [s.node for s in (self.through(t, group)[0] for t in node.inputs) if self.is_inside(s, group)]
-        for serial in sorted(inside):
-            self.op(inside[serial], group, frame)
+        return sorted(found.values(), key=lambda n: self.number[n.serial])
 
     def is_inside(self, t: Tensor, group: Group) -> bool:
         """Whether a kernel computes a value that it uses, instead of loading it."""
@@ -146,7 +156,7 @@ class _Fused:
         label, attributes = op_label(node, self.splats)
         stored = {t.key for t in group.stored}
         kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t.key in stored]
-        again = ["computed again"] if (node.serial, 0) in self.partition.recomputed else []
+        again = [f"in {self.copies[node.serial]} kernels"] if self.copies[node.serial] > 1 else []
         lines = (*filter(None, (attributes,)), *map(str, node.types), str(node.origin), *kept, *again)
         tip = node_tooltip(node, self.splats, self.names)
         self.nodes.append(DiagramNode(name, label, node.op.name, lines, node.origin.scope, frame, tip, style_of(node)))
@@ -273,7 +283,7 @@ class _Planned:
             label = f"#{number} {b.label.partition(' at ')[0]}" if b.role != "workspace" else f"#{number} workspace"
             lines = (what, *self.place_lines(number))
             tip = "\n".join((b.label, *self.reuse_lines(number)))
-            self.nodes.append(DiagramNode(name, label, b.role, lines, (), stage, tip, "buffer"))
+            self.nodes.append(DiagramNode(name, label, "" if b.role == "value" else b.role, lines, (), stage, tip, "buffer"))
         return name
 
     def place_lines(self, number: int) -> tuple[str, ...]:

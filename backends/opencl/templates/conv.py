@@ -187,7 +187,7 @@ class Convolution:
                     for store in kernel.stores:
                         emitter.store(store)
                 return emitter.scope.lines
-            emitter.scope.names[total] = acc
+            emitter.scope.names[total] = acc if width == 1 else f"{acc}.s0"  # the result is one element: lane 0
             for store in kernel.stores:
                 emitter.store(store)
             return emitter.scope.lines

@@ -291,25 +291,44 @@ def emit_fill(w: Writer, dtype: str, pointer: str, start: int, count: int, width
         w.add(store(f"({vector(dtype, piece)})(0)", f"{pointer} + {start + offset}", piece, dtype))
 
 
-def emit_copy(w: Writer, dtype: str, source: Load, pointer: str, index: str, count: int, step: int, width: int) -> None:
-    """Copy ``count`` elements, ``step`` apart in the source from element ``index``, to ``pointer``."""
-    if step == 1:
-        full, start = count // width, 0
-        if full > 4:
-            with w.block(f"for (int f = 0; f < {full * width}; f += {width})"):
-                w.add(store(source(f"({index} + f)", width), f"{pointer} + f", width, dtype))
-            start = full * width
-        for offset, piece in pieces(count - start, width):
-            w.add(store(source(f"({index} + {start + offset})", piece), f"{pointer} + {start + offset}", piece, dtype))
+def emit_copy(w: Writer, dtype: str, source: Load, pointer: str, index: str, count: int, width: int) -> None:
+    """Copy ``count`` elements from element ``index`` of the source to ``pointer``."""
+    full, start = count // width, 0
+    if full > 4:
+        with w.block(f"for (int f = 0; f < {full * width}; f += {width})"):
+            w.add(store(source(f"({index} + f)", width), f"{pointer} + f", width, dtype))
+        start = full * width
+    for offset, piece in pieces(count - start, width):
+        at = start + offset
+        w.add(store(source(f"({index} + {at})", piece), f"{pointer} + {at}", piece, dtype))
+
+
+def emit_spread(w: Writer, dtype: str, pointer: str, origin: str, count: int, step: int, width: int) -> None:
+    """Copy ``count`` scratch elements, ``step`` apart from ``origin``, to ``pointer`` in whole vectors.
+
+    Writes up to ``width - 1`` elements behind the last and reads as many steps further: rows are written in rising
+    order, so the next row repairs the start that its predecessor spoilt, and scratch has room behind the last.
+    """
+
+    def value(at: int, piece: int, shift: str) -> str:
+        if step == 1:
+            return load(f"{origin} + {at}{shift}", piece, dtype)
+        first = load(f"{origin} + {at * step}{shift}", piece, dtype)
+        second = load(f"{origin} + {at * step + piece}{shift}", piece, dtype)
+        return f"({vector(dtype, piece)})(({first}).even, ({second}).even)"
+
+    if step > 2 or count == 1:
+        with w.block(f"for (int f = 0; f < {count}; ++f)"):
+            w.add(f"({pointer})[f] = ({origin})[f * {step}];")
         return
-    done = 0
-    if step == 2 and width >= 8:
-        # ``even`` drops the odd lanes; the last lane of such a load must still belong to this row's span
-        half = width // 2
-        done = max(0, (2 * (count - 1) + 1) // width) * half
-        if done:
-            with w.block(f"for (int f = 0; f < {done}; f += {half})"):
-                w.add(store(f"({source(f'({index} + 2 * f)', width)}).even", f"{pointer} + f", half, dtype))
-    if done < count:
-        with w.block(f"for (int f = {done}; f < {count}; ++f)"):
-            w.add(f"({pointer})[f] = {source(f'({index} + {step} * f)', 1)};")
+    full, start = count // width, 0
+    if full > 4:
+        with w.block(f"for (int f = 0; f < {full * width}; f += {width})"):
+            w.add(store(value(0, width, f" + f * {step}"), f"{pointer} + f", width, dtype))
+        start, full = full * width, 0
+    for _ in range(full):
+        w.add(store(value(start, width, ""), f"{pointer} + {start}", width, dtype))
+        start += width
+    if start < count:
+        piece = next(k for k in (2, 4, 8, 16) if k >= count - start)
+        w.add(store(value(start, piece, ""), f"{pointer} + {start}", piece, dtype))

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.opencl.templates.conv_code import (
-    CONTRACT, ConvProblem, Load, Names, Taps, Writer, emit_copy, emit_fill, load, plain_load, store, vector,
-    vector_types, widths_below,
+    CONTRACT, ConvProblem, Load, Names, Taps, Writer, emit_copy, emit_fill, emit_spread, load, plain_load, store,
+    vector, vector_types, widths_below,
 )  # fmt: skip
 from backends.opencl.templates.conv_schedule import (
-    ConvConfig, Scratch, extra_rows, part_channels, scratch, uses_out_scratch,
+    ConvConfig, Scratch, extra_rows, part_channels, scratch, stage_pitch, uses_out_scratch,
 )  # fmt: skip
 
 Epilogue = Callable[[str, str, str, str, int], list[str]]
@@ -111,41 +111,50 @@ class _ConvText:
 
     def _pack(self, ty: Taps, tx: Taps) -> None:
         """Copy the band's input rows into planes: [channel][row class][kernel column][image][row][column]."""
-        p, c, w = self.problem, self.config, self.w
+        p, c, w, space = self.problem, self.config, self.w, self.space
         classes = ty.classes(p.stride[0]) if c.share else ty.count
-        height, width = p.in_size
-        columns = p.grid[1]
+        columns, pitch = p.grid[1], stage_pitch(p, tx)
+        total = p.groups * p.in_channels
+        w.add(f"__global {self.dtype}* const stage = panel + {space.panel + space.out};")
+        w.add(f"const int packed = rows + {extra_rows(p, c.share)};")
         images = f"for (int i = 0; i < {'images' if c.images > 1 else 1}; ++i)"
-        rows = f"for (int j = 0; j < rows + {extra_rows(p, c.share)}; ++j)"
         with w.block(images), w.block(f"for (int c = 0; c < {p.in_channels}; ++c)"):
-            total = p.groups * p.in_channels
             w.add(
-                f"const int plane0 = ((image0 + i) * {total} + group * {p.in_channels} + c) * {height * width};"
+                f"const int source = ((image0 + i) * {total} + group * {p.in_channels} + c)"
+                f" * {p.in_size[0] * p.in_size[1]};"
             )
-            with w.block(f"for (int q = 0; q < {classes}; ++q)"), w.block(rows):
-                w.add(f"const int iy = (row0 + j) * {p.stride[0]} + {ty.shift} + q * {ty.gap};")
+            self._stage(ty, tx, classes)
+            with w.block(f"for (int q = 0; q < {classes}; ++q)"), w.block("for (int j = 0; j < packed; ++j)"):
                 w.add(
-                    f"__global {self.dtype}* const to = panel + (c * {classes} + q) * {tx.count * self.space.plane}"
+                    f"__global {self.dtype}* const to = panel + (c * {classes} + q) * {tx.count * space.plane}"
                     f" + i * {p.grid_pixels} + j * {columns};"
                 )
-                with w.block(f"if (iy < 0 || iy >= {height})"):
-                    for t in range(tx.count):
-                        emit_fill(w, self.dtype, f"(to + {t * self.space.plane})", 0, columns, c.width)
-                with w.block("else"):
-                    w.add(f"const int from = plane0 + iy * {width};")
-                    for t in range(tx.count):
-                        self._pack_row(f"(to + {t * self.space.plane})", tx.shift + t * tx.gap)
+                w.add(
+                    f"__global const {self.dtype}* const line = stage + (j * {p.stride[0]} + q * {ty.gap}) * {pitch};"
+                )
+                for t in range(tx.count):
+                    to, line = f"to + {t * space.plane}", f"line + {t * tx.gap}"
+                    emit_spread(w, self.dtype, to, line, columns, p.stride[1], c.width)
 
-    def _pack_row(self, pointer: str, shift: int) -> None:
-        """One packed row: zeros, the columns inside the image, zeros."""
-        step, width, columns = self.problem.stride[1], self.problem.in_size[1], self.problem.grid[1]
-        begin = min(columns, max(0, -(shift // step)))
-        end = max(begin, min(columns, (width - 1 - shift) // step + 1))
-        emit_fill(self.w, self.dtype, pointer, 0, begin, self.config.width)
-        if end > begin:
-            index = f"from + {begin * step + shift}"
-            emit_copy(self.w, self.dtype, self.load_x, f"({pointer} + {begin})", index, end - begin, step, self.config.width)
-        emit_fill(self.w, self.dtype, pointer, end, columns - end, self.config.width)
+    def _stage(self, ty: Taps, tx: Taps, classes: int) -> None:
+        """Write one channel's rows with their padding: every element is loaded (and any fused load run) once."""
+        p, c, w = self.problem, self.config, self.w
+        height, width = p.in_size
+        pitch = stage_pitch(p, tx)
+        begin = min(pitch, max(0, -tx.shift))
+        end = max(begin, min(pitch, width - tx.shift))
+        with w.block(f"for (int j = 0; j < (packed - 1) * {p.stride[0]} + {(classes - 1) * ty.gap + 1}; ++j)"):
+            w.add(f"const int iy = row0 * {p.stride[0]} + {ty.shift} + j;")
+            w.add(f"__global {self.dtype}* const to = stage + j * {pitch};")
+            with w.block(f"if (iy < 0 || iy >= {height})"):
+                emit_fill(w, self.dtype, "to", 0, pitch, c.width)
+            with w.block("else"):
+                w.add(f"const int from = source + iy * {width};")
+                emit_fill(w, self.dtype, "to", 0, begin, c.width)
+                if end > begin:
+                    index = f"from + {begin + tx.shift}"
+                    emit_copy(w, self.dtype, self.load_x, f"to + {begin}", index, end - begin, c.width)
+                emit_fill(w, self.dtype, "to", end, pitch - end, c.width)
 
     def _channels(self, ty: Taps, tx: Taps, phase: int) -> None:
         """All register tiles of one phase."""
@@ -155,18 +164,22 @@ class _ConvText:
             with w.block(f"for (; o + {tile_o} <= last_o; o += {tile_o})"):
                 w.add(f"const int base_w = group * {p.weight_strides[0]} + o * {p.weight_strides[1]};")
                 w.add("int at = 0;")
+                half = c.width // 2 if c.half_tail else 0
                 for tile_v in c.vector_tiles:
-                    bound = f"at + {(tile_v - 1) * c.width} < pixels"
+                    bound = f"at + {(tile_v - 1) * c.width + half} < pixels"
                     with w.block(f"for (; {bound}; at += {tile_v * c.width})"):
-                        self._tile(ty, tx, phase, tile_o, tile_v)
+                        self._tile(ty, tx, phase, tile_o, tile_v, c.width)
+                if half:
+                    with w.block("if (at < pixels)"):
+                        self._tile(ty, tx, phase, tile_o, 1, half)
 
-    def _tile(self, ty: Taps, tx: Taps, phase: int, tile_o: int, tile_v: int) -> None:
+    def _tile(self, ty: Taps, tx: Taps, phase: int, tile_o: int, tile_v: int, lanes: int) -> None:
         """One register tile: sum over input channels and taps, then hand the sums on."""
         p, c, w = self.problem, self.config, self.w
-        span = tile_v * c.width
+        span, kind = tile_v * lanes, vector(self.dtype, lanes)
         sums = [[f"s{o}_{v}" for v in range(tile_v)] for o in range(tile_o)]
         for row in sums:
-            w.add(f"{self.vec} {', '.join(f'{s} = ({self.vec})(0)' for s in row)};")
+            w.add(f"{kind} {', '.join(f'{s} = ({kind})(0)' for s in row)};")
         if c.direct:
             # the last tile starts early instead of reading past the plane; ``skip`` lanes are another tile's
             total = p.groups * p.in_channels
@@ -179,13 +192,13 @@ class _ConvText:
         elif ty.count and tx.count:
             w.add(f"__global const {self.dtype}* const band = panel + at;")
         if ty.count and tx.count:
-            self._sum(ty, tx, sums)
+            self._sum(ty, tx, sums, lanes)
         if self.out_scratch:
-            self._to_scratch(phase, sums)
+            self._to_scratch(phase, sums, lanes)
         else:
-            self._finish(sums)
+            self._finish(sums, lanes)
 
-    def _sum(self, ty: Taps, tx: Taps, sums: list[list[str]]) -> None:
+    def _sum(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int) -> None:
         """The loops over input channels and taps around the products of one tile."""
         p, w = self.problem, self.w
         tile = len(sums) * len(sums[0])
@@ -202,11 +215,11 @@ class _ConvText:
                     self._pointers(ty, tx, "0")
                     for copy in range(step):
                         for t in range(tx.count):
-                            self._products(ty, tx, sums, copy, t)
+                            self._products(ty, tx, sums, lanes, copy, t)
                 else:
                     with w.block(f"for (int t = 0; t < {tx.count}; ++t)"):
                         self._pointers(ty, tx, "t")
-                        self._products(ty, tx, sums, 0, 0)
+                        self._products(ty, tx, sums, lanes, 0, 0)
 
     def _pointers(self, ty: Taps, tx: Taps, tap: str) -> None:
         """Pointers to the packed planes and weights of input channel ``c`` (and kernel column ``t``)."""
@@ -222,9 +235,9 @@ class _ConvText:
             f"__global const {self.dtype}* const px = band + (c * {classes * tx.count * plane}{shift});",
         )
 
-    def _products(self, ty: Taps, tx: Taps, sums: list[list[str]], copy: int, t: int) -> None:
+    def _products(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int, copy: int, t: int) -> None:
         """Products of one input channel and one kernel column: every kernel row, unrolled."""
-        p, c = self.problem, self.config
+        p, c, kind = self.problem, self.config, vector(self.dtype, lanes)
         _, stride_o, stride_c, stride_y, stride_x = p.weight_strides
         classes = ty.classes(p.stride[0]) if c.share else ty.count
         plane = p.grid_pixels if c.direct else self.space.plane
@@ -235,12 +248,12 @@ class _ConvText:
             with self.w.block():
                 self.w.add(CONTRACT)
                 for v in range(len(sums[0])):
-                    self.w.add(f"const {self.vec} x{v} = {load(f'px + {at + v * c.width}', c.width, self.dtype)};")
+                    self.w.add(f"const {kind} x{v} = {load(f'px + {at + v * lanes}', lanes, self.dtype)};")
                 for o, row_sums in enumerate(sums):
-                    self.w.add(f"const {self.vec} w{o} = ({self.vec})(pw[{weight + o * stride_o}]);")
+                    self.w.add(f"const {kind} w{o} = ({kind})(pw[{weight + o * stride_o}]);")
                     self.w.add(*(f"{s} = w{o} * x{v} + {s};" for v, s in enumerate(row_sums)))
 
-    def _to_scratch(self, phase: int, sums: list[list[str]]) -> None:
+    def _to_scratch(self, phase: int, sums: list[list[str]], lanes: int) -> None:
         """Keep a tile's sums in the workspace: [channel of the part][phase][pixel]."""
         pitch = self.space.out_pitch
         self.w.add(
@@ -249,16 +262,16 @@ class _ConvText:
         )
         for o, row in enumerate(sums):
             for v, value in enumerate(row):
-                where = f"keep + {o * self.problem.phases * pitch + v * self.config.width}"
-                self.w.add(store(value, where, self.config.width, self.dtype))
+                where = f"keep + {o * self.problem.phases * pitch + v * lanes}"
+                self.w.add(store(value, where, lanes, self.dtype))
 
-    def _finish(self, sums: list[list[str]]) -> None:
+    def _finish(self, sums: list[list[str]], lanes: int) -> None:
         """Epilogue of a tile, on registers where whole vectors allow it, else through a private array."""
         p, c, w = self.problem, self.config, self.w
-        span = len(sums[0]) * c.width
+        span = len(sums[0]) * lanes
         channel = f"group * {p.out_channels} + o"
         first = f"row0 * {p.grid[1]} + at"
-        if c.inline:
+        if c.inline and lanes == c.width:
             with w.block(f"if (at + {span} <= pixels{' && skip == 0' if c.direct else ''})"):
                 for o, row in enumerate(sums):
                     for v, value in enumerate(row):
@@ -271,7 +284,7 @@ class _ConvText:
             w.add(f"{self.dtype} tile[{len(sums) * span}];")
             for o, row in enumerate(sums):
                 for v, value in enumerate(row):
-                    w.add(store(value, f"tile + {o * span + v * c.width}", c.width, self.dtype, "__private"))
+                    w.add(store(value, f"tile + {o * span + v * lanes}", lanes, self.dtype, "__private"))
             with w.block(f"for (int m = 0; m < {len(sums)}; ++m)"):
                 w.add(f"const {self.dtype}* const from = tile + m * {span}{' + skip' if c.direct else ''};")
                 limit = f"min(pixels - at, {span}{' - skip' if c.direct else ''})"

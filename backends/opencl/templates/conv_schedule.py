@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from backends.opencl.templates.conv_code import CACHE_ELEMENTS, ConvProblem
+from backends.opencl.templates.conv_code import CACHE_ELEMENTS, ConvProblem, Taps
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class ConvConfig:
         direct: read the input in place (1x1, stride 1, no padding, no fused load).
         parts: cuts of the output channels; tasks of different parts pack the same input.
         chunks: cuts of the units; ``parts * chunks`` tasks at most.
+        half_tail: finish with a tile of half vectors where half a vector or less is left.
         inline: run the epilogue on registers for whole vectors instead of looping over a small array.
     """
 
@@ -34,6 +35,7 @@ class ConvConfig:
     direct: bool
     parts: int
     chunks: int
+    half_tail: bool
     inline: bool
 
 
@@ -45,11 +47,12 @@ class Scratch:
     panel: int
     out_pitch: int
     out: int
+    stage: int
 
     @property
     def slice(self) -> int:
         """Elements of one task, a multiple of 32."""
-        return -(-(self.panel + self.out) // 32) * 32
+        return -(-(self.panel + self.out + self.stage) // 32) * 32
 
 
 def register_count(vector_bytes: int) -> int:
@@ -83,13 +86,27 @@ def part_channels(problem: ConvProblem, config: ConvConfig) -> int:
     return -(-problem.out_channels // (config.parts * tile)) * tile
 
 
+def stage_pitch(problem: ConvProblem, taps: Taps) -> int:
+    """Columns of one channel's padded rows, which all kernel columns are read from."""
+    return (problem.grid[1] - 1) * problem.stride[1] + max(0, taps.count - 1) * taps.gap + 1
+
+
+def stage_size(problem: ConvProblem, config: ConvConfig, taps_y: Taps, taps_x: Taps) -> int:
+    """Elements of one channel's padded rows for one band, with room to read whole vectors behind the last."""
+    classes = taps_y.classes(problem.stride[0]) if config.share else taps_y.count
+    rows = (config.rows + extra_rows(problem, config.share) - 1) * problem.stride[0]
+    rows += max(0, classes - 1) * taps_y.gap + 1
+    size = rows * stage_pitch(problem, taps_x) + 2 * config.width * problem.stride[1]
+    return -(-size // 16) * 16
+
+
 def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
     """Layout of one task's scratch: packed planes, then (where needed) the outputs of all channels of the part."""
     width, reach = config.width, max(config.vector_tiles)
     pixels = config.rows * problem.grid[1] * config.images
     pitch = -(-pixels // width) * width
     plane = (config.rows + extra_rows(problem, config.share)) * problem.grid[1] * config.images
-    plane = -(-plane // 16) * 16
+    plane = -(-(plane + width) // 16) * 16  # rows are written in whole vectors, past the last row too
     if plane // 16 % 2 == 0:
         plane += 16  # an odd number of lines, so that planes spread over the cache's sets
     panel = 0
@@ -101,7 +118,8 @@ def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
         out = part_channels(problem, config) * problem.phases * pitch
         panel = max(panel, config.rows * problem.phase_step[0] * problem.out_size[1] + width)
         panel = -(-panel // 16) * 16
-    return Scratch(plane, panel, pitch, out)
+    stage = 0 if config.direct else max(stage_size(problem, config, y, x) for y in problem.taps_y for x in problem.taps_x)
+    return Scratch(plane, panel, pitch, out, stage)
 
 
 def workspace_elements(problem: ConvProblem, config: ConvConfig) -> int:
@@ -119,35 +137,40 @@ def task_count(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
     return min(units(problem, config, batch), config.chunks) * config.parts
 
 
-def _tile_cost(channels: int, vectors: int, vector_bytes: int) -> float:
+def _tile_cost(channels: int, vectors: float, vector_bytes: int) -> float:
     """Cycles of one step of a register tile: products against loads, both one a cycle, and latency."""
     if vector_bytes >= 64:
+        if vectors < 1:  # half vectors: two products and two loads a cycle
+            return max(channels / 2, (channels + 1.5) / 2, 4) + 0.3
         return max(channels * vectors, channels + 2 * vectors, 4) + 0.3
     return max(channels * vectors, 0.9 * (channels + 1.5 * vectors), 8) + 0.3
 
 
 @lru_cache(maxsize=4096)
-def _tiles(channels: int, vectors: int, vector_bytes: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
-    """Cheapest (cost, channel tiles, vector tiles) that cover ``channels`` times ``vectors``."""
+def _tiles(channels: int, vectors: int, half: bool, vector_bytes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cheapest (channel tiles, vector tiles) that cover ``channels`` times ``vectors`` (plus half a vector)."""
     best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
     registers = register_count(vector_bytes)
     for mo in range(1, min(channels, 24) + 1):
-        for nv in range(1, min(vectors, 6) + 1):
-            if mo * nv + nv + 1 > registers:
+        for nv in range(1, max(1, min(vectors, 6)) + 1):
+            # with more sums than three quarters of the registers compilers spill
+            if mo * nv > registers * 3 // 4 or mo * nv + nv + 1 > registers:
                 continue
             rest_o, rest_v = channels % mo, vectors % nv
-            cost = 0.0
-            for o, times_o in ((mo, channels // mo), (rest_o, 1)):
-                for v, times_v in ((nv, vectors // nv), (rest_v, 1)):
-                    if o and v:
-                        cost += times_o * times_v * _tile_cost(o, v, vector_bytes)
+            columns = [(nv, vectors // nv), (rest_v, 1 if rest_v else 0), (0.5, 1 if half else 0)]
+            cost = sum(
+                times_o * times_v * _tile_cost(o, v, vector_bytes)
+                for o, times_o in ((mo, channels // mo), (rest_o, 1))
+                for v, times_v in columns
+                if o and v
+            )
             # every further body is text to compile and instructions to fetch
             cost *= 1 + 0.01 * ((rest_o > 0) + (rest_v > 1))
             if best is None or cost < best[0]:
                 channel_tiles = (mo, rest_o) if rest_o else (mo,)
                 best = (cost, channel_tiles, tuple(sorted({nv, rest_v or 1, 1}, reverse=True)))
     assert best is not None
-    return best
+    return best[1:]
 
 
 def is_direct(problem: ConvProblem) -> bool:
@@ -199,9 +222,13 @@ def choose(
     else:
         outputs = problem.out_channels * problem.phases if problem.phases > 1 else 0
         rows = _band_rows(problem, share, outputs, width)
-    vectors = -(-rows * problem.grid[1] * images // width)
+    vector_bytes = width * itemsize
+    vectors, tail = divmod(rows * problem.grid[1] * images, width)
+    # half a vector costs half a vector only where a whole one is two of the core's multipliers
+    half = vector_bytes >= 64 and 0 < tail <= width // 2
+    vectors += tail > 0 and not half
     limit = min(vectors, pixels // width) if direct else vectors
-    _, channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), width * itemsize)
+    channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), half, vector_bytes)
     total = -(-batch // images) * problem.groups * -(-problem.grid[0] // rows)
     wanted = 4 * cores
     parts = 1
@@ -209,5 +236,5 @@ def choose(
         parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))
     depth = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
     return ConvConfig(
-        width, channel_tiles, vector_tiles, rows, images, share, direct, parts, min(total, wanted * 2), depth < 128
+        width, channel_tiles, vector_tiles, rows, images, share, direct, parts, min(total, wanted * 2), half, depth < 128
     )
