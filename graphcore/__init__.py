@@ -42,6 +42,7 @@ from graphcore.indexing import gather, index_add, one_hot, scatter_add, take, ta
 from graphcore.linear import *  # noqa: F403
 from graphcore.linear import __all__ as _linear
 from graphcore.node import Node, Tensor, device, enable_grad, grad_enabled, no_grad, set_grad_enabled
+from graphcore.padding import pad
 from graphcore.reductions import *  # noqa: F403
 from graphcore.reductions import __all__ as _reductions
 from graphcore.shapes import Dim
@@ -54,25 +55,32 @@ operators.install()
 
 softmax, log_softmax, embedding = functional.softmax, functional.log_softmax, functional.embedding
 
+# fmt: off
 # Names that live in modules which are loaded on first use: the module, and the name in it (None: the module itself).
 _LAZY: dict[str, tuple[str, str | None]] = {
-    **{name: (f"graphcore.{name}", None) for name in ("nn", "optim", "data", "train", "models", "viz", "io", "linalg", "session", "control", "order")},
-    **{name: ("graphcore.session", name) for name in ("Session", "default_session", "function", "RunOptions", "RunMetadata")},
+    **{name: (f"graphcore.{name}", None) for name in ("nn", "optim", "data", "train", "models", "viz", "io", "linalg")},
+    **{name: (f"graphcore.{name}", None) for name in ("session", "control", "order")},
+    **{name: ("graphcore.session", name) for name in ("Session", "default_session", "function")},
+    **{name: ("graphcore.session", name) for name in ("RunOptions", "RunMetadata")},
     **{name: ("graphcore.control", name) for name in ("cond", "while_loop", "scan")},
-    **{name: ("graphcore.order", name) for name in ("sort", "argsort", "topk", "searchsorted", "unique", "nonzero", "cumsum", "cumprod", "scatter")},
-    **{name: ("graphcore.checks", name) for name in ("gradcheck", "gradgradcheck", "detect_anomaly", "jacobian", "hessian")},
+    **{name: ("graphcore.order", name) for name in ("sort", "argsort", "topk", "searchsorted", "unique", "nonzero")},
+    **{name: ("graphcore.order", name) for name in ("cumsum", "cumprod", "scatter")},
+    **{name: ("graphcore.checks", name) for name in ("gradcheck", "gradgradcheck", "detect_anomaly")},
+    **{name: ("graphcore.checks", name) for name in ("jacobian", "hessian")},
     **{name: ("graphcore.custom", name) for name in ("Function", "kernel", "numpy_op")},
-    **{name: ("graphcore.viz", name) for name in ("dump", "dprint")},
+    **{name: ("graphcore.dumping", name) for name in ("dump", "dprint")},
     **{name: ("graphcore.io", name) for name in ("save", "load")},
 }
 
 __all__ = [  # noqa: PLE0604
-    *_creation, *_elementwise, *_errors, *_linear, *_reductions, *_shaping,
-    "DType", "bool_", "bfloat16", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "promote", "result_type", "Dim", "Graph", "Node", "Tensor", "Update", "Variable", "backward", "checkpoint", "constant", "custom_gradient", "device",
-    "embedding", "enable_grad", "functional", "gather", "grad_enabled", "gradients", "hvp", "index_add", "init", "jvp", "log_softmax", "name_scope",
-    "no_grad", "one_hot", "ops", "placeholder", "random", "scatter_add", "set_grad_enabled", "softmax", "take", "take_along_axis", "vjp",
+    *_creation, *_elementwise, *_errors, *_linear, *_reductions, *_shaping, "DType", "bool_", "bfloat16", "float16",
+    "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "promote",
+    "result_type", "Dim", "Graph", "Node", "Tensor", "Update", "Variable", "backward", "checkpoint", "constant",
+    "custom_gradient", "device", "embedding", "enable_grad", "functional", "gather", "grad_enabled", "gradients", "hvp",
+    "index_add", "init", "jvp", "log_softmax", "name_scope", "no_grad", "one_hot", "ops", "pad", "placeholder",
+    "random", "scatter_add", "set_grad_enabled", "softmax", "take", "take_along_axis", "vjp",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""From what users write to operands of primitives: promotion, explicit casts, explicit broadcasts, and errors that show lines."""
+"""From what users write to operands of primitives: promotion, explicit casts, explicit broadcasts, and errors that show
+lines."""
 
 from __future__ import annotations
 
@@ -16,8 +17,12 @@ from graphcore.ops.leaf import Constant
 from graphcore.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, normalize_axes, normalize_axis
 from graphcore.variable import constant, is_tensor_like
 
-__all__ = ["build", "apply", "fail", "tensor", "scalar", "cast", "full", "promote", "align", "aligned", "fit", "axis_of", "axes_of",
-           "same_shape", "is_operand", "count_of"]
+# fmt: off
+__all__ = [
+    "build", "apply", "fail", "tensor", "scalar", "cast", "full", "promote", "align", "aligned", "fit", "axis_of",
+    "axes_of", "same_shape", "is_operand", "count_of",
+]
+# fmt: on
 
 
 def build(name: str, *inputs: Tensor, **attributes: Any) -> Tensor:
@@ -51,13 +56,19 @@ def tensor(op: str, value: Any, dtype: DType | None = None) -> Tensor:
     if isinstance(value, Dim):
         return build("dim_value", extent=value, dtype=dtype or dtypes.int64)
     if not is_tensor_like(value):
-        raise UsageError(f"{op}: an operand is {value!r} of type {type(value).__name__}; pass a tensor, a number or an array")
+        raise UsageError(
+            f"{op}: an operand is {value!r} of type {type(value).__name__}; pass a tensor, a number or an array"
+        )
     try:
         return constant(value, dtype)
     except (ValueError, TypeError) as error:
         if isinstance(error, GraphcoreError):
             raise
-        held = [v for v in np.ravel(np.asarray(value, object)) if isinstance(v, Tensor)] if isinstance(value, (list, tuple)) else []
+        held = (
+            [v for v in np.ravel(np.asarray(value, object)) if isinstance(v, Tensor)]
+            if isinstance(value, (list, tuple))
+            else []
+        )
         hint = "; it holds tensors, join them with gc.stack([...])" if held else ""
         raise UsageError(f"{op}: {value!r} is no array of numbers{hint}") from None
 
@@ -72,7 +83,10 @@ def scalar(op: str, value: bool | int | float, dtype: DType) -> Tensor:
         return apply(Constant.of(value, dtype))
     except OverflowError:
         info = np.iinfo(dtype.storage)
-        raise DTypeError(f"{op}: the number {value} does not fit {dtype} ({info.min} to {info.max}); cast the tensor to a wider type first") from None
+        raise DTypeError(
+            f"{op}: the number {value} does not fit {dtype} ({info.min} to {info.max}); cast the tensor to a wider "
+            f"type first"
+        ) from None
 
 
 def full(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
@@ -86,7 +100,8 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
 
 
 def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
-    """Operands cast to their common type. Python numbers are weak; ``floating`` turns an integer result type into float32."""
+    """Operands cast to their common type. Python numbers are weak; ``floating`` turns an integer result type into
+    float32."""
     items = [v if isinstance(v, (Tensor, bool, int, float, Dim)) else tensor(op, v) for v in values]
     try:
         dtype = dtypes.result_type(*(0 if isinstance(v, Dim) else v for v in items))
@@ -94,11 +109,19 @@ def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
         raise fail(DTypeError, f"{op}: {error}", *(v for v in items if isinstance(v, Tensor))) from None
     if floating and not dtype.is_float:
         dtype = dtypes.float32
-    return [cast(v, dtype) if isinstance(v, Tensor) else tensor(op, v, dtype) if isinstance(v, Dim) else scalar(op, v, dtype) for v in items]
+    return [
+        cast(v, dtype)
+        if isinstance(v, Tensor)
+        else tensor(op, v, dtype)
+        if isinstance(v, Dim)
+        else scalar(op, v, dtype)
+        for v in items
+    ]
 
 
 def fit(x: Tensor, shape: Shape) -> Tensor:
-    """``x`` broadcast to a shape that ``broadcast_shapes`` gave; extents taken to be equal are recorded as requirements."""
+    """``x`` broadcast to a shape that ``broadcast_shapes`` gave; extents taken to be equal are recorded as
+    requirements."""
     if x.shape == shape:
         return x
     lead = len(shape) - x.ndim
@@ -128,14 +151,17 @@ def aligned(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
 
 def _explain_broadcast(op: str, tensors: Sequence[Tensor]) -> ShapeError:
     for i, a in enumerate(tensors):
-        for b in tensors[i + 1:]:
+        for b in tensors[i + 1 :]:
             for axis in range(-1, -min(a.ndim, b.ndim) - 1, -1):
                 x, y = a.shape[axis], b.shape[axis]
                 if x != y and x != 1 and y != 1 and isinstance(x, int) and isinstance(y, int):
                     error = mismatch(op, a, b, f"shapes do not broadcast ({x} against {y} at axis {axis})")
                     return ShapeError(f"{error}\n  {_broadcast_hint(a, b)}")
     shapes = " and ".join(format_shape(t.shape) for t in tensors)
-    return ShapeError(f"{op}: shapes {shapes} do not broadcast together" + "".join(f"\n  operand {i + 1} is {describe(t)}" for i, t in enumerate(tensors)))
+    return ShapeError(
+        f"{op}: shapes {shapes} do not broadcast together"
+        + "".join(f"\n  operand {i + 1} is {describe(t)}" for i, t in enumerate(tensors))
+    )
 
 
 def _broadcast_hint(a: Tensor, b: Tensor) -> str:
@@ -155,7 +181,9 @@ def same_shape(op: str, a: Tensor, b: Tensor, what: str, hint: str) -> Tensor:
     Raises:
         ShapeError: the shapes differ.
     """
-    if a.ndim != b.ndim or any(x != y and isinstance(x, int) and isinstance(y, int) for x, y in zip(a.shape, b.shape, strict=True)):
+    if a.ndim != b.ndim or any(
+        x != y and isinstance(x, int) and isinstance(y, int) for x, y in zip(a.shape, b.shape, strict=True)
+    ):
         raise ShapeError(f"{mismatch(op, a, b, what)}\n  {hint}")
     return b if a.shape == b.shape else build("require_shape", b, shape=a.shape)
 

@@ -17,8 +17,12 @@ from graphcore.shapes import Dim, Extent, Shape, format_shape
 from graphcore.shaping import stack
 from graphcore.variable import constant
 
-__all__ = ["array", "asarray", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "eye", "arange", "linspace", "tril", "triu",
-           "meshgrid"]
+# fmt: off
+__all__ = [
+    "array", "asarray", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "eye", "arange", "linspace",
+    "tril", "triu", "meshgrid",
+]
+# fmt: on
 
 
 def asarray(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
@@ -30,7 +34,11 @@ def asarray(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     >>> asarray([1.0, 2.0]).shape
     (2,)
     """
-    if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list, tuple)) for v in value) and _holds_tensor(value):
+    if (
+        isinstance(value, (list, tuple))
+        and any(isinstance(v, (Tensor, list, tuple)) for v in value)
+        and _holds_tensor(value)
+    ):
         value = stack([asarray(v) for v in value])
     if isinstance(value, Tensor):
         return value if dtype is None else cast(value, dtypes.as_dtype(dtype))
@@ -75,9 +83,17 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
     extents = _shape("full", shape)
     value = tensor("full", fill_value)
     if dtype is not None:
-        value = cast(value, dtypes.as_dtype(dtype)) if isinstance(fill_value, Tensor) else coercion.scalar("full", fill_value, dtypes.as_dtype(dtype))
+        value = (
+            cast(value, dtypes.as_dtype(dtype))
+            if isinstance(fill_value, Tensor)
+            else coercion.scalar("full", fill_value, dtypes.as_dtype(dtype))
+        )
     if value.ndim > len(extents):
-        raise fail(ShapeError, f"full: the value {format_shape(value.shape)} does not broadcast to {format_shape(extents)}", value)
+        raise fail(
+            ShapeError,
+            f"full: the value {format_shape(value.shape)} does not broadcast to {format_shape(extents)}",
+            value,
+        )
     return coercion.fit(value, extents)
 
 
@@ -130,7 +146,10 @@ def ones_like(x: Any, dtype: Any = None) -> Tensor:
 def _grid(shape: Shape) -> tuple[Tensor, Tensor]:
     """Row and column numbers of the last two axes."""
     rank = len(shape)
-    return (build("iota", shape=shape, axis=rank - 2, dtype=dtypes.int32), build("iota", shape=shape, axis=rank - 1, dtype=dtypes.int32))
+    return (
+        build("iota", shape=shape, axis=rank - 2, dtype=dtypes.int32),
+        build("iota", shape=shape, axis=rank - 1, dtype=dtypes.int32),
+    )
 
 
 def eye(n: Any, m: Any = None, k: int = 0, dtype: Any = "float32") -> Tensor:
@@ -173,7 +192,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     """Numbers from ``start`` (0 if only one bound is given) up to but without ``stop``, ``step`` apart.
 
     Args:
-        start, stop, step: Python numbers; ``stop`` may be a symbolic extent if ``start`` is an integer and ``step`` is 1.
+        start, stop, step: Python numbers; ``stop`` may be symbolic if ``start`` is an integer and ``step`` 1.
         dtype: by default int64, or float32 if a bound is a float.
 
     >>> arange(5).shape
@@ -187,7 +206,10 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     floating = any(isinstance(b, (float, np.floating)) for b in (start, stop, step))
     wanted: DType = dtypes.as_dtype(dtype) if dtype is not None else dtypes.float32 if floating else dtypes.int64
     if isinstance(start, Dim) or isinstance(step, Dim) or (isinstance(stop, Dim) and (step != 1 or floating)):
-        raise ShapeError(f"arange: only the stop may be symbolic, with an integer start and the step 1, got arange({start}, {stop}, {step})")
+        raise ShapeError(
+            f"arange: only the stop may be symbolic, with an integer start and the step 1, got arange({start}, "
+            f"{stop}, {step})"
+        )
     if step == 0:
         raise ShapeError("arange: the step must not be 0")
     count: Extent = stop - start if isinstance(stop, Dim) else max(0, math.ceil((stop - start) / step))

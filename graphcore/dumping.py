@@ -195,8 +195,8 @@ class _Subject:
         self.target: Any = None
         self.device_name = ""
 
-    def diagram(self, stage: str) -> Diagram:
-        """A stage's diagram.
+    def diagram(self, stage: str, short: bool = False) -> Diagram:
+        """A stage's diagram; with a ``short`` title, which fits into a page's tab.
 
         Raises:
             DeviceError: no device for a stage that needs one.
@@ -204,7 +204,7 @@ class _Subject:
         from graphcore.viz.adapters import graph_diagram
         from graphcore.viz.lowered import fused_diagram, plan_diagram
 
-        title = f"{stage}: {self.name}"
+        title = stage if short else f"{stage}: {self.name}"
         if stage == "built":
             return graph_diagram(self.graph, title)
         if stage == "simplified":
@@ -232,9 +232,9 @@ class _Subject:
             if insist:
                 raise
             reason = str(error).partition("\n")[0]
-            drawn = [self.diagram("built"), self.diagram("simplified")]
-            return [replace(d, facts=(*d.facts, ("not drawn", f"kernels and memory: {reason}"))) for d in drawn]
-        return [self.diagram(stage) for stage in STAGES]
+            drawn = [self.diagram("built", True), self.diagram("simplified", True)]
+            return [replace(d, facts=(*d.facts, ("kernels and memory", f"not drawn, {reason}"))) for d in drawn]
+        return [self.diagram(stage, True) for stage in STAGES]
 
     def simplified(self) -> Graph:
         """The graph after the session's passes, or the default ones, with every extent bound that compiling binds."""
@@ -273,7 +273,7 @@ class _Subject:
     def size_facts(self) -> tuple[tuple[str, str], ...]:
         """The sizes compiled for, equal ones together: those that feeds give, and those that were taken."""
         facts = []
-        for name, chosen in (("sizes", False), ("sizes taken, none fed", True)):
+        for name, chosen in (("sizes", False), ("chosen, not fed", True)):
             by_value: dict[int, list[str]] = {}
             for symbol in sorted(self.sizes, key=_symbol_order):
                 if (symbol in self.chosen) == chosen:

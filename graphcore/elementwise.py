@@ -1,12 +1,13 @@
 """Elementwise functions: the array API's list and what deep learning adds. Operands broadcast and promote as in NumPy.
 
-Python numbers take the tensors' type; a function of real numbers turns integers into float32; integer / integer is float32.
+Python numbers take the tensors' type; a function of real numbers turns integers into float32; integer / integer is
+float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from graphcore.op import lookup
 
 _Unary = Callable[[Any], Tensor]
 _Binary = Callable[[Any, Any], Tensor]
+_F = TypeVar("_F", bound=Callable[..., Tensor])
 
 
-def _named(function: Any, name: str, doc: str) -> Any:
+def _named(function: _F, name: str, doc: str) -> _F:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
     return function
@@ -29,8 +31,12 @@ def _named(function: Any, name: str, doc: str) -> Any:
 
 def _refuse_bool(name: str, tensors: list[Tensor]) -> None:
     if tensors[0].dtype.is_bool:
-        raise fail(DTypeError, f"{name}: operands are bool, but {name} takes numbers; cast with .astype('int32'), or use logical_and, logical_or (&, |)",
-                   *tensors)
+        raise fail(
+            DTypeError,
+            f"{name}: operands are bool, but {name} takes numbers; cast with .astype('int32'), or use logical_and, "
+            f"logical_or (&, |)",
+            *tensors,
+        )
 
 
 def _real(name: str, formula: str, example: float = 0.5) -> _Unary:
@@ -39,9 +45,13 @@ def _real(name: str, formula: str, example: float = 0.5) -> _Unary:
     def function(x: Any) -> Tensor:
         return build(name, *promote(name, x, floating=True))
 
-    return _named(function, name, f"{formula}, elementwise. Any shape; integers are taken as float32.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        UsageError: ``x`` is no tensor, number or array.\n\n"
-                                  f"    >>> {name}([{example}]).shape\n    (1,)\n    ")
+    return _named(
+        function,
+        name,
+        f"{formula}, elementwise. Any shape; integers are taken as float32.\n\n"
+        f"    Raises:\n        UsageError: ``x`` is no tensor, number or array.\n\n"
+        f"    >>> {name}([{example}]).shape\n    (1,)\n    ",
+    )
 
 
 def _number(name: str, formula: str, keeps_integers: bool = False) -> _Unary:
@@ -52,9 +62,13 @@ def _number(name: str, formula: str, keeps_integers: bool = False) -> _Unary:
         _refuse_bool(name, tensors)
         return tensors[0] if keeps_integers and tensors[0].dtype.is_integer else build(name, *tensors)
 
-    return _named(function, name, f"{formula}, elementwise. Any shape; numbers of any type, which stays.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        DTypeError: a bool operand.\n\n"
-                                  f"    >>> {name}([1.5, -2.0]).dtype\n    float32\n    ")
+    return _named(
+        function,
+        name,
+        f"{formula}, elementwise. Any shape; numbers of any type, which stays.\n\n"
+        f"    Raises:\n        DTypeError: a bool operand.\n\n"
+        f"    >>> {name}([1.5, -2.0]).dtype\n    float32\n    ",
+    )
 
 
 def _arithmetic(name: str, formula: str, floating: bool = False, op: str | None = None) -> _Binary:
@@ -67,18 +81,27 @@ def _arithmetic(name: str, formula: str, floating: bool = False, op: str | None 
         return build(op, *tensors)
 
     kinds = "integers become float32" if floating else "of the promoted type"
-    return _named(function, name, f"{formula}, elementwise; {kinds}. Shapes broadcast.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        ShapeError: the shapes do not broadcast.\n        DTypeError: bool operands or no common type.\n\n"
-                                  f"    >>> {name}([1.0, 2.0], 3.0).shape\n    (2,)\n    ")
+    return _named(
+        function,
+        name,
+        f"{formula}, elementwise; {kinds}. Shapes broadcast.\n\n"
+        f"    Raises:\n        ShapeError: the shapes do not broadcast.\n        DTypeError: bool operands or no "
+        f"common type.\n\n"
+        f"    >>> {name}([1.0, 2.0], 3.0).shape\n    (2,)\n    ",
+    )
 
 
 def _comparison(name: str, formula: str) -> _Binary:
     def function(x1: Any, x2: Any) -> Tensor:
         return build(name, *aligned(name, x1, x2))
 
-    return _named(function, name, f"Whether {formula}, elementwise; bool. Shapes broadcast.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        ShapeError: the shapes do not broadcast.\n\n"
-                                  f"    >>> {name}([1, 2], 2).dtype\n    bool\n    ")
+    return _named(
+        function,
+        name,
+        f"Whether {formula}, elementwise; bool. Shapes broadcast.\n\n"
+        f"    Raises:\n        ShapeError: the shapes do not broadcast.\n\n"
+        f"    >>> {name}([1, 2], 2).dtype\n    bool\n    ",
+    )
 
 
 def as_bool(x: Any) -> Tensor:
@@ -91,22 +114,35 @@ def _logical(name: str, formula: str) -> _Binary:
     def function(x1: Any, x2: Any) -> Tensor:
         return build(name, *aligned(name, as_bool(x1), as_bool(x2)))
 
-    return _named(function, name, f"{formula}, elementwise; numbers count as true where not zero. Shapes broadcast.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        ShapeError: the shapes do not broadcast.\n\n"
-                                  f"    >>> {name}([True, False], True).dtype\n    bool\n    ")
+    return _named(
+        function,
+        name,
+        f"{formula}, elementwise; numbers are true where not zero. Shapes broadcast.\n\n"
+        f"    Raises:\n        ShapeError: the shapes do not broadcast.\n\n"
+        f"    >>> {name}([True, False], True).dtype\n    bool\n    ",
+    )
 
 
 def _bitwise(name: str, formula: str, shift: bool = False) -> _Binary:
     def function(x1: Any, x2: Any) -> Tensor:
         tensors = aligned(name, x1, x2)
         if tensors[0].dtype.is_float or (shift and tensors[0].dtype.is_bool):
-            raise fail(DTypeError, f"{name}: operands are {tensors[0].dtype}, but {name} takes integers{'' if shift else ' or bools'}; "
-                       f"cast with .astype('int32')", *tensors)
+            raise fail(
+                DTypeError,
+                f"{name}: operands are {tensors[0].dtype}, but {name} takes integers{'' if shift else ' or bools'}; "
+                f"cast with .astype('int32')",
+                *tensors,
+            )
         return build(name, *tensors)
 
-    return _named(function, name, f"{formula}, elementwise; integers{'' if shift else ' or bools'}. Shapes broadcast.\n\n"  # type: ignore[no-any-return]
-                                  f"    Raises:\n        ShapeError: the shapes do not broadcast.\n        DTypeError: floating operands.\n\n"
-                                  f"    >>> {name}([1, 2], 3).dtype\n    int64\n    ")
+    kinds = "integers" if shift else "integers or bools"
+    return _named(
+        function,
+        name,
+        f"{formula}, elementwise; {kinds}. Shapes broadcast.\n\n"
+        f"    Raises:\n        ShapeError: the shapes do not broadcast.\n        DTypeError: floating operands.\n\n"
+        f"    >>> {name}([1, 2], 3).dtype\n    int64\n    ",
+    )
 
 
 exp = _real("exp", "e ** x")
@@ -138,7 +174,11 @@ erfinv = _real("erfinv", "The inverse of erf")
 lgamma = _real("lgamma", "The logarithm of the absolute gamma function")
 digamma = _real("digamma", "The derivative of lgamma")
 
-negative: _Unary = _named(_number("neg", "-x"), "negative", "-x, elementwise. Any shape; numbers of any type.\n\n    >>> negative([1.5]).shape\n    (1,)\n    ")
+negative: _Unary = _named(
+    _number("neg", "-x"),
+    "negative",
+    "-x, elementwise. Any shape; numbers of any type.\n\n    >>> negative([1.5]).shape\n    (1,)\n    ",
+)
 abs = _number("abs", "The absolute value")
 sign = _number("sign", "-1, 0 or 1")
 relu = _number("relu", "max(x, 0)")
@@ -193,7 +233,12 @@ def bitwise_invert(x: Any) -> Tensor:
     """
     t = tensor("bitwise_invert", x)
     if t.dtype.is_float:
-        raise fail(DTypeError, f"bitwise_invert: the operand is {t.dtype}, but bitwise_invert takes integers or bools; cast with .astype('int32')", t)
+        raise fail(
+            DTypeError,
+            f"bitwise_invert: the operand is {t.dtype}, but bitwise_invert takes integers or bools; cast with "
+            f".astype('int32')",
+            t,
+        )
     return build("bitwise_invert", t)
 
 
@@ -219,7 +264,9 @@ def pow(x1: Any, x2: Any) -> Tensor:
 def _power_of_number(x: Tensor, exponent: int | float) -> Tensor | None:
     """The exponents that have an op of their own, as in NumPy."""
     if x.dtype.is_integer and exponent < 0 and isinstance(exponent, int):
-        raise fail(DTypeError, f"pow: integers to the negative power {exponent}; cast the base with .astype('float32')", x)
+        raise fail(
+            DTypeError, f"pow: integers to the negative power {exponent}; cast the base with .astype('float32')", x
+        )
     if exponent == 2:
         return square(x if x.dtype.is_float or isinstance(exponent, int) else cast(x, dtypes.float32))
     if exponent == 1 and (x.dtype.is_float or isinstance(exponent, int)):
@@ -276,7 +323,9 @@ def _classify(name: str, value_for_integers: bool, formula: str) -> _Unary:
         t = tensor(name, x)
         return build(name, t) if t.dtype.is_float else full(t.shape, value_for_integers, dtypes.bool_)
 
-    return _named(function, name, f"Whether x is {formula}, elementwise; bool.\n\n    >>> {name}([1.0]).dtype\n    bool\n    ")  # type: ignore[no-any-return]
+    return _named(
+        function, name, f"Whether x is {formula}, elementwise; bool.\n\n    >>> {name}([1.0]).dtype\n    bool\n    "
+    )
 
 
 isnan = _classify("isnan", False, "not a number")
@@ -337,7 +386,8 @@ def _limits(op: str, limit: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + e ** (beta x)) / beta, elementwise and without overflow (``threshold`` is accepted for PyTorch's sake; nothing needs it).
+    """log(1 + e ** (beta x)) / beta, elementwise and without overflow (``threshold`` is accepted for PyTorch's sake;
+    nothing needs it).
 
     >>> softplus([0.0]).shape
     (1,)
@@ -421,12 +471,15 @@ def add_n(tensors: Any) -> Tensor:
     return operands[0] if len(operands) == 1 else apply(lookup("add_n")(), *operands)
 
 
+# fmt: off
 __all__ = [
-    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "erfc", "erfinv", "lgamma", "digamma", "negative", "abs", "sign",
-    "relu", "floor", "ceil", "trunc", "round", "add", "subtract", "multiply", "divide", "floor_divide", "remainder", "maximum", "minimum",
-    "atan2", "copysign", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor",
-    "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert", "bitwise_left_shift", "bitwise_right_shift", "pow", "positive",
-    "square", "astype", "stop_gradient", "isnan", "isinf", "isfinite", "signbit", "where", "clip", "softplus", "logaddexp", "hypot", "isclose",
-    "nan_to_num", "add_n",
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "asin",
+    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "erfc", "erfinv", "lgamma",
+    "digamma", "negative", "abs", "sign", "relu", "floor", "ceil", "trunc", "round", "add", "subtract", "multiply",
+    "divide", "floor_divide", "remainder", "maximum", "minimum", "atan2", "copysign", "less", "less_equal", "greater",
+    "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and",
+    "bitwise_or", "bitwise_xor", "bitwise_invert", "bitwise_left_shift", "bitwise_right_shift", "pow", "positive",
+    "square", "astype", "stop_gradient", "isnan", "isinf", "isfinite", "signbit", "where", "clip", "softplus",
+    "logaddexp", "hypot", "isclose", "nan_to_num", "add_n",
 ]
+# fmt: on

@@ -8,20 +8,30 @@ from typing import Any
 import numpy as np
 
 from graphcore import dtypes
-from graphcore.coercion import align, axis_of, build, cast, fail, fit, full, promote, tensor
-from graphcore.elementwise import add, divide, equal, greater_equal, less, maximum, minimum, multiply, where
+from graphcore.coercion import axis_of, build, cast, fail, fit, promote, tensor
+from graphcore.elementwise import add, less, multiply, where
 from graphcore.errors import DTypeError, ShapeError, UsageError
 from graphcore.node import Tensor, mismatch
-from graphcore.reductions import max as largest
 from graphcore.shapes import Dim, Extent, Shape, broadcast_shapes, dim_min, format_shape, product
 from graphcore.shaping import flip, moveaxis, permute_dims, reshape
 
-__all__ = ["getitem", "At", "take", "take_along_axis", "gather", "scatter_add", "index_add", "one_hot"]
+__all__ = [
+    "Basic",
+    "basic_index",
+    "getitem",
+    "take",
+    "take_along_axis",
+    "gather",
+    "scatter_add",
+    "index_add",
+    "one_hot",
+]
 
 
 @dataclass(frozen=True)
 class Basic:
-    """A basic index of a tensor: a slice with positive steps, axes to reverse, and the shape with axes dropped and added."""
+    """A basic index of a tensor: a slice with positive steps, axes to reverse, and the shape with axes dropped and
+    added."""
 
     starts: tuple[int, ...]
     lengths: Shape
@@ -39,14 +49,17 @@ class Basic:
         """``v``, of the shape that ``read`` gives, put where the index names in a tensor of zeros."""
         v = reshape(v, self.lengths)
         v = flip(v, self.flips) if self.flips else v
-        high = tuple(e - start - ((n - 1) * step + 1) if n != 0 else e - start
-                     for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True))
+        high = tuple(
+            e - start - ((n - 1) * step + 1) if n != 0 else e - start
+            for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True)
+        )
         gaps = tuple(step - 1 for step in self.steps)
         return build("pad", v, low=self.starts, high=high, gaps=gaps)
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
-    """``x[key]`` with NumPy's meaning: integers, slices (also with negative steps), None, ``...``, and integer arrays or tensors.
+    """``x[key]`` with NumPy's meaning: integers, slices (also with negative steps), None, ``...``, and integer arrays
+    or tensors.
 
     A slice of a symbolic axis takes the axis to be as long as its positive start.
 
@@ -54,17 +67,17 @@ def getitem(x: Tensor, key: Any) -> Tensor:
         ShapeError: too many indices or one out of range.
         UsageError: a boolean mask (its result would have no fixed shape) or something that is no index.
     """
-    items = _expand(x, key)
-    if not any(_is_array(i) for i in items):
-        return _basic(x, items).read(x)
+    items = expand_index(x, key)
+    if not any(is_array(i) for i in items):
+        return basic_index(x, items).read(x)
     return _advanced(x, items)
 
 
-def _is_array(item: Any) -> bool:
+def is_array(item: Any) -> bool:
     return isinstance(item, (Tensor, np.ndarray, list))
 
 
-def _expand(x: Tensor, key: Any) -> list[Any]:
+def expand_index(x: Tensor, key: Any) -> list[Any]:
     """The index as one entry per axis of ``x``, and None for every new axis."""
     items = [_checked(x, k) for k in (key if isinstance(key, tuple) else (key,))]
     dots = [i for i, k in enumerate(items) if k is Ellipsis]
@@ -74,33 +87,53 @@ def _expand(x: Tensor, key: Any) -> list[Any]:
     if named > x.ndim:
         raise fail(ShapeError, f"index: {named} indices for a tensor of rank {x.ndim}, {format_shape(x.shape)}", x)
     at = dots[0] if dots else len(items)
-    return [*items[:at], *[slice(None)] * (x.ndim - named), *items[at + 1:]]
+    return [*items[:at], *[slice(None)] * (x.ndim - named), *items[at + 1 :]]
 
 
 def _checked(x: Tensor, item: Any) -> Any:
     """One entry of an index, with arrays as arrays or tensors of integers."""
     if item is None or item is Ellipsis or isinstance(item, (slice, Dim)):
         return item
-    if isinstance(item, (bool, np.bool_)) or (isinstance(item, (np.ndarray, list)) and np.asarray(item).dtype == bool) \
-            or (isinstance(item, Tensor) and item.dtype.is_bool):
-        raise fail(UsageError, "index: a boolean mask selects a number of elements that is not known before the run; use gc.where(mask, x, 0), "
-                   "multiply by the mask, or gc.nonzero(mask, size=n) for indices", x, *([item] if isinstance(item, Tensor) else []))
+    if (
+        isinstance(item, (bool, np.bool_))
+        or (isinstance(item, (np.ndarray, list)) and np.asarray(item).dtype == bool)
+        or (isinstance(item, Tensor) and item.dtype.is_bool)
+    ):
+        raise fail(
+            UsageError,
+            "index: a boolean mask selects a number of elements that is not known before the run; use gc.where(mask, "
+            "x, 0), "
+            "multiply by the mask, or gc.nonzero(mask, size=n) for indices",
+            x,
+            *([item] if isinstance(item, Tensor) else []),
+        )
     if isinstance(item, Tensor):
         if not item.dtype.is_integer:
-            raise fail(DTypeError, f"index: an index tensor is {item.dtype}, but must be of integers; cast it with .astype('int64')", x, item)
+            raise fail(
+                DTypeError,
+                f"index: an index tensor is {item.dtype}, but must be of integers; cast it with .astype('int64')",
+                x,
+                item,
+            )
         return item
     if isinstance(item, (np.ndarray, list)):
-        array = np.asarray(item, np.int64 if len(item) == 0 else None) if not isinstance(item, np.ndarray) or item.ndim else item
+        array = (
+            np.asarray(item, np.int64 if len(item) == 0 else None)
+            if not isinstance(item, np.ndarray) or item.ndim
+            else item
+        )
         if array.dtype.kind not in "iu":
             raise fail(DTypeError, f"index: an index array is {array.dtype}, but must be of integers", x)
         return array if array.ndim else int(array)
     try:
         return int(item.__index__())
     except (AttributeError, TypeError):
-        raise fail(UsageError, f"index: {item!r} is no index; use integers, slices, None, ... or integer tensors", x) from None
+        raise fail(
+            UsageError, f"index: {item!r} is no index; use integers, slices, None, ... or integer tensors", x
+        ) from None
 
 
-def _basic(x: Tensor, items: list[Any]) -> Basic:
+def basic_index(x: Tensor, items: list[Any]) -> Basic:
     starts: list[int] = []
     lengths: list[Extent] = []
     steps: list[int] = []
@@ -129,11 +162,20 @@ def _basic(x: Tensor, items: list[Any]) -> Basic:
 def _position(x: Tensor, axis: int, index: int, extent: Extent) -> int:
     if isinstance(extent, Dim):
         if index < 0:
-            raise fail(ShapeError, f"index: {index} counts from the end of axis {axis} of {format_shape(x.shape)}, whose extent is symbolic; "
-                       f"use gc.take(x, gc.constant([{index}]), axis={axis})", x)
+            raise fail(
+                ShapeError,
+                f"index: {index} counts from the end of axis {axis} of {format_shape(x.shape)}, whose extent is "
+                f"symbolic; "
+                f"use gc.take(x, gc.constant([{index}]), axis={axis})",
+                x,
+            )
         return index
     if not -extent <= index < extent:
-        raise fail(ShapeError, f"index: {index} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}", x)
+        raise fail(
+            ShapeError,
+            f"index: {index} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}",
+            x,
+        )
     return index % extent
 
 
@@ -141,9 +183,18 @@ def _span(x: Tensor, axis: int, item: slice) -> tuple[int, Extent, int]:
     """Start, number and step of a slice; a negative step gives the start of the reversed, increasing slice."""
     extent = x.shape[axis]
     try:
-        fixed = slice(*(None if v is None or (isinstance(v, Dim) and v == extent) else v.__index__() for v in (item.start, item.stop, item.step)))
+        fixed = slice(
+            *(
+                None if v is None or (isinstance(v, Dim) and v == extent) else v.__index__()
+                for v in (item.start, item.stop, item.step)
+            )
+        )
     except (AttributeError, TypeError):
-        raise fail(UsageError, f"index: the bounds of {item} must be integers known while building; use gc.take with computed indices", x) from None
+        raise fail(
+            UsageError,
+            f"index: the bounds of {item} must be integers known while building; use gc.take with computed indices",
+            x,
+        ) from None
     if fixed.step == 0:
         raise fail(ShapeError, "index: a slice's step must not be 0", x)
     if isinstance(extent, Dim):
@@ -158,8 +209,13 @@ def _span(x: Tensor, axis: int, item: slice) -> tuple[int, Extent, int]:
 def _symbolic_span(x: Tensor, axis: int, item: slice, extent: Dim) -> tuple[int, Extent, int]:
     start, stop, step = item.start or 0, item.stop, 1 if item.step is None else item.step
     if step < 0 or start < 0:
-        raise fail(ShapeError, f"index: axis {axis} of {format_shape(x.shape)} is symbolic, so a slice of it cannot start at its end or go backwards; "
-                   "give the placeholder a fixed extent", x)
+        raise fail(
+            ShapeError,
+            f"index: axis {axis} of {format_shape(x.shape)} is symbolic, so a slice of it cannot start at its end or "
+            f"go backwards; "
+            "give the placeholder a fixed extent",
+            x,
+        )
     if stop is None:
         end: Extent = extent
     elif stop < 0:
@@ -178,14 +234,17 @@ def _advanced(x: Tensor, items: list[Any]) -> Tensor:
     places = [p for p, i in enumerate(items) if i is not None and not isinstance(i, slice)]
     together = places == list(range(places[0], places[0] + len(places)))
     kept = [slice(None) if not isinstance(i, slice) else i for i in whole]
-    y = _basic(x, kept).read(x)
+    y = basic_index(x, kept).read(x)
     indices = _joint_index(x, y, arrays)
     first = min(arrays)
     rest = [a for a in range(y.ndim) if a not in arrays]
     before = [a for a in rest if a < first] if together else []
     after = [a for a in rest if a not in before]
     ordered = permute_dims(y, (*before, *sorted(arrays), *after))
-    merged = reshape(ordered, (*(y.shape[a] for a in before), product(y.shape[a] for a in sorted(arrays)), *(y.shape[a] for a in after)))
+    merged = reshape(
+        ordered,
+        (*(y.shape[a] for a in before), product(y.shape[a] for a in sorted(arrays)), *(y.shape[a] for a in after)),
+    )
     result = build("take", merged, indices, axis=len(before))
     return _insert_axes(result, items, places, together, indices.ndim)
 
@@ -209,14 +268,14 @@ def _insert_axes(result: Tensor, items: list[Any], places: list[int], together: 
 def _joint_index(x: Tensor, y: Tensor, arrays: dict[int, Any]) -> Tensor:
     """The row-major position over several axes of ``y`` from an index into each; constants are checked."""
     for axis, index in arrays.items():
-        _check_constant(x, axis, index, y.shape[axis])
+        check_constant(x, axis, index, y.shape[axis])
     if len(arrays) == 1:
         (index,) = arrays.values()
         return tensor("index", index)
     total: Tensor | None = None
     for axis in sorted(arrays):
         extent = y.shape[axis]
-        index = promote("index", arrays[axis] if _is_array(arrays[axis]) else np.asarray(arrays[axis]))[0]
+        index = promote("index", arrays[axis] if is_array(arrays[axis]) else np.asarray(arrays[axis]))[0]
         index = cast(index, dtypes.int64)
         counted = where(less(index, 0), add(index, extent), index)
         total = counted if total is None else add(multiply(total, extent), counted)
@@ -224,13 +283,17 @@ def _joint_index(x: Tensor, y: Tensor, arrays: dict[int, Any]) -> Tensor:
     return total
 
 
-def _check_constant(x: Tensor, axis: int, index: Any, extent: Extent) -> None:
+def check_constant(x: Tensor, axis: int, index: Any, extent: Extent) -> None:
     if isinstance(index, Tensor) or isinstance(extent, Dim):
         return
     array = np.asarray(index)
     bad = array[(array < -extent) | (array >= extent)]
     if bad.size:
-        raise fail(ShapeError, f"index: {bad.flat[0]} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}", x)
+        raise fail(
+            ShapeError,
+            f"index: {bad.flat[0]} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}",
+            x,
+        )
 
 
 def _integers(op: str, indices: Any) -> Tensor:
@@ -256,7 +319,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
         t, axis = reshape(t, (-1,)), 0
     place = axis_of("take", t, axis)
     if not isinstance(indices, Tensor):
-        _check_constant(t, place, indices, t.shape[place])
+        check_constant(t, place, indices, t.shape[place])
     return build("take", t, where_, axis=place)
 
 
@@ -271,7 +334,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
     if t.ndim != at.ndim:
         raise mismatch("take_along_axis", t, at, "ranks differ")
     try:
-        rest = broadcast_shapes(t.shape[:place] + t.shape[place + 1:], at.shape[:place] + at.shape[place + 1:])
+        rest = broadcast_shapes(t.shape[:place] + t.shape[place + 1 :], at.shape[:place] + at.shape[place + 1 :])
     except ShapeError:
         raise mismatch("take_along_axis", t, at, f"shapes differ outside axis {place}") from None
     t, at = (fit(u, (*rest[:place], u.shape[place], *rest[place:])) for u in (t, at))
@@ -279,27 +342,35 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
 
 
 def gather(x: Any, dim: int, index: Any) -> Tensor:
-    """PyTorch's gather: y[i, j] = x[i, index[i, j]] for ``dim`` 1, and so on; ``index`` may be smaller than ``x`` along other axes.
+    """PyTorch's gather: y[i, j] = x[i, index[i, j]] for ``dim`` 1, and so on; ``index`` may be smaller than ``x`` along
+    other axes.
 
     >>> gather([[1, 2], [3, 4]], 1, [[1], [0]]).shape
     (2, 1)
     """
     t, at = tensor("gather", x), _integers("gather", index)
     place = axis_of("gather", t, dim)
-    if t.ndim != at.ndim or any(isinstance(a, int) and isinstance(b, int) and a < b
-                                for i, (a, b) in enumerate(zip(t.shape, at.shape, strict=True)) if i != place):
+    if t.ndim != at.ndim or any(
+        isinstance(a, int) and isinstance(b, int) and a < b
+        for i, (a, b) in enumerate(zip(t.shape, at.shape, strict=True))
+        if i != place
+    ):
         raise mismatch("gather", t, at, f"the index must have the rank of x and be no larger outside dim {place}")
     lengths = tuple(e if i == place else at.shape[i] for i, e in enumerate(t.shape))
     if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(lengths, t.shape, strict=True)):
-        cut = tuple(n if isinstance(n, int) and isinstance(e, int) else e for n, e in zip(lengths, t.shape, strict=True))
+        cut = tuple(
+            n if isinstance(n, int) and isinstance(e, int) else e for n, e in zip(lengths, t.shape, strict=True)
+        )
         t = build("slice", t, starts=(0,) * t.ndim, lengths=cut, steps=(1,) * t.ndim)
     return build("take_along", fit(t, lengths), at, axis=place)
 
 
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
-    """PyTorch's scatter_add: ``x`` with src[i, j] added at [i, index[i, j]] for ``dim`` 1, and so on; duplicates add up.
+    """PyTorch's scatter_add: ``x`` with src[i, j] added at [i, index[i, j]] for ``dim`` 1, and so on; duplicates add
+    up.
 
-    Shapes of ``index`` and ``src`` are equal, and equal to that of ``x`` outside ``dim``. Indices out of range are dropped.
+    Shapes of ``index`` and ``src`` are equal, and equal to that of ``x`` outside ``dim``. Indices out of range are
+    dropped.
 
     >>> scatter_add([[0.0, 0.0]], 1, [[1]], [[2.0]]).shape
     (1, 2)
@@ -323,10 +394,10 @@ def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:
     place = axis_of("index_add", t, dim)
     if at.ndim != 1 or values.ndim != t.ndim:
         raise mismatch("index_add", at, values, f"the index must have 1 axis and the source {t.ndim}")
-    return add(t, moveaxis(_rows_added(moveaxis(t, place, 0), at, moveaxis(values, place, 0), "index_add"), 0, place))
+    return add(t, moveaxis(rows_added(moveaxis(t, place, 0), at, moveaxis(values, place, 0), "index_add"), 0, place))
 
 
-def _rows_added(x: Tensor, index: Tensor, values: Tensor, op: str) -> Tensor:
+def rows_added(x: Tensor, index: Tensor, values: Tensor, op: str) -> Tensor:
     wanted = (*index.shape, *x.shape[1:])
     try:
         fits = broadcast_shapes(values.shape, wanted) == wanted
@@ -346,108 +417,3 @@ def one_hot(indices: Any, depth: int, dtype: Any = "float32") -> Tensor:
     (2, 3)
     """
     return build("one_hot", _integers("one_hot", indices), depth=int(depth), dtype=dtypes.as_dtype(dtype))
-
-
-class At:
-    """``x.at[index]``: copies of ``x`` with the named elements changed.
-
-    ``add``, ``set``, ``multiply`` (``mul``), ``divide``, ``min`` and ``max`` take a value that broadcasts to ``x[index]``. The index is
-    basic (slices, integers, None, ``...``), or one integer array or tensor for the first axis: with it ``add`` adds up duplicates,
-    ``set`` lets the last one win, and the others are not defined.
-    """
-
-    def __init__(self, x: Tensor, key: Any = None) -> None:
-        self._x = x
-        self._key = key
-
-    def __getitem__(self, key: Any) -> At:
-        return At(self._x, key)
-
-    def get(self) -> Tensor:
-        """``x[index]``."""
-        return getitem(self._x, self._key)
-
-    def add(self, value: Any) -> Tensor:
-        """``x`` with the value added at the index."""
-        index = self._array_index()
-        if index is not None:
-            return add(self._x, _rows_added(self._x, index, self._value(value), "at.add"))
-        where_, v = self._prepared(value)
-        return add(self._x, where_.place(v, self._x.shape))
-
-    def set(self, value: Any) -> Tensor:
-        """``x`` with the value at the index."""
-        index = self._array_index()
-        if index is not None:
-            return self._set_rows(index, self._value(value))
-        where_, v = self._prepared(value)
-        inside = where_.place(full(where_.shape, True, dtypes.bool_), self._x.shape)
-        return where(inside, where_.place(v, self._x.shape), self._x)
-
-    def multiply(self, value: Any) -> Tensor:
-        """``x`` with the elements at the index multiplied."""
-        return self._combined(multiply, value)
-
-    mul = multiply
-
-    def divide(self, value: Any) -> Tensor:
-        """``x`` with the elements at the index divided."""
-        return self._combined(divide, value)
-
-    def min(self, value: Any) -> Tensor:
-        """``x`` with the elements at the index no larger than the value."""
-        return self._combined(minimum, value)
-
-    def max(self, value: Any) -> Tensor:
-        """``x`` with the elements at the index no smaller than the value."""
-        return self._combined(maximum, value)
-
-    def _combined(self, function: Any, value: Any) -> Tensor:
-        if self._array_index() is not None:
-            raise fail(UsageError, "at: with an integer tensor as index only add and set are defined (an index may occur twice)", self._x)
-        return self.set(function(self.get(), self._value(value)))
-
-    def _array_index(self) -> Tensor | None:
-        items = _expand(self._x, self._key)
-        if not any(_is_array(i) for i in items):
-            return None
-        if not _is_array(items[0]) or any(_is_array(i) or i != slice(None) for i in items[1:]):
-            raise fail(UsageError, "at: an integer tensor as index must stand alone, for the first axis", self._x)
-        _check_constant(self._x, 0, items[0], self._x.shape[0])
-        return tensor("at", items[0])
-
-    def _value(self, value: Any) -> Tensor:
-        given = promote("at", self._x, value)
-        if given[0].dtype != self._x.dtype:
-            raise fail(DTypeError, f"at: the value is of a type that does not fit {self._x.dtype}; cast it with .astype('{self._x.dtype}')", self._x)
-        return given[1]
-
-    def _prepared(self, value: Any) -> tuple[Basic, Tensor]:
-        where_, v = _basic(self._x, _expand(self._x, self._key)), self._value(value)
-        try:
-            fits = broadcast_shapes(v.shape, where_.shape) == where_.shape
-        except ShapeError:
-            fits = False
-        if not fits:
-            raise mismatch("at", self._x, v, f"the value does not broadcast to the indexed part {format_shape(where_.shape)}")
-        return where_, fit(v, where_.shape)
-
-    def _set_rows(self, index: Tensor, value: Tensor) -> Tensor:
-        """For every row the last index that names it, by comparison of all pairs."""
-        x, rows = self._x, self._x.shape[0]
-        wanted = (*index.shape, *x.shape[1:])
-        if broadcast_shapes(value.shape, wanted) != wanted:
-            raise mismatch("at.set", x, value, f"the values must be {format_shape(wanted)}")
-        flat = cast(reshape(index, (-1,)), dtypes.int64)
-        counted = where(less(flat, 0), add(flat, rows), flat)
-        pairs = (rows, product(index.shape))
-        row = build("iota", shape=pairs, axis=0, dtype=dtypes.int64)
-        turn = build("iota", shape=pairs, axis=1, dtype=dtypes.int64)
-        hits = equal(*align("at.set", row, counted))
-        if pairs[1] == 0:
-            return x
-        last = largest(where(hits, turn, -1), 1)
-        rows_of_value = reshape(fit(value, wanted), (pairs[1], *x.shape[1:]))
-        chosen = build("take", rows_of_value, maximum(last, 0), axis=0)
-        named = reshape(greater_equal(last, 0), (rows, *(1,) * (x.ndim - 1)))
-        return where(named, chosen, x)

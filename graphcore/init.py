@@ -1,7 +1,8 @@
-"""Initial values of variables: objects with a shape, a dtype and ``sample(rng)``, drawn by NumPy when a session first uses them.
+"""Initial values of variables: objects with a shape, a dtype and ``sample(rng)``, drawn by NumPy when a session first
+uses them.
 
-Weights of rank 2 count as (in, out), as in ``x @ w``; of higher rank as convolution kernels (out, in, height, width). Pass
-``in_axis=1, out_axis=0`` for PyTorch's (out, in) matrices.
+Weights of rank 2 count as (in, out), as in ``x @ w``; of higher rank as convolution kernels (out, in, height, width).
+Pass ``in_axis=1, out_axis=0`` for PyTorch's (out, in) matrices.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from graphcore.dtypes import DType
 from graphcore.errors import DTypeError, ShapeError, UsageError
 from graphcore.shapes import Shape, as_shape, format_shape, is_static
 
-__all__ = ["Initializer", "zeros", "ones", "constant", "uniform", "normal", "truncated_normal", "xavier_uniform", "xavier_normal", "glorot_uniform",
-           "glorot_normal", "he_uniform", "he_normal", "kaiming_uniform", "kaiming_normal", "lecun_uniform", "lecun_normal", "orthogonal", "eye", "fans"]
+# fmt: off
+__all__ = [
+    "Initializer", "zeros", "ones", "constant", "uniform", "normal", "truncated_normal", "xavier_uniform",
+    "xavier_normal", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "kaiming_uniform", "kaiming_normal",
+    "lecun_uniform", "lecun_normal", "orthogonal", "eye", "fans",
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,13 @@ class Initializer:
         return f"init.{self.kind}({format_shape(self.shape)}, {self.dtype})"
 
 
-def _make(kind: str, shape: Any, dtype: Any, draw: Callable[[np.random.Generator, tuple[int, ...]], Any], floating: bool = True) -> Initializer:
+def _make(
+    kind: str,
+    shape: Any,
+    dtype: Any,
+    draw: Callable[[np.random.Generator, tuple[int, ...]], Any],
+    floating: bool = True,
+) -> Initializer:
     extents: Shape = as_shape(shape)
     if not is_static(extents):
         raise ShapeError(f"init.{kind}: the shape {format_shape(extents)} is symbolic; variables need fixed extents")
@@ -111,15 +123,25 @@ def _truncated(rng: np.random.Generator, shape: tuple[int, ...], lower: float = 
         values[out] = rng.standard_normal(int(out.sum()))
 
 
-def truncated_normal(shape: Any, mean: float = 0.0, std: float = 0.05, lower: float = -2.0, upper: float = 2.0, dtype: Any = "float32") -> Initializer:
+def truncated_normal(
+    shape: Any, mean: float = 0.0, std: float = 0.05, lower: float = -2.0, upper: float = 2.0, dtype: Any = "float32"
+) -> Initializer:
     """Normal numbers no farther from the mean than ``lower`` and ``upper`` standard deviations.
 
     >>> truncated_normal((2, 3), std=0.02).shape
     (2, 3)
     """
     if not lower < upper or lower > 4 or upper < -4 or upper - lower < 1e-3:
-        raise UsageError(f"init.truncated_normal: lower {lower} and upper {upper} must be some way apart and within 4 standard deviations of the mean")
-    return _make("truncated_normal", shape, dtype, lambda rng, s: mean + std * _truncated(rng, np.atleast_1d(np.empty(s)).shape, lower, upper).reshape(s))
+        raise UsageError(
+            f"init.truncated_normal: lower {lower} and upper {upper} must be some way apart and within 4 standard "
+            f"deviations of the mean"
+        )
+    return _make(
+        "truncated_normal",
+        shape,
+        dtype,
+        lambda rng, s: mean + std * _truncated(rng, np.atleast_1d(np.empty(s)).shape, lower, upper).reshape(s),
+    )
 
 
 def fans(shape: Any, in_axis: int | None = None, out_axis: int | None = None) -> tuple[int, int]:
@@ -130,7 +152,10 @@ def fans(shape: Any, in_axis: int | None = None, out_axis: int | None = None) ->
     """
     extents = tuple(int(e) for e in as_shape(shape))
     if len(extents) < 2:
-        raise ShapeError(f"init: the shape {format_shape(extents)} has no input and output axes; this initializer needs at least 2 axes")
+        raise ShapeError(
+            f"init: the shape {format_shape(extents)} has no input and output axes; this initializer needs at least 2 "
+            f"axes"
+        )
     default = (0, 1) if len(extents) == 2 else (1, 0)
     i, o = (default[0] if in_axis is None else in_axis), (default[1] if out_axis is None else out_axis)
     if not all(-len(extents) <= a < len(extents) for a in (i, o)) or i % len(extents) == o % len(extents):
@@ -148,7 +173,9 @@ def _scaled(kind: str, shape: Any, variance: float, flat: bool, dtype: Any) -> I
     return _make(kind, shape, dtype, lambda rng, s: rng.normal(0.0, spread, s))
 
 
-def xavier_uniform(shape: Any, gain: float = 1.0, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None) -> Initializer:
+def xavier_uniform(
+    shape: Any, gain: float = 1.0, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None
+) -> Initializer:
     """Uniform with variance gain ** 2 * 2 / (fan_in + fan_out) (Glorot and Bengio, 2010).
 
     >>> xavier_uniform((784, 10)).shape
@@ -157,7 +184,9 @@ def xavier_uniform(shape: Any, gain: float = 1.0, dtype: Any = "float32", in_axi
     return _scaled("xavier_uniform", shape, gain**2 * 2 / max(sum(fans(shape, in_axis, out_axis)), 1), True, dtype)
 
 
-def xavier_normal(shape: Any, gain: float = 1.0, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None) -> Initializer:
+def xavier_normal(
+    shape: Any, gain: float = 1.0, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None
+) -> Initializer:
     """Normal with variance gain ** 2 * 2 / (fan_in + fan_out) (Glorot and Bengio, 2010).
 
     >>> xavier_normal((784, 10)).shape
@@ -172,8 +201,14 @@ def _fan(shape: Any, mode: str, in_axis: int | None, out_axis: int | None) -> in
     return max(fans(shape, in_axis, out_axis)[mode == "fan_out"], 1)
 
 
-def he_uniform(shape: Any, a: float = 0.0, mode: str = "fan_in", dtype: Any = "float32", in_axis: int | None = None,
-               out_axis: int | None = None) -> Initializer:
+def he_uniform(
+    shape: Any,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    dtype: Any = "float32",
+    in_axis: int | None = None,
+    out_axis: int | None = None,
+) -> Initializer:
     """Uniform with variance 2 / ((1 + a ** 2) fan), for ReLU or leaky ReLU of slope ``a`` (He et al., 2015).
 
     >>> he_uniform((784, 10)).shape
@@ -182,8 +217,14 @@ def he_uniform(shape: Any, a: float = 0.0, mode: str = "fan_in", dtype: Any = "f
     return _scaled("he_uniform", shape, 2 / ((1 + a * a) * _fan(shape, mode, in_axis, out_axis)), True, dtype)
 
 
-def he_normal(shape: Any, a: float = 0.0, mode: str = "fan_in", dtype: Any = "float32", in_axis: int | None = None,
-              out_axis: int | None = None) -> Initializer:
+def he_normal(
+    shape: Any,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    dtype: Any = "float32",
+    in_axis: int | None = None,
+    out_axis: int | None = None,
+) -> Initializer:
     """Normal with variance 2 / ((1 + a ** 2) fan), for ReLU or leaky ReLU of slope ``a`` (He et al., 2015).
 
     >>> he_normal((784, 10)).shape
@@ -192,7 +233,9 @@ def he_normal(shape: Any, a: float = 0.0, mode: str = "fan_in", dtype: Any = "fl
     return _scaled("he_normal", shape, 2 / ((1 + a * a) * _fan(shape, mode, in_axis, out_axis)), False, dtype)
 
 
-def lecun_uniform(shape: Any, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None) -> Initializer:
+def lecun_uniform(
+    shape: Any, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None
+) -> Initializer:
     """Uniform with variance 1 / fan_in.
 
     >>> lecun_uniform((784, 10)).shape
@@ -201,7 +244,9 @@ def lecun_uniform(shape: Any, dtype: Any = "float32", in_axis: int | None = None
     return _scaled("lecun_uniform", shape, 1 / _fan(shape, "fan_in", in_axis, out_axis), True, dtype)
 
 
-def lecun_normal(shape: Any, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None) -> Initializer:
+def lecun_normal(
+    shape: Any, dtype: Any = "float32", in_axis: int | None = None, out_axis: int | None = None
+) -> Initializer:
     """Normal with variance 1 / fan_in.
 
     >>> lecun_normal((784, 10)).shape
@@ -215,7 +260,8 @@ kaiming_uniform, kaiming_normal = he_uniform, he_normal
 
 
 def orthogonal(shape: Any, gain: float = 1.0, dtype: Any = "float32") -> Initializer:
-    """A matrix of orthonormal rows or columns, whichever are fewer; axes after the first count as one (Saxe et al., 2014).
+    """A matrix of orthonormal rows or columns, whichever are fewer; axes after the first count as one (Saxe et al.,
+    2014).
 
     >>> orthogonal((64, 32)).shape
     (64, 32)

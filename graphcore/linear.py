@@ -44,7 +44,8 @@ def matmul(x1: Any, x2: Any) -> Tensor:
         x2: shape (..., K, N), or (K,) for a column.
 
     Returns:
-        Shape (..., M, N) without the axes that a vector stood for; leading axes broadcast. Types promote; sums are in the compute type.
+        Shape (..., M, N) without the axes that a vector stood for; leading axes broadcast. Types promote; sums are in
+        the compute type.
 
     Raises:
         ShapeError: K differs, an operand has rank 0, or leading axes do not broadcast.
@@ -55,11 +56,19 @@ def matmul(x1: Any, x2: Any) -> Tensor:
     """
     a, b = _numbers("matmul", x1, x2)
     if a.ndim == 0 or b.ndim == 0:
-        raise fail(ShapeError, f"matmul: {format_shape(a.shape)} @ {format_shape(b.shape)}: a rank-0 operand; use * to scale", a, b)
+        raise fail(
+            ShapeError,
+            f"matmul: {format_shape(a.shape)} @ {format_shape(b.shape)}: a rank-0 operand; use * to scale",
+            a,
+            b,
+        )
     row, column = a.ndim == 1, b.ndim == 1
     inner = a.shape[-1], b.shape[0 if column else -2]
     if not _equal_extents(*inner):
-        raise ShapeError(f"{mismatch('matmul', a, b, f'the inner extents differ ({inner[0]} against {inner[1]})')}\n  {_matmul_hint(a, b)}")
+        raise ShapeError(
+            f"{mismatch('matmul', a, b, f'the inner extents differ ({inner[0]} against {inner[1]})')}\n  "
+            f"{_matmul_hint(a, b)}"
+        )
     first = reshape(a, (1, *a.shape)) if row else a
     second = reshape(b, (*b.shape, 1)) if column else b
     if isinstance(inner[0], int):
@@ -133,7 +142,8 @@ def outer(x1: Any, x2: Any) -> Tensor:
 
 
 def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
-    """Products summed over axes of both: the last n of ``x1`` with the first n of ``x2``, or the pairs ``(axes1, axes2)``.
+    """Products summed over axes of both: the last n of ``x1`` with the first n of ``x2``, or the pairs ``(axes1,
+    axes2)``.
 
     Raises:
         ShapeError: paired extents differ.
@@ -150,7 +160,9 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
         one, two = axes
         left = [axis_of("tensordot", a, i) for i in (one if isinstance(one, Sequence) else (one,))]
         right = [axis_of("tensordot", b, i) for i in (two if isinstance(two, Sequence) else (two,))]
-    if len(left) != len(right) or any(not _equal_extents(a.shape[i], b.shape[j]) for i, j in zip(left, right, strict=False)):
+    if len(left) != len(right) or any(
+        not _equal_extents(a.shape[i], b.shape[j]) for i, j in zip(left, right, strict=False)
+    ):
         raise mismatch("tensordot", a, b, f"axes {tuple(left)} and {tuple(right)} do not pair up")
     free_a = [i for i in range(a.ndim) if i not in left]
     free_b = [i for i in range(b.ndim) if i not in right]
@@ -158,8 +170,10 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
     rows = permute_dims(a, (*free_a, *left))
     columns = permute_dims(b, (*right, *free_b))
     inner = product(a.shape[i] for i in left)
-    flat = matmul(reshape(rows, (product(a.shape[i] for i in free_a), inner)),
-                  reshape(columns, (product(b.shape[i] for i in right), product(b.shape[i] for i in free_b))))
+    flat = matmul(
+        reshape(rows, (product(a.shape[i] for i in free_a), inner)),
+        reshape(columns, (product(b.shape[i] for i in right), product(b.shape[i] for i in free_b))),
+    )
     return reshape(flat, shape)
 
 
@@ -192,11 +206,13 @@ def trace(x: Any, offset: int = 0) -> Tensor:
 
 # einsum: every axis has a label; operands are contracted from left to right, each pair as one batched matrix product.
 
+
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Einstein's summation: products of operands, summed over the labels that the output does not have.
 
     Args:
-        equation: e.g. ``"bij,bjk->bik"``; ``...`` stands for axes that broadcast; without ``->`` the output has the labels that occur once, sorted.
+        equation: e.g. ``"bij,bjk->bik"``; ``...`` stands for axes that broadcast; without ``->`` the output has the
+            labels that occur once, sorted.
         operands: one tensor per term.
 
     Raises:
@@ -212,7 +228,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     items = [_unify(t, labels, extents) for t, labels in zip(tensors, terms, strict=True)]
     value, labels = items[0]
     for position, (other, other_labels) in enumerate(items[1:], 1):
-        later = set(output).union(*(ls for _, ls in items[position + 1:]))
+        later = set(output).union(*(ls for _, ls in items[position + 1 :]))
         value, labels = _contract_pair(value, labels, other, other_labels, later)
     gone = tuple(i for i, label in enumerate(labels) if label not in output)
     if gone:
@@ -224,7 +240,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 
 def _parse(equation: str, tensors: list[Tensor]) -> tuple[list[list[str]], list[str]]:
-    """The labels of every term and of the output; the axes that ``...`` stands for are labelled 0, 1, ... aligned at the right."""
+    """The labels of every term and of the output; the axes that ``...`` stands for are labelled 0, 1, ... aligned at
+    the right."""
     if not isinstance(equation, str):
         raise UsageError(f"einsum: the first argument is the equation, e.g. 'ij,jk->ik', got {type(equation).__name__}")
     text = equation.replace(" ", "")
@@ -240,7 +257,12 @@ def _parse(equation: str, tensors: list[Tensor]) -> tuple[list[list[str]], list[
     for part, t in zip(texts, tensors, strict=True):
         named = len(part.replace("...", ""))
         if t.ndim < named or ("..." not in part and t.ndim != named):
-            raise fail(ShapeError, f"einsum: {equation!r}: the term {part!r} names {named} axes, its operand {format_shape(t.shape)} has {t.ndim}", t)
+            raise fail(
+                ShapeError,
+                f"einsum: {equation!r}: the term {part!r} names {named} axes, its operand {format_shape(t.shape)} has "
+                f"{t.ndim}",
+                t,
+            )
         wide = max(wide, t.ndim - named if "..." in part else 0)
     terms = [_labels(part, t.ndim - len(part.replace("...", "")), wide) for part, t in zip(texts, tensors, strict=True)]
     if not arrow:
@@ -269,7 +291,9 @@ def _label_extents(equation: str, terms: list[list[str]], tensors: list[Tensor])
             if known == 1 and label.isdigit():
                 extents[label], owner[label] = extent, t
             elif not _equal_extents(known, extent) and not (extent == 1 and label.isdigit()):
-                raise mismatch("einsum", first, t, f"{equation!r}: the label {label!r} has the extents {known} and {extent}")
+                raise mismatch(
+                    "einsum", first, t, f"{equation!r}: the label {label!r} has the extents {known} and {extent}"
+                )
             elif not isinstance(known, int) and isinstance(extent, int) and extent != 1:
                 extents[label] = extent
     return extents
@@ -284,12 +308,13 @@ def _unify(t: Tensor, labels: list[str], extents: dict[str, Extent]) -> tuple[Te
             j = labels.index(label, i + 1)
             at = [build("iota", shape=t.shape, axis=a, dtype=dtypes.int32) for a in (i, j)]
             t = total(where(equal(*at), t, cast(tensor("einsum", 0), t.dtype)), j, dtype=t.dtype)
-            labels = labels[:j] + labels[j + 1:]
+            labels = labels[:j] + labels[j + 1 :]
     return t, labels
 
 
 def _contract_pair(a: Tensor, la: list[str], b: Tensor, lb: list[str], later: set[str]) -> tuple[Tensor, list[str]]:
-    """One product of two operands: labels of both that are needed later are batch axes, the other shared ones are summed."""
+    """One product of two operands: labels of both that are needed later are batch axes, the other shared ones are
+    summed."""
     a, la = _sum_private(a, la, set(lb) | later)
     b, lb = _sum_private(b, lb, set(la) | later)
     batch = [label for label in la if label in lb and label in later]
@@ -320,4 +345,3 @@ def _spread(t: Tensor, labels: list[str], order: list[str]) -> Tensor:
     t = permute_dims(t, tuple(labels.index(label) for label in order if label in labels))
     rest = iter(t.shape)
     return reshape(t, tuple(next(rest) if label in labels else 1 for label in order))
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore import elementwise, indexing, linear, reductions, shaping
+from graphcore.at import At
 from graphcore.coercion import fail, is_operand
 from graphcore.errors import UsageError
 from graphcore.node import Tensor
@@ -76,14 +77,22 @@ class Operators:
     __ne__, _ = _binary(elementwise.not_equal)
     del _
 
-    __bool__ = _refuse("bool()", f"{_RUN} and test the result, or use gc.cond(pred, true_fn, false_fn) or gc.where; "
-                       "to ask whether two tensors are the same value, a.same(b)")
+    __bool__ = _refuse(
+        "bool()",
+        f"{_RUN} and test the result, or use gc.cond(pred, true_fn, false_fn) or gc.where; "
+        "to ask whether two tensors are the same value, a.same(b)",
+    )
     __int__ = _refuse("int()", f"{_RUN}, or convert with t.astype('int64')")
     __index__ = _refuse("an index or range", f"{_RUN} first, or index with gc.take(x, t)")
     __float__ = _refuse("float()", f"{_RUN}, or convert with t.astype('float32')")
     __complex__ = _refuse("complex()", _RUN)
-    __array__ = _refuse("np.asarray()", f"{_RUN}, which returns a NumPy array; in the graph use gc.* functions for np.* ones")
-    __iter__ = _refuse("iteration", "use gc.unstack(t, axis) for a list of slices, gc.scan to loop in the graph, or range(t.shape[0]) with t[i]")
+    __array__ = _refuse(
+        "np.asarray()", f"{_RUN}, which returns a NumPy array; in the graph use gc.* functions for np.* ones"
+    )
+    __iter__ = _refuse(
+        "iteration",
+        "use gc.unstack(t, axis) for a list of slices, gc.scan to loop in the graph, or range(t.shape[0]) with t[i]",
+    )
     __contains__ = _refuse("'in'", f"{_RUN}, or build gc.any(t == value)")
     item = _refuse(".item()", _RUN)
     numpy = _refuse(".numpy()", _RUN)
@@ -105,8 +114,13 @@ class Operators:
         if self.ndim == 0:
             raise fail(UsageError, "len() of a tensor of rank 0", self)
         if isinstance(self.shape[0], Dim):
-            raise fail(UsageError, f"len() of a tensor whose first extent {self.shape[0]} is symbolic; use t.shape[0] in shapes and gc.dim_value(t.shape[0]) "
-                       "as a number in the graph", self)
+            raise fail(
+                UsageError,
+                f"len() of a tensor whose first extent {self.shape[0]} is symbolic; use t.shape[0] in shapes and "
+                f"gc.dim_value(t.shape[0]) "
+                "as a number in the graph",
+                self,
+            )
         return self.shape[0]  # type: ignore[no-any-return]
 
     def __getitem__(self: Any, key: Any) -> Tensor:
@@ -117,13 +131,15 @@ class Operators:
 
     def __format__(self: Any, spec: str) -> str:
         if spec:
-            raise fail(UsageError, f"format {spec!r} of a symbolic tensor: its values exist only in a run; {_RUN}", self)
+            raise fail(
+                UsageError, f"format {spec!r} of a symbolic tensor: its values exist only in a run; {_RUN}", self
+            )
         return repr(self)
 
     @property
-    def at(self: Any) -> indexing.At:
+    def at(self: Any) -> At:
         """``x.at[i].set(v)``, ``.add(v)``, ...: copies with elements changed."""
-        return indexing.At(self)
+        return At(self)
 
     @property
     def T(self: Any) -> Tensor:  # noqa: N802 - NumPy's name
@@ -146,13 +162,18 @@ class Operators:
         return shaping.permute_dims(self, _shape_of(axes))
 
     def transpose(self: Any, *axes: Any) -> Tensor:
-        """The axes reversed, in a given order (NumPy), or, for two axes of a tensor of higher rank, swapped (PyTorch)."""
+        """The axes reversed, in a given order (NumPy), or, for two axes of a tensor of higher rank, swapped
+        (PyTorch)."""
         order = _shape_of(axes)
         if not order or order[0] is None:
             return shaping.transpose(self)
         if len(axes) == 2 and self.ndim == 2 and tuple(a % 2 for a in axes) == (0, 1):
-            raise fail(UsageError, f"transpose({axes[0]}, {axes[1]}) of a matrix means nothing to do in NumPy and a swap in PyTorch; write x.T, or x.permute(...)",
-                       self)
+            raise fail(
+                UsageError,
+                f"transpose({axes[0]}, {axes[1]}) of a matrix means nothing to do in NumPy and a swap in PyTorch; "
+                f"write x.T, or x.permute(...)",
+                self,
+            )
         if len(axes) == 2 and self.ndim > 2:
             return shaping.swapaxes(self, axes[0], axes[1])
         return shaping.transpose(self, order)
@@ -182,8 +203,15 @@ class Operators:
         wanted = _shape_of(shape)
         lead = len(wanted) - self.ndim
         if lead < 0 or any(isinstance(e, int) and e == -1 for e in wanted[:lead]):
-            raise fail(UsageError, f"expand: {format_shape(self.shape)} to {wanted}: as many extents as axes, new ones first and none of those -1", self)
-        return shaping.broadcast_to(self, tuple(self.shape[i - lead] if isinstance(e, int) and e == -1 else e for i, e in enumerate(wanted)))
+            raise fail(
+                UsageError,
+                f"expand: {format_shape(self.shape)} to {wanted}: as many extents as axes, new ones first and none of "
+                f"those -1",
+                self,
+            )
+        return shaping.broadcast_to(
+            self, tuple(self.shape[i - lead] if isinstance(e, int) and e == -1 else e for i, e in enumerate(wanted))
+        )
 
     def broadcast_to(self: Any, shape: Any) -> Tensor:
         """Broadcast to a shape."""
@@ -292,15 +320,51 @@ class Operators:
         return elementwise.where(mask, value, self)
 
     def backward(self: Any) -> None:
-        """Add the gradient of this scalar to ``w.grad`` of every trainable variable that it depends on (symbolically, while building)."""
+        """Add the gradient of this scalar to ``w.grad`` of every trainable variable that it depends on (symbolically,
+        while building)."""
         from graphcore.gradients import backward  # the door to differentiation lies above this module
 
         backward(self)
 
 
-_CASTS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32", "long": "int64", "bool": "bool"}
-_UNARY = ("abs", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "reciprocal", "square", "tanh", "sigmoid", "relu", "sin", "cos", "tan", "erf",
-          "floor", "ceil", "round", "trunc", "sign", "isnan", "isinf", "isfinite", "softplus", "logical_not")
+_CASTS = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "int": "int32",
+    "long": "int64",
+    "bool": "bool",
+}
+_UNARY = (
+    "abs",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "log2",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "square",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "sin",
+    "cos",
+    "tan",
+    "erf",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "sign",
+    "isnan",
+    "isinf",
+    "isfinite",
+    "softplus",
+    "logical_not",
+)
 
 
 def _unary(name: str) -> Any:
@@ -323,15 +387,30 @@ def _caster(dtype: str) -> Any:
 
 def _assign_operator(symbol: str) -> Any:
     def method(self: Variable, other: Any) -> Any:
-        raise fail(UsageError, f"w {symbol}= value on the variable {self.name!r}: a variable changes in a run only; fetch the update w.assign(w {symbol} value), "
-                   f"or write y = w {symbol} value", self)
+        raise fail(
+            UsageError,
+            f"w {symbol}= value on the variable {self.name!r}: a variable changes in a run only; fetch the update "
+            f"w.assign(w {symbol} value), "
+            f"or write y = w {symbol} value",
+            self,
+        )
 
     return method
 
 
 def install() -> None:
     """Put operators and methods on ``Tensor``. Doing so again changes nothing."""
-    hidden = {"__module__", "__doc__", "__slots__", "__qualname__", "__dict__", "__weakref__", "__hash__", "__firstlineno__", "__static_attributes__"}
+    hidden = {
+        "__module__",
+        "__doc__",
+        "__slots__",
+        "__qualname__",
+        "__dict__",
+        "__weakref__",
+        "__hash__",
+        "__firstlineno__",
+        "__static_attributes__",
+    }
     for name, member in vars(Operators).items():
         if name not in hidden:
             setattr(Tensor, name, member)

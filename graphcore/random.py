@@ -1,8 +1,8 @@
 """Random tensors: new draws every run, the same seed the same draws.
 
-Bits come from a counter (seed, step, stream, element): the seed and the step are two hidden variables that a session keeps, the step
-advances by one in every run that draws, and every random tensor has a stream of its own. Streams are numbered per name scope, from
-the last ``seed``, so what is built in one scope does not change the draws of another.
+Bits come from a counter (seed, step, stream, element): the seed and the step are two hidden variables that a session
+keeps, the step advances by one in every run that draws, and every random tensor has a stream of its own. Streams are
+numbered per name scope, from the last ``seed``, so what is built in one scope does not change the draws of another.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from graphcore.reductions import sum as total
 from graphcore.shapes import Dim, Shape, as_shape, format_shape
 from graphcore.variable import Variable
 
-__all__ = ["seed", "default_seed", "state", "bits", "uniform", "normal", "truncated_normal", "bernoulli", "randint", "permutation", "categorical",
-           "gumbel", "exponential", "rand", "randn"]
+# fmt: off
+__all__ = [
+    "seed", "default_seed", "state", "bits", "uniform", "normal", "truncated_normal", "bernoulli", "randint",
+    "permutation", "categorical", "gumbel", "exponential", "rand", "randn",
+]
+# fmt: on
 
 
 @dataclass
@@ -50,7 +54,8 @@ def _words(value: int) -> Any:
 
 
 def seed(value: int) -> None:
-    """Set the seed (any integer, its low 64 bits count) and number the streams of what is built from now on from the start.
+    """Set the seed (any integer, its low 64 bits count) and number the streams of what is built from now on from the
+    start.
 
     Sessions take it as their initial state, and NumPy draws of initial values start from it. Without a call it is 0.
 
@@ -101,9 +106,13 @@ def _next_stream() -> int:
 def _shape(op: str, shape: Any) -> Shape:
     for e in shape if isinstance(shape, (tuple, list)) else (shape,):
         if e is None:
-            raise ShapeError(f"random.{op}: None in the shape {shape!r}; use x.shape[0] of a placeholder for a symbolic extent")
+            raise ShapeError(
+                f"random.{op}: None in the shape {shape!r}; use x.shape[0] of a placeholder for a symbolic extent"
+            )
         if isinstance(e, (float, str, Tensor)):
-            raise ShapeError(f"random.{op}: {e!r} in the shape is no extent; the order of arguments is in help(gc.random.{op})")
+            raise ShapeError(
+                f"random.{op}: {e!r} in the shape is no extent; the order of arguments is in help(gc.random.{op})"
+            )
     return as_shape(shape)
 
 
@@ -116,18 +125,24 @@ def bits(shape: Any) -> Tensor:
     extents = _shape("bits", shape)
     key, step, following = state()
     random_bits: Any = lookup("random_bits")
-    return make_node(random_bits(stream=_next_stream(), shape=extents), (key, step), updates=((step, following),)).output()
+    return make_node(
+        random_bits(stream=_next_stream(), shape=extents), (key, step), updates=((step, following),)
+    ).output()
 
 
 def _float_type(op: str, dtype: Any) -> DType:
     found = dtypes.as_dtype(dtype)
     if not found.is_float:
-        raise DTypeError(f"random.{op}: the dtype is {found}, but must be a floating type" + ("; use randint" if found.is_integer else ""))
+        raise DTypeError(
+            f"random.{op}: the dtype is {found}, but must be a floating type"
+            + ("; use randint" if found.is_integer else "")
+        )
     return found
 
 
 def _fraction(shape: Shape, dtype: DType, centred: bool = False) -> Tensor:
-    """Numbers in [0, 1), evenly spaced as finely as the type has them all; ``centred`` ones lie in (0, 1), symmetric around 1/2."""
+    """Numbers in [0, 1), evenly spaced as finely as the type has them all; ``centred`` ones lie in (0, 1), symmetric
+    around 1/2."""
     half = 0.5 if centred else 0.0
     if dtype.name == "float64":
         high = cast(build("bitwise_right_shift", *_with(bits(shape), 6)), dtype)
@@ -170,7 +185,12 @@ def _largest_below(value: float, dtype: DType) -> float:
 
 def _fitted(op: str, x: Tensor, shape: Shape) -> Tensor:
     if x.shape != shape:
-        raise fail(ShapeError, f"random.{op}: the parameters broadcast to {format_shape(x.shape)}, not to the shape {format_shape(shape)}; the argument for it is shape=...", x)
+        raise fail(
+            ShapeError,
+            f"random.{op}: the parameters broadcast to {format_shape(x.shape)}, not to the shape "
+            f"{format_shape(shape)}; the argument for it is shape=...",
+            x,
+        )
     return x
 
 
@@ -195,7 +215,14 @@ def normal(mean: Any = 0.0, std: Any = 1.0, shape: Any = (), dtype: Any = "float
     return cast(_fitted("normal", z, extents), wanted)
 
 
-def truncated_normal(mean: float = 0.0, std: float = 1.0, shape: Any = (), dtype: Any = "float32", lower: float = -2.0, upper: float = 2.0) -> Tensor:
+def truncated_normal(
+    mean: float = 0.0,
+    std: float = 1.0,
+    shape: Any = (),
+    dtype: Any = "float32",
+    lower: float = -2.0,
+    upper: float = 2.0,
+) -> Tensor:
     """Normal numbers between ``mean + lower * std`` and ``mean + upper * std``.
 
     >>> truncated_normal(0.0, 0.02, (2, 3)).shape
@@ -310,7 +337,9 @@ def _ranks(n: int) -> Tensor:
     words = bits((n,))
     mine, other = (coercion.fit(build("reshape", words, shape=s), (n, n)) for s in ((n, 1), (1, n)))
     i, j = (build("iota", shape=(n, n), axis=a, dtype=dtypes.int32) for a in (0, 1))
-    earlier = build("logical_or", build("less", other, mine), build("logical_and", build("equal", other, mine), build("less", j, i)))
+    earlier = build(
+        "logical_or", build("less", other, mine), build("logical_and", build("equal", other, mine), build("less", j, i))
+    )
     return total(earlier, 1)
 
 

@@ -1,4 +1,5 @@
-"""Reductions over axes. ``axis`` is None (all), an int or a tuple; ``dim`` and ``keepdim`` are accepted as PyTorch spells them."""
+"""Reductions over axes. ``axis`` is None (all), an int or a tuple; ``dim`` and ``keepdim`` are accepted as PyTorch
+spells them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,12 @@ from graphcore.node import Tensor
 from graphcore.shapes import Dim, format_shape, product
 from graphcore.shaping import reshape
 
-__all__ = ["sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "logsumexp", "norm", "count_nonzero", "amax", "amin"]
+# fmt: off
+__all__ = [
+    "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "logsumexp", "norm",
+    "count_nonzero", "amax", "amin",
+]
+# fmt: on
 
 
 def _arguments(op: str, axis: Any, keepdims: bool, dim: Any, keepdim: bool | None) -> tuple[Any, bool]:
@@ -61,7 +67,9 @@ def _accumulator(op: str, x: Any, dtype: Any) -> Tensor:
     return cast(t, dtypes.uint64 if t.dtype.kind == "u" else dtypes.int64)
 
 
-def sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def sum(
+    x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, *, dim: Any = None, keepdim: bool | None = None
+) -> Tensor:
     """The sum over axes. Small integers and bools add up as int64 (uint64), unless ``dtype`` says otherwise.
 
     Args:
@@ -81,7 +89,9 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, *, 
     return _reduce("sum", t, axes_of("sum", t, axis), keepdims)
 
 
-def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def prod(
+    x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, *, dim: Any = None, keepdim: bool | None = None
+) -> Tensor:
     """The product over axes, with the arguments of ``sum``.
 
     >>> prod([2.0, 3.0]).shape
@@ -187,7 +197,8 @@ def argmin(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None,
 
 
 def _real(op: str, x: Any) -> tuple[Tensor, DType]:
-    """The operand in the type to compute in (float32 for halves, whose sums would overflow), and the type of the result."""
+    """The operand in the type to compute in (float32 for halves, whose sums would overflow), and the type of the
+    result."""
     (t,) = promote(op, x, floating=True)
     return cast(t, dtypes.as_dtype(t.dtype.compute)), t.dtype
 
@@ -229,7 +240,15 @@ def _variance(op: str, x: Any, axis: Any, correction: float, keepdims: bool) -> 
     return divide(total, free), dtype
 
 
-def var(x: Any, axis: Any = None, correction: float = 0, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def var(
+    x: Any,
+    axis: Any = None,
+    correction: float = 0,
+    keepdims: bool = False,
+    *,
+    dim: Any = None,
+    keepdim: bool | None = None,
+) -> Tensor:
     """The mean of squared distances from the mean, over axes; ``correction=1`` divides by n - 1.
 
     >>> var([[1.0, 2.0]], axis=1).shape
@@ -240,7 +259,15 @@ def var(x: Any, axis: Any = None, correction: float = 0, keepdims: bool = False,
     return cast(value, dtype)
 
 
-def std(x: Any, axis: Any = None, correction: float = 0, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def std(
+    x: Any,
+    axis: Any = None,
+    correction: float = 0,
+    keepdims: bool = False,
+    *,
+    dim: Any = None,
+    keepdim: bool | None = None,
+) -> Tensor:
     """The square root of ``var``; its gradient where all elements are equal is 0.
 
     >>> std([[1.0, 2.0]], axis=1).shape
@@ -251,7 +278,9 @@ def std(x: Any, axis: Any = None, correction: float = 0, keepdims: bool = False,
     return cast(safe_sqrt(value), dtype)
 
 
-def logsumexp(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def logsumexp(
+    x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None
+) -> Tensor:
     """log(sum(e ** x)) over axes without overflow; of -inf only it is -inf.
 
     >>> logsumexp([[1.0, 2.0]], axis=1).shape
@@ -269,7 +298,9 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = No
     return cast(add(value, shift), dtype)
 
 
-def norm(x: Any, ord: Any = 2, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
+def norm(
+    x: Any, ord: Any = 2, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None
+) -> Tensor:
     """The vector norm over axes (None: of the flattened tensor).
 
     Args:

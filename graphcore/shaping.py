@@ -1,4 +1,5 @@
-"""Functions that only move elements: reshape, permute, broadcast, join, split, repeat, pad. Names and arguments follow NumPy."""
+"""Functions that only move elements: reshape, permute, broadcast, join, split, repeat, pad. Names and arguments follow
+NumPy."""
 
 from __future__ import annotations
 
@@ -8,15 +9,18 @@ from typing import Any
 import numpy as np
 
 from graphcore import dtypes
-from graphcore.coercion import axes_of, axis_of, build, cast, fail, fit, full, promote, tensor
-from graphcore.elementwise import where
+from graphcore.coercion import axes_of, axis_of, build, fail, fit, promote, tensor
 from graphcore.errors import ShapeError, UsageError
 from graphcore.node import Tensor, describe, mismatch
 from graphcore.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, product
 
-__all__ = ["reshape", "permute_dims", "permute", "transpose", "matrix_transpose", "moveaxis", "swapaxes", "expand_dims", "unsqueeze", "squeeze",
-           "flatten", "broadcast_to", "broadcast_arrays", "concat", "concatenate", "stack", "split", "unstack", "tile", "repeat", "roll",
-           "flip", "pad", "dim_value"]
+# fmt: off
+__all__ = [
+    "reshape", "permute_dims", "permute", "transpose", "matrix_transpose", "moveaxis", "swapaxes", "expand_dims",
+    "unsqueeze", "squeeze", "flatten", "broadcast_to", "broadcast_arrays", "concat", "concatenate", "stack", "split",
+    "unstack", "tile", "repeat", "roll", "flip", "dim_value",
+]
+# fmt: on
 
 
 def dim_value(extent: Extent, dtype: Any = "int64") -> Tensor:
@@ -29,7 +33,8 @@ def dim_value(extent: Extent, dtype: Any = "int64") -> Tensor:
 
 
 def reshape(x: Any, shape: Any) -> Tensor:
-    """The same elements, in row-major order, under another shape. One extent may be -1: it is inferred, also when symbolic.
+    """The same elements, in row-major order, under another shape. One extent may be -1: it is inferred, also when
+    symbolic.
 
     Raises:
         ShapeError: the element counts differ, or -1 cannot be inferred.
@@ -43,7 +48,7 @@ def reshape(x: Any, shape: Any) -> Tensor:
 
 
 def _resolve_shape(t: Tensor, shape: Shape) -> Shape:
-    extents: list[Any] = [e if isinstance(e, Dim) else _whole("reshape", e, t) for e in shape]
+    extents: list[Any] = [e if isinstance(e, Dim) else whole("reshape", e, t) for e in shape]
     unknown = [i for i, e in enumerate(extents) if isinstance(e, int) and e == -1]
     bad = [e for e in extents if isinstance(e, int) and e < -1]
     if len(unknown) > 1 or bad:
@@ -52,14 +57,23 @@ def _resolve_shape(t: Tensor, shape: Shape) -> Shape:
     rest = product(e for i, e in enumerate(extents) if i not in unknown)
     if not unknown:
         if rest != t.size:
-            raise fail(ShapeError, f"reshape: {format_shape(t.shape)} has {t.size} elements, {format_shape(shape)} has {rest}"
-                       f"{_reshape_hint(t, tuple(extents))}", t)
+            raise fail(
+                ShapeError,
+                f"reshape: {format_shape(t.shape)} has {t.size} elements, {format_shape(shape)} has {rest}"
+                f"{_reshape_hint(t, tuple(extents))}",
+                t,
+            )
         return tuple(extents)
     size: Any = t.size
     exact = rest != 0 and not (isinstance(rest, Dim) and isinstance(size, int)) and size % rest == 0
     if not exact:
-        raise fail(ShapeError, f"reshape: {format_shape(t.shape)} to {format_shape(shape)}: {t.size} elements are not divisible by {rest}, "
-                   "so -1 cannot be inferred", t)
+        raise fail(
+            ShapeError,
+            f"reshape: {format_shape(t.shape)} to {format_shape(shape)}: {t.size} elements are not divisible by "
+            f"{rest}, "
+            "so -1 cannot be inferred",
+            t,
+        )
     extents[unknown[0]] = t.size // rest
     return tuple(extents)
 
@@ -67,7 +81,8 @@ def _resolve_shape(t: Tensor, shape: Shape) -> Shape:
 def _reshape_hint(t: Tensor, extents: Shape) -> str:
     symbolic = [e for e in t.shape if isinstance(e, Dim)]
     if symbolic and not any(isinstance(e, Dim) for e in extents):
-        return f"; {symbolic[0]} is not known until it is fed: use -1 or x.shape[{t.shape.index(symbolic[0])}] for one extent"
+        axis = t.shape.index(symbolic[0])
+        return f"; {symbolic[0]} is not known until it is fed: use -1 or x.shape[{axis}] for one extent"
     for i, e in enumerate(extents):
         others = product(o for j, o in enumerate(extents) if j != i)
         if isinstance(others, int) and isinstance(t.size, int) and others and t.size % others == 0 and e != 1:
@@ -75,7 +90,7 @@ def _reshape_hint(t: Tensor, extents: Shape) -> str:
     return ""
 
 
-def _whole(op: str, value: Any, *operands: Tensor) -> int:
+def whole(op: str, value: Any, *operands: Tensor) -> int:
     try:
         return int(value.__index__())
     except (AttributeError, TypeError):
@@ -95,7 +110,11 @@ def permute_dims(x: Any, axes: Any) -> Tensor:
     t = tensor("permute_dims", x)
     order = tuple(axis_of("permute_dims", t, a) for a in axes)
     if sorted(order) != list(range(t.ndim)):
-        raise fail(ShapeError, f"permute_dims: {tuple(axes)} is no permutation of the {t.ndim} axes of {format_shape(t.shape)}", t)
+        raise fail(
+            ShapeError,
+            f"permute_dims: {tuple(axes)} is no permutation of the {t.ndim} axes of {format_shape(t.shape)}",
+            t,
+        )
     return t if order == tuple(range(t.ndim)) else build("permute", t, axes=order)
 
 
@@ -132,9 +151,13 @@ def moveaxis(x: Any, source: Any, destination: Any) -> Tensor:
     """
     t = tensor("moveaxis", x)
     taken = [axis_of("moveaxis", t, a) for a in (source if isinstance(source, (tuple, list)) else (source,))]
-    put = [axis_of("moveaxis", t, a) for a in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    put = [
+        axis_of("moveaxis", t, a) for a in (destination if isinstance(destination, (tuple, list)) else (destination,))
+    ]
     if len(taken) != len(put) or len(set(taken)) != len(taken) or len(set(put)) != len(put):
-        raise fail(ShapeError, f"moveaxis: source {source} and destination {destination} must be as many distinct axes", t)
+        raise fail(
+            ShapeError, f"moveaxis: source {source} and destination {destination} must be as many distinct axes", t
+        )
     order = [a for a in range(t.ndim) if a not in taken]
     for to, a in sorted(zip(put, taken, strict=True)):
         order.insert(to, a)
@@ -186,7 +209,11 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     drop = {i for i, e in enumerate(t.shape) if e == 1} if axis is None else set(axes_of("squeeze", t, axis))
     wrong = [i for i in drop if t.shape[i] != 1]
     if wrong:
-        raise fail(ShapeError, f"squeeze: axis {wrong[0]} of {format_shape(t.shape)} has the extent {t.shape[wrong[0]]}, not 1", t)
+        raise fail(
+            ShapeError,
+            f"squeeze: axis {wrong[0]} of {format_shape(t.shape)} has the extent {t.shape[wrong[0]]}, not 1",
+            t,
+        )
     return reshape(t, tuple(e for i, e in enumerate(t.shape) if i not in drop))
 
 
@@ -201,8 +228,10 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return reshape(t, (1,))
     first, last = axis_of("flatten", t, start_dim), axis_of("flatten", t, end_dim)
     if first > last:
-        raise fail(ShapeError, f"flatten: start_dim {start_dim} is after end_dim {end_dim} in {format_shape(t.shape)}", t)
-    return reshape(t, (*t.shape[:first], product(t.shape[first:last + 1]), *t.shape[last + 1:]))
+        raise fail(
+            ShapeError, f"flatten: start_dim {start_dim} is after end_dim {end_dim} in {format_shape(t.shape)}", t
+        )
+    return reshape(t, (*t.shape[:first], product(t.shape[first : last + 1]), *t.shape[last + 1 :]))
 
 
 def broadcast_to(x: Any, shape: Any) -> Tensor:
@@ -215,13 +244,24 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
     (3, 2)
     """
     t = tensor("broadcast_to", x)
-    wanted = tuple(e if isinstance(e, Dim) else _whole("broadcast_to", e, t) for e in (shape if isinstance(shape, (tuple, list)) else (shape,)))
+    wanted = tuple(
+        e if isinstance(e, Dim) else whole("broadcast_to", e, t)
+        for e in (shape if isinstance(shape, (tuple, list)) else (shape,))
+    )
     lead = len(wanted) - t.ndim
-    fits = lead >= 0 and all(e in (1, wanted[lead + i]) or isinstance(e, Dim) != isinstance(wanted[lead + i], Dim)
-                             or (isinstance(e, Dim) and isinstance(wanted[lead + i], Dim)) for i, e in enumerate(t.shape))
+    fits = lead >= 0 and all(
+        e in (1, wanted[lead + i])
+        or isinstance(e, Dim) != isinstance(wanted[lead + i], Dim)
+        or (isinstance(e, Dim) and isinstance(wanted[lead + i], Dim))
+        for i, e in enumerate(t.shape)
+    )
     if not fits:
-        raise fail(ShapeError, f"broadcast_to: {format_shape(t.shape)} does not broadcast to {format_shape(wanted)}; "
-                   "extents must be equal or 1, aligned at the last axis", t)
+        raise fail(
+            ShapeError,
+            f"broadcast_to: {format_shape(t.shape)} does not broadcast to {format_shape(wanted)}; "
+            "extents must be equal or 1, aligned at the last axis",
+            t,
+        )
     return fit(t, wanted)
 
 
@@ -238,7 +278,10 @@ def broadcast_arrays(*xs: Any) -> list[Tensor]:
 
 def _sequence(op: str, xs: Any) -> list[Tensor]:
     if isinstance(xs, Tensor) or not isinstance(xs, Sequence):
-        raise UsageError(f"{op}: takes a list of tensors, got {describe(xs) if isinstance(xs, Tensor) else type(xs).__name__}; write {op}([a, b])")
+        raise UsageError(
+            f"{op}: takes a list of tensors, got {describe(xs) if isinstance(xs, Tensor) else type(xs).__name__}; "
+            f"write {op}([a, b])"
+        )
     if not xs:
         raise UsageError(f"{op}: the list of tensors is empty")
     return promote(op, *xs)
@@ -260,7 +303,9 @@ def concat(xs: Any, axis: int | None = 0) -> Tensor:
     if first.ndim == 0:
         raise fail(ShapeError, "concat: rank-0 tensors have no axis to join; use gc.stack", *tensors)
     place = axis_of("concat", first, axis)
-    return tensors[0] if len(tensors) == 1 else build("concat", *(_matching(first, t, place) for t in tensors), axis=place)
+    return (
+        tensors[0] if len(tensors) == 1 else build("concat", *(_matching(first, t, place) for t in tensors), axis=place)
+    )
 
 
 def _matching(first: Tensor, other: Tensor, axis: int) -> Tensor:
@@ -287,8 +332,9 @@ def stack(xs: Any, axis: int = 0) -> Tensor:
     tensors = _sequence("stack", xs)
     first = tensors[0]
     for other in tensors[1:]:
-        if other.ndim != first.ndim or any(isinstance(a, int) and isinstance(b, int) and a != b
-                                           for a, b in zip(first.shape, other.shape, strict=True)):
+        if other.ndim != first.ndim or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(first.shape, other.shape, strict=True)
+        ):
             raise mismatch("stack", first, other, "shapes differ")
     place = axis_of("stack", first, axis, first.ndim + 1)
     return concat([expand_dims(t, place) for t in tensors], place)
@@ -309,16 +355,28 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     if isinstance(indices_or_sections, (list, tuple, np.ndarray)):
         bounds: list[Any] = [0, *(int(i) for i in indices_or_sections), extent]
     else:
-        parts = _whole("split", indices_or_sections, t)
+        parts = whole("split", indices_or_sections, t)
         if parts < 1 or extent % parts != 0:
-            raise fail(ShapeError, f"split: the extent {extent} of axis {place} of {format_shape(t.shape)} does not divide into {parts} equal parts; "
-                       "pass the positions to cut at as a list", t)
+            raise fail(
+                ShapeError,
+                f"split: the extent {extent} of axis {place} of {format_shape(t.shape)} does not divide into {parts} "
+                f"equal parts; "
+                "pass the positions to cut at as a list",
+                t,
+            )
         bounds = [i * (extent // parts) for i in range(parts + 1)]
     if isinstance(extent, Dim) and len(bounds) > 2 and any(isinstance(b, Dim) for b in bounds[:-1]):
-        raise fail(ShapeError, f"split: axis {place} of {format_shape(t.shape)} is symbolic, so its cuts have no fixed positions", t)
+        raise fail(
+            ShapeError,
+            f"split: axis {place} of {format_shape(t.shape)} is symbolic, so its cuts have no fixed positions",
+            t,
+        )
     if isinstance(extent, int):
         bounds = [max(0, min(extent, b + extent if b < 0 else b)) for b in bounds]
-    return [cut(t, place, a, b - a if isinstance(b, Dim) else max(b - a, 0)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [
+        cut(t, place, a, b - a if isinstance(b, Dim) else max(b - a, 0))
+        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
 
 
 def cut(x: Tensor, axis: int, start: int, length: Extent) -> Tensor:
@@ -326,7 +384,13 @@ def cut(x: Tensor, axis: int, start: int, length: Extent) -> Tensor:
     if start == 0 and length == x.shape[axis]:
         return x
     starts = tuple(start if a == axis else 0 for a in range(x.ndim))
-    return build("slice", x, starts=starts, lengths=tuple(length if a == axis else e for a, e in enumerate(x.shape)), steps=(1,) * x.ndim)
+    return build(
+        "slice",
+        x,
+        starts=starts,
+        lengths=tuple(length if a == axis else e for a, e in enumerate(x.shape)),
+        steps=(1,) * x.ndim,
+    )
 
 
 def unstack(x: Any, axis: int = 0) -> list[Tensor]:
@@ -339,7 +403,9 @@ def unstack(x: Any, axis: int = 0) -> list[Tensor]:
     place = axis_of("unstack", t, axis)
     extent = t.shape[place]
     if isinstance(extent, Dim):
-        raise fail(ShapeError, f"unstack: axis {place} of {format_shape(t.shape)} is symbolic; use gc.scan to go along it", t)
+        raise fail(
+            ShapeError, f"unstack: axis {place} of {format_shape(t.shape)} is symbolic; use gc.scan to go along it", t
+        )
     rest = tuple(e for a, e in enumerate(t.shape) if a != place)
     return [reshape(cut(t, place, i, 1), rest) for i in range(extent)]
 
@@ -352,7 +418,7 @@ def tile(x: Any, repetitions: Any) -> Tensor:
     """
     t = tensor("tile", x)
     given = tuple(repetitions) if isinstance(repetitions, (tuple, list)) else (repetitions,)
-    counts: list[Extent] = [_whole("tile", r, t) if not isinstance(r, Dim) else r for r in given]
+    counts: list[Extent] = [whole("tile", r, t) if not isinstance(r, Dim) else r for r in given]
     counts = [*[1] * (t.ndim - len(counts)), *counts]
     shape: Shape = (1,) * (len(counts) - t.ndim) + t.shape
     if all(r == 1 for r in counts):
@@ -371,13 +437,16 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> Tensor:
     t = tensor("repeat", x)
     if axis is None:
         t, axis = reshape(t, (-1,)), 0
-    place, count = axis_of("repeat", t, axis), _whole("repeat", repeats, t)
-    lead, extent, rest = t.shape[:place], t.shape[place], t.shape[place + 1:]
-    return reshape(fit(reshape(t, (*lead, extent, 1, *rest)), (*lead, extent, count, *rest)), (*lead, extent * count, *rest))
+    place, count = axis_of("repeat", t, axis), whole("repeat", repeats, t)
+    lead, extent, rest = t.shape[:place], t.shape[place], t.shape[place + 1 :]
+    return reshape(
+        fit(reshape(t, (*lead, extent, 1, *rest)), (*lead, extent, count, *rest)), (*lead, extent * count, *rest)
+    )
 
 
 def roll(x: Any, shift: Any, axis: Any = None) -> Tensor:
-    """Elements moved by ``shift`` places along axes of fixed extents, around the end (axis None: of the flattened tensor).
+    """Elements moved by ``shift`` places along axes of fixed extents, around the end (axis None: of the flattened
+    tensor).
 
     >>> roll([1, 2, 3], 1).shape
     (3,)
@@ -392,7 +461,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Tensor:
         extent = t.shape[place]
         if isinstance(extent, Dim):
             raise fail(ShapeError, f"roll: axis {place} of {format_shape(t.shape)} is symbolic", t)
-        by = _whole("roll", s, t) % extent if extent else 0
+        by = whole("roll", s, t) % extent if extent else 0
         if by:
             t = concat([cut(t, place, extent - by, by), cut(t, place, 0, extent - by)], place)
     return t
@@ -407,63 +476,3 @@ def flip(x: Any, axis: Any = None) -> Tensor:
     t = tensor("flip", x)
     axes = tuple(a for a in axes_of("flip", t, axis) if t.shape[a] != 1)
     return build("flip", t, axes=axes) if axes else t
-
-
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Tensor:
-    """Elements added around ``x``: NumPy's pad.
-
-    Args:
-        pad_width: ``(before, after)`` per axis, one pair or one number for all axes.
-        mode: ``"constant"``, ``"edge"``, ``"reflect"`` or ``"wrap"`` (these three need fixed extents).
-        constant_values: the number that ``"constant"`` adds.
-
-    Raises:
-        ShapeError: negative widths, or wider than ``"reflect"`` and ``"wrap"`` can fill.
-
-    >>> pad([1, 2], (1, 2)).shape
-    (5,)
-    """
-    t = tensor("pad", x)
-    widths = _widths(t, pad_width)
-    if mode == "constant":
-        low, high, gaps = tuple(a for a, _ in widths), tuple(b for _, b in widths), (0,) * t.ndim
-        if all(a == b == 0 for a, b in widths):
-            return t
-        padded = build("pad", t, low=low, high=high, gaps=gaps)
-        if constant_values == 0:
-            return padded
-        inside = build("pad", full(t.shape, True, dtypes.bool_), low=low, high=high, gaps=gaps)
-        return where(inside, padded, cast(tensor("pad", constant_values, t.dtype), t.dtype))
-    if mode not in ("edge", "reflect", "wrap"):
-        raise UsageError(f"pad: mode {mode!r} is unknown; use 'constant', 'edge', 'reflect' or 'wrap'")
-    for axis, (before, after) in enumerate(widths):
-        if before or after:
-            t = _pad_axis(t, axis, before, after, mode)
-    return t
-
-
-def _widths(t: Tensor, pad_width: Any) -> list[tuple[int, int]]:
-    try:
-        pairs = np.broadcast_to(np.asarray(pad_width), (t.ndim, 2)).tolist()
-    except ValueError:
-        raise fail(ShapeError, f"pad: pad_width {pad_width!r} is not one (before, after) pair for each of the {t.ndim} axes", t) from None
-    widths = [(_whole("pad", a, t), _whole("pad", b, t)) for a, b in pairs]
-    if any(a < 0 or b < 0 for a, b in widths):
-        raise fail(ShapeError, f"pad: widths {pad_width!r} must not be negative; cut with x[1:-1] instead", t)
-    return widths
-
-
-def _pad_axis(t: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """Pad one axis by joining slices: edges repeated, mirrored without the edge, or from the other end."""
-    extent = t.shape[axis]
-    room = 0 if isinstance(extent, Dim) else {"edge": 2**62 if extent else 0, "reflect": extent - 1, "wrap": extent}[mode]
-    if max(before, after) > room:
-        raise fail(ShapeError, f"pad: mode {mode!r} cannot add {max(before, after)} elements to axis {axis} of {format_shape(t.shape)}", t)
-    n = int(extent)
-    if mode == "edge":
-        parts = [repeat(cut(t, axis, 0, 1), before, axis), t, repeat(cut(t, axis, n - 1, 1), after, axis)]
-    elif mode == "reflect":
-        parts = [flip(cut(t, axis, 1, before), axis), t, flip(cut(t, axis, n - 1 - after, after), axis)]
-    else:
-        parts = [cut(t, axis, n - before, before), t, cut(t, axis, 0, after)]
-    return concat([p for p, width in zip(parts, (before, 1, after), strict=True) if width], axis)

@@ -129,7 +129,8 @@ class Variable(Tensor):
 
     @property
     def name(self) -> str:
-        return self._name
+        """The path in the module that owns the variable, else its scoped name."""
+        return self.key_hint or self._name
 
     @property
     def initial(self) -> Any:

@@ -15,6 +15,7 @@ from graphcore.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
 from graphcore.target import Reject, Target
 from passes.fuse import stored_root
 from passes.lower import lower_group
+from passes.order import stages_of
 from passes.partition import Key, Partition, is_scalar_constant
 
 __all__ = ["build_plan"]
@@ -48,9 +49,9 @@ class _Planner:
             verify_kernel(kernel)
             self.schedule(kernel, tuple(self.buffer(t) for t in tensors))
         self.finish_updates()
-        self.level()
         for t in self.graph.outputs:
             plan.fetches.append(self.fetch(t))
+        self.level()
         return plan
 
     # Buffers
@@ -207,12 +208,11 @@ class _Planner:
                 if plan.buffers[b].space != VARIABLE:
                     continue
                 after[i].update(j for j in readers.get(b, ()) if j != i and i not in after[j])
-        stages = _longest_paths(after)
         # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
-        followed = set().union(*after) if after else set()
+        followed: set[int] = set().union(*after)
         sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
-        for i in sinks:
-            stages[i] = max(stages[j] for j in sinks)
+        stages, name = stages_of(plan, after, sinks, plan.hints)
+        plan.why.append(f"steps run {name}")
         for step, stage in zip(plan.steps, stages, strict=True):
             step.stage = stage
         order_by = sorted(range(len(plan.steps)), key=lambda i: (stages[i], i))
@@ -244,27 +244,3 @@ def _same_elements(step: Step, old: int, new: int) -> bool:
         return False
     at = stores[0].index
     return all(v.data[1] == at for v in step.kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old)
-
-
-def _longest_paths(after: list[set[int]]) -> list[int]:
-    """The stage of every step: one more than the largest of those it follows."""
-    users: list[list[int]] = [[] for _ in after]
-    waiting = [len(a) for a in after]
-    for i, before in enumerate(after):
-        for j in before:
-            users[j].append(i)
-    stage = [0] * len(after)
-    ready = [i for i, n in enumerate(waiting) if n == 0]
-    done = 0
-    while ready:
-        i = ready.pop()
-        done += 1
-        for u in users[i]:
-            stage[u] = max(stage[u], stage[i] + 1)
-            waiting[u] -= 1
-            if waiting[u] == 0:
-                ready.append(u)
-    if done != len(after):
-        raise CompileError("the plan's steps depend on each other in a circle")
-    return stage
-

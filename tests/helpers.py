@@ -25,7 +25,11 @@ def value_of(variable: Variable) -> Any:
     return np.asarray(initial.sample(np.random.default_rng(0)) if hasattr(initial, "sample") else initial)
 
 
-def evaluate(tensors: Sequence[Tensor], feeds: Mapping[Tensor, Any] | None = None, variables: Mapping[Variable, Any] | None = None) -> list[Any]:
+def evaluate(
+    tensors: Sequence[Tensor],
+    feeds: Mapping[Tensor, Any] | None = None,
+    variables: Mapping[Variable, Any] | None = None,
+) -> list[Any]:
     """The values of tensors by NumPy.
 
     Args:
@@ -43,7 +47,9 @@ def evaluate(tensors: Sequence[Tensor], feeds: Mapping[Tensor, Any] | None = Non
         assert array.ndim == t.ndim, f"{t} is fed an array of shape {array.shape}"
         for extent, size in zip(t.shape, array.shape, strict=True):
             if isinstance(extent, Dim) and extent.is_symbol:
-                assert sizes.setdefault(repr(extent), size) == size, f"{extent} is fed as {sizes[repr(extent)]} and {size}"
+                assert sizes.setdefault(repr(extent), size) == size, (
+                    f"{extent} is fed as {sizes[repr(extent)]} and {size}"
+                )
         values[t.key] = array
     given = {id(v): np.asarray(a) for v, a in (variables or {}).items()}
     fed = {key[0] for key in values}
@@ -52,15 +58,23 @@ def evaluate(tensors: Sequence[Tensor], feeds: Mapping[Tensor, Any] | None = Non
             for i, result in enumerate(_results(node, values, sizes, given)):
                 expected = tuple(bind(e, sizes) for e in node.types[i].shape)
                 assert result.shape == expected, f"{node}: the reference gave {result.shape}, inference says {expected}"
-                assert result.dtype == node.types[i].dtype.storage, f"{node}: the reference gave {result.dtype}, inference says {node.types[i]}"
+                assert result.dtype == node.types[i].dtype.storage, (
+                    f"{node}: the reference gave {result.dtype}, inference says {node.types[i]}"
+                )
                 values[(node.serial, i)] = result
     return [values[t.key] for t in tensors]
 
 
-def _results(node: Node, values: Mapping[tuple[int, int], Any], sizes: Mapping[str, int], given: Mapping[int, Any]) -> list[Any]:
+def _results(
+    node: Node, values: Mapping[tuple[int, int], Any], sizes: Mapping[str, int], given: Mapping[int, Any]
+) -> list[Any]:
     op: Any = node.op
     if op.name == "variable":
-        return [np.asarray(given[id(op.variable)] if id(op.variable) in given else value_of(op.variable)).astype(op.variable.dtype.storage)]
+        return [
+            np.asarray(given[id(op.variable)] if id(op.variable) in given else value_of(op.variable)).astype(
+                op.variable.dtype.storage
+            )
+        ]
     if op.name == "constant":
         return [op.array]
     operands = [values[t.key] for t in node.inputs]
@@ -73,6 +87,7 @@ def _results(node: Node, values: Mapping[tuple[int, int], Any], sizes: Mapping[s
 
 def _bound(op: Op, sizes: Mapping[str, int]) -> Op:
     """The op with symbolic extents among its attributes replaced."""
+
     def known(value: Any) -> Any:
         if isinstance(value, Dim):
             return value.bind(sizes)
@@ -83,7 +98,9 @@ def _bound(op: Op, sizes: Mapping[str, int]) -> Op:
     return dataclasses.replace(op, **changed) if changed else op
 
 
-def numeric_gradient(loss: Tensor, x: Tensor, at: Any, feeds: Mapping[Tensor, Any] | None = None, eps: float = 1e-6) -> Any:
+def numeric_gradient(
+    loss: Tensor, x: Tensor, at: Any, feeds: Mapping[Tensor, Any] | None = None, eps: float = 1e-6
+) -> Any:
     """The gradient of a scalar for a placeholder by central differences (build in float64)."""
     at = np.asarray(at, np.float64)
     result = np.zeros_like(at)

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphcore.ops
 from backends.base import open_backend
 from graphcore import dtypes
 from graphcore.errors import DeviceError
 from graphcore.graph import Graph
 from graphcore.node import Tensor
-from graphcore.op import Kind, Op
+from graphcore.op import Kind, Op, registered
 from passes.base import Pass
 from passes.memory import place
 from passes.pipeline import compile_graph
 
-__all__ = ["DEVICES", "KERNELS", "RUNTIMES", "backend", "run_on", "run_plan", "Bound", "judge", "ULPS"]
+__all__ = ["DEVICES", "KERNELS", "RUNTIMES", "backend", "run_on", "run_plan", "Bound", "judge", "differing", "examples_of", "computed_ops", "ULPS"]
 
 KERNELS = "numpy:kernels"
 RUNTIMES = ("opencl:intel", "opencl:pocl")
@@ -47,6 +48,12 @@ class Bound:
     executable: Any
     placeholders: Sequence[Tensor]
     plan: Any
+    program: Any
+    device: Any
+
+    def at(self, feeds: Mapping[Tensor, Any]) -> Bound:
+        """The same program bound to other sizes of the symbolic extents."""
+        return Bound(self.device.bind(self.program, place(self.plan, _sizes(feeds))), self.placeholders, self.plan, self.program, self.device)
 
     def run(self, feeds: Mapping[Tensor, Any]) -> list[Any]:
         """The outputs as arrays."""
@@ -68,7 +75,7 @@ def run_plan(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], 
     sizes = _sizes(feeds)
     stages = compile_graph(Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, passes=passes, verify=True, allow=allow)
     program = device.compile(stages.plan)
-    return Bound(device.bind(program, place(stages.plan, sizes)), list(feeds), stages.plan)
+    return Bound(device.bind(program, place(stages.plan, sizes)), list(feeds), stages.plan, program, device)
 
 
 def run_on(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], **options: Any) -> list[Any]:
@@ -97,6 +104,17 @@ _SUMS = frozenset("""sum add_n matmul conv2d conv2d_input_grad conv2d_weight_gra
     scatter_add scatter_along""".split())
 
 
+def computed_ops() -> dict[str, type[Op]]:
+    """The registered ops of the package that compute something; tests may register others."""
+    families = {f"graphcore.ops.{module}" for module in graphcore.ops.__all__}
+    return {n: c for n, c in sorted(registered().items()) if c.__module__ in families and c.kind not in (Kind.LEAF, Kind.REGION)}
+
+
+def examples_of(cls: type[Op]) -> list[tuple[Any, ...]]:
+    """An op's examples; they are yielded by an instance but depend on no attribute."""
+    return list(cls.examples(object.__new__(cls)))
+
+
 def op_class(op: Op) -> str:
     """The class of an op in ``ULPS``; what only moves, compares or selects is exact."""
     for name, members in (("function", _FUNCTIONS), ("hard", _HARD), ("arithmetic", _ARITHMETIC), ("sum", _SUMS)):
@@ -123,8 +141,8 @@ def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
     with np.errstate(all="ignore"):
         narrow = _tuple(op.reference(*arrays))
         wide = _tuple(op.reference(*(_widened(a) for a in arrays)))
-        terms = _tuple(op.reference(*(np.abs(_widened(a)) for a in arrays))) if op_class(op) == "sum" and _is_float(arrays[0]) else wide
-    for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, _paired(terms, wide), found, strict=True)):
+        terms = _tuple(op.reference(*(np.abs(_widened(a)) if _is_float(a) else a for a in arrays))) if op_class(op) == "sum" else wide
+    for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, terms, found, strict=True)):
         got = np.asarray(got)
         if got.shape != stored.shape or got.dtype != stored.dtype:
             return f"result {i} is {got.dtype}{got.shape}, not {stored.dtype}{stored.shape}"
@@ -161,10 +179,6 @@ def differing(got: Any, exact: Any, scale: Any, ulps: float) -> str | None:
 
 def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(np.asarray(v) for v in (value if isinstance(value, tuple) else (value,)))
-
-
-def _paired(terms: tuple[Any, ...], wide: tuple[Any, ...]) -> tuple[Any, ...]:
-    return terms if len(terms) == len(wide) else wide
 
 
 def _is_float(array: Any) -> bool:

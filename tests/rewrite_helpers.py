@@ -52,7 +52,7 @@ def assert_same_bits(got: Sequence[Any], want: Sequence[Any]) -> None:
     for a, b in zip(got, want, strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
-        nan_a, nan_b = a != a, b != b
+        nan_a, nan_b = np.not_equal(a, a), np.not_equal(b, b)
         np.testing.assert_array_equal(nan_a, nan_b)
         bits = f"u{a.itemsize}"
         unequal = (np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)) & ~nan_a

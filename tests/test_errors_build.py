@@ -1,5 +1,7 @@
 """Wrong uses while building: every one gives our error, says what is wrong and what to write, and names the user's lines."""
 
+# ruff: noqa: E501 - one case is one line, so that the line in its message can be checked
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,4 @@
-"""Activations, losses, normalisation, convolution: values against NumPy, gradients against central differences in float64."""
+"""Activations, losses, normalisation, convolution: values against NumPy, gradients against float64 differences."""
 
 from __future__ import annotations
 
@@ -48,13 +48,27 @@ def differentiable(function: Any, *arrays: Any, tolerance: float = 2e-7) -> Any:
 
 
 ACTIVATIONS: dict[str, Any] = {
-    "relu": lambda x: np.maximum(x, 0), "relu6": lambda x: np.clip(x, 0, 6), "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(x)), "celu": lambda x: np.where(x > 0, x, np.expm1(x)), "silu": lambda x: x * sigmoid(x),
-    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)), "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
-    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))), "softplus": lambda x: np.log1p(np.exp(x)), "sigmoid": sigmoid, "tanh": np.tanh,
-    "hardtanh": lambda x: np.clip(x, -1, 1), "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6, "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
-    "softsign": lambda x: x / (1 + np.abs(x)), "tanhshrink": lambda x: x - np.tanh(x), "logsigmoid": lambda x: np.log(sigmoid(x)),
-    "softmax": softmax, "log_softmax": lambda x: np.log(softmax(x)), "softmin": lambda x: softmax(-x),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "celu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "silu": lambda x: x * sigmoid(x),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)),
+    "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "softplus": lambda x: np.log1p(np.exp(x)),
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "hardtanh": lambda x: np.clip(x, -1, 1),
+    "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "tanhshrink": lambda x: x - np.tanh(x),
+    "logsigmoid": lambda x: np.log(sigmoid(x)),
+    "softmax": softmax,
+    "log_softmax": lambda x: np.log(softmax(x)),
+    "softmin": lambda x: softmax(-x),
 }
 
 
@@ -64,8 +78,11 @@ def test_activations(name: str) -> None:
 
 
 def test_activations_with_arguments() -> None:
-    np.testing.assert_allclose(differentiable(lambda x: F.gelu(x, approximate="tanh"), X),
-                               0.5 * X * (1 + np.tanh((2 / np.pi) ** 0.5 * (X + 0.044715 * X**3))), rtol=1e-9)
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.gelu(x, approximate="tanh"), X),
+        0.5 * X * (1 + np.tanh((2 / np.pi) ** 0.5 * (X + 0.044715 * X**3))),
+        rtol=1e-9,
+    )
     np.testing.assert_allclose(differentiable(lambda x: F.glu(x, 0), X), X[:2] * sigmoid(X[2:]))
     np.testing.assert_allclose(differentiable(lambda x: F.softmax(x, axis=0), X), softmax(X, 0))
     np.testing.assert_allclose(differentiable(F.prelu, X, Y[0]), np.where(X > 0, X, X * Y[0]))
@@ -80,7 +97,10 @@ def test_extreme_logits() -> None:
     np.testing.assert_allclose(log_soft[0], [0, -1e4, -2e4])
     np.testing.assert_allclose(loss, [0, math.log(1 + math.exp(-1)), math.log(3)], atol=1e-12)
     np.testing.assert_array_equal(evaluate([gc.logsumexp(gc.constant([-np.inf, -np.inf]))])[0], -np.inf)
-    np.testing.assert_allclose(evaluate([F.binary_cross_entropy_with_logits(gc.constant([1e4, -1e4]), [1.0, 1.0], reduction="none")])[0], [0, 1e4])
+    np.testing.assert_allclose(
+        evaluate([F.binary_cross_entropy_with_logits(gc.constant([1e4, -1e4]), [1.0, 1.0], reduction="none")])[0],
+        [0, 1e4],
+    )
 
 
 def log_probabilities(x: Any) -> Any:
@@ -99,7 +119,9 @@ def test_cross_entropy_of_classes(reduction: str, smoothing: float, weighted: bo
     kept = np.ones(4, bool) if ignore is None else ignore != T
     loss = np.where(kept, loss, 0)
     want = {"none": loss, "sum": loss.sum(), "mean": loss.sum() / (factor[T] * kept).sum()}[reduction]
-    got = differentiable(lambda x, t: F.cross_entropy(x, t, w, ignore_index=ignore, reduction=reduction, label_smoothing=smoothing), X, T)
+    got = differentiable(
+        lambda x, t: F.cross_entropy(x, t, w, ignore_index=ignore, reduction=reduction, label_smoothing=smoothing), X, T
+    )
     np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
@@ -107,11 +129,17 @@ def test_cross_entropy_shapes_and_types() -> None:
     logits, classes = RNG.standard_normal((2, 5, 3)), RNG.integers(0, 5, (2, 3))
     want = -np.take_along_axis(log_probabilities(logits), classes[:, None], 1).mean()
     for dtype in ("int64", "int32", "uint8"):
-        np.testing.assert_allclose(differentiable(lambda x, t: F.cross_entropy(x, t), logits, classes.astype(dtype)), want)
+        np.testing.assert_allclose(
+            differentiable(lambda x, t: F.cross_entropy(x, t), logits, classes.astype(dtype)), want
+        )
     np.testing.assert_allclose(evaluate([F.cross_entropy(X[0], 3)])[0], -log_probabilities(X)[0, 3])
-    np.testing.assert_allclose(differentiable(lambda x, t: F.cross_entropy(x, t, label_smoothing=0.1), X, softmax(Y)),
-                               -((0.9 * softmax(Y) + 0.02) * log_probabilities(X)).sum(1).mean())
-    np.testing.assert_allclose(differentiable(lambda x, t: F.nll_loss(x, t, P[0]), X, T), -(X[np.arange(4), T] * P[0][T]).sum() / P[0][T].sum())
+    np.testing.assert_allclose(
+        differentiable(lambda x, t: F.cross_entropy(x, t, label_smoothing=0.1), X, softmax(Y)),
+        -((0.9 * softmax(Y) + 0.02) * log_probabilities(X)).sum(1).mean(),
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda x, t: F.nll_loss(x, t, P[0]), X, T), -(X[np.arange(4), T] * P[0][T]).sum() / P[0][T].sum()
+    )
     out_of_range = evaluate([F.cross_entropy(gc.constant(X), np.array([1, 5, -100, 0]), reduction="none")])[0]
     assert list(np.isnan(out_of_range)) == [False, True, True, False]
     half = gc.placeholder("float16", (4, 5))
@@ -127,7 +155,7 @@ def test_cross_entropy_on_symbolic_batches() -> None:
 
 
 def test_cross_entropy_is_one_row_kernel() -> None:
-    """Loss and gradient reduce along classes only (but for the mean over rows), without gathers, scatters or products of matrices."""
+    """Loss and gradient reduce along classes only (but for the mean over rows), without gathers or scatters."""
     x, t = gc.placeholder("float32", (8, 10)), gc.placeholder("int64", (8,))
     loss = F.cross_entropy(x, t)
     nodes = toposort([loss, gc.gradients(loss, x)])
@@ -140,12 +168,15 @@ def test_cross_entropy_is_one_row_kernel() -> None:
 
 
 LOSSES: dict[str, tuple[Any, Any]] = {
-    "mse_loss": ((X, Y), (X - Y) ** 2), "l1_loss": ((X, Y), np.abs(X - Y)),
+    "mse_loss": ((X, Y), (X - Y) ** 2),
+    "l1_loss": ((X, Y), np.abs(X - Y)),
     "huber_loss": ((X, Y), np.where(np.abs(X - Y) < 1, (X - Y) ** 2 / 2, np.abs(X - Y) - 0.5)),
     "smooth_l1_loss": ((X, Y), np.where(np.abs(X - Y) < 1, (X - Y) ** 2 / 2, np.abs(X - Y) - 0.5)),
-    "kl_div": ((X, P), P * (np.log(P) - X)), "binary_cross_entropy": ((P, P[::-1]), -(P[::-1] * np.log(P) + (1 - P[::-1]) * np.log(1 - P))),
+    "kl_div": ((X, P), P * (np.log(P) - X)),
+    "binary_cross_entropy": ((P, P[::-1]), -(P[::-1] * np.log(P) + (1 - P[::-1]) * np.log(1 - P))),
     "binary_cross_entropy_with_logits": ((X, P), -(P * np.log(sigmoid(X)) + (1 - P) * np.log(1 - sigmoid(X)))),
-    "poisson_nll_loss": ((X, Y), np.exp(X) - Y * X), "soft_margin_loss": ((X, np.sign(Y)), np.log1p(np.exp(-np.sign(Y) * X))),
+    "poisson_nll_loss": ((X, Y), np.exp(X) - Y * X),
+    "soft_margin_loss": ((X, np.sign(Y)), np.log1p(np.exp(-np.sign(Y) * X))),
     "hinge_embedding_loss": ((X, np.sign(Y)), np.where(Y > 0, X, np.maximum(0, 1 - X))),
 }
 
@@ -155,18 +186,38 @@ def test_losses(name: str) -> None:
     (a, b), want = LOSSES[name]
     target = gc.constant(b)
     for reduction, expected in (("none", want), ("mean", want.mean()), ("sum", want.sum())):
-        np.testing.assert_allclose(differentiable(lambda x, r=reduction: getattr(F, name)(x, target, reduction=r), a), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            differentiable(lambda x, r=reduction: getattr(F, name)(x, target, reduction=r), a),
+            expected,
+            rtol=1e-9,
+            atol=1e-12,
+        )
 
 
 def test_losses_with_arguments() -> None:
     d = np.abs(X - Y)
-    np.testing.assert_allclose(differentiable(lambda x: F.huber_loss(x, gc.constant(Y), delta=2.0), X), np.where(d < 2, d * d / 2, 2 * (d - 1)).mean())
-    np.testing.assert_allclose(differentiable(lambda x: F.smooth_l1_loss(x, gc.constant(Y), beta=2.0), X), np.where(d < 2, d * d / 4, d - 1).mean())
-    np.testing.assert_allclose(differentiable(lambda x: F.kl_div(x, gc.constant(P), "batchmean"), X), (P * (np.log(P) - X)).sum() / 4)
-    np.testing.assert_allclose(differentiable(lambda x: F.kl_div(x, gc.constant(Y), "sum", log_target=True), X), (np.exp(Y) * (Y - X)).sum())
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.huber_loss(x, gc.constant(Y), delta=2.0), X),
+        np.where(d < 2, d * d / 2, 2 * (d - 1)).mean(),
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.smooth_l1_loss(x, gc.constant(Y), beta=2.0), X),
+        np.where(d < 2, d * d / 4, d - 1).mean(),
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.kl_div(x, gc.constant(P), "batchmean"), X), (P * (np.log(P) - X)).sum() / 4
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.kl_div(x, gc.constant(Y), "sum", log_target=True), X), (np.exp(Y) * (Y - X)).sum()
+    )
     weight = 1 + 1.5 * P
     want = (1 - P) * X + weight * np.log1p(np.exp(-X)) - 0 * X
-    np.testing.assert_allclose(differentiable(lambda x: F.binary_cross_entropy_with_logits(x, gc.constant(P), pos_weight=2.5, reduction="none"), X), want)
+    np.testing.assert_allclose(
+        differentiable(
+            lambda x: F.binary_cross_entropy_with_logits(x, gc.constant(P), pos_weight=2.5, reduction="none"), X
+        ),
+        want,
+    )
     cosine = (X * Y).sum(1) / np.sqrt((X * X).sum(1) * (Y * Y).sum(1))
     np.testing.assert_allclose(differentiable(F.cosine_similarity, X, Y), cosine)
     assert evaluate([F.kl_div(gc.constant([0.0]), gc.constant([0.0]))])[0] == 0
@@ -178,22 +229,36 @@ def normalised(x: Any, axes: tuple[int, ...]) -> Any:
 
 def test_norms() -> None:
     w, b = RNG.standard_normal(5), RNG.standard_normal(5)
-    np.testing.assert_allclose(differentiable(lambda x, w, b: F.layer_norm(x, 5, w, b), X, w, b), normalised(X, (1,)) * w + b, rtol=1e-9)
+    np.testing.assert_allclose(
+        differentiable(lambda x, w, b: F.layer_norm(x, 5, w, b), X, w, b), normalised(X, (1,)) * w + b, rtol=1e-9
+    )
     np.testing.assert_allclose(differentiable(lambda x: F.layer_norm(x, (4, 5)), X), normalised(X, (0, 1)), rtol=1e-9)
-    np.testing.assert_allclose(differentiable(lambda x, w: F.rms_norm(x, (5,), w, 1e-6), X, w), X / np.sqrt((X * X).mean(1, keepdims=True) + 1e-6) * w)
+    np.testing.assert_allclose(
+        differentiable(lambda x, w: F.rms_norm(x, (5,), w, 1e-6), X, w),
+        X / np.sqrt((X * X).mean(1, keepdims=True) + 1e-6) * w,
+    )
     small = IMAGES[:, :, :2, :2]
     w4, b4 = w[:4], b[:4]
     grouped = normalised(small.reshape(2, 2, -1), (2,)).reshape(small.shape) * w4[:, None, None] + b4[:, None, None]
-    np.testing.assert_allclose(differentiable(lambda x, w, b: F.group_norm(x, 2, w, b), small, w4, b4, tolerance=1e-6), grouped, rtol=1e-9)
-    np.testing.assert_allclose(differentiable(F.instance_norm, small, tolerance=1e-6), normalised(small, (2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(
+        differentiable(lambda x, w, b: F.group_norm(x, 2, w, b), small, w4, b4, tolerance=1e-6), grouped, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        differentiable(F.instance_norm, small, tolerance=1e-6), normalised(small, (2, 3)), rtol=1e-9
+    )
     np.testing.assert_allclose(differentiable(F.normalize, X), X / np.linalg.norm(X, axis=1, keepdims=True))
     squares = np.pad(X * X, ((0, 0), (1, 1)))
     base = 1 + 0.1 / 3 * (squares[:, :-2] + squares[:, 1:-1] + squares[:, 2:])
-    np.testing.assert_allclose(differentiable(lambda x: F.local_response_norm(x, 3, alpha=0.1)[:, :, 0], X[:, :, None]), X / base**0.75)
+    np.testing.assert_allclose(
+        differentiable(lambda x: F.local_response_norm(x, 3, alpha=0.1)[:, :, 0], X[:, :, None]), X / base**0.75
+    )
 
 
 def test_batch_norm() -> None:
-    mean, var = gc.Variable(np.full(4, 0.5), trainable=False, name="mean"), gc.Variable(np.full(4, 2.0), trainable=False, name="var")
+    mean, var = (
+        gc.Variable(np.full(4, 0.5), trainable=False, name="mean"),
+        gc.Variable(np.full(4, 2.0), trainable=False, name="var"),
+    )
     small = IMAGES[:, :, :2, :2]
     y = differentiable(lambda x: F.batch_norm(x, mean, var, training=True), small, tolerance=1e-6)
     np.testing.assert_allclose(y, normalised(small, (0, 2, 3)), rtol=1e-9)
@@ -210,26 +275,39 @@ def test_batch_norm() -> None:
     assert not collect([F.batch_norm(x, mean, var)]).updates
 
 
-def correlate(x: Any, w: Any, stride: tuple[int, int], padding: tuple[int, int, int, int], dilation: tuple[int, int], groups: int) -> Any:
+def correlate(
+    x: Any, w: Any, stride: tuple[int, int], padding: tuple[int, int, int, int], dilation: tuple[int, int], groups: int
+) -> Any:
     """Convolution by its definition."""
     x = np.pad(x, ((0, 0), (0, 0), padding[:2], padding[2:]))
     kh, kw = ((k - 1) * d + 1 for k, d in zip(w.shape[2:], dilation, strict=True))
     rows, columns = (x.shape[2] - kh) // stride[0] + 1, (x.shape[3] - kw) // stride[1] + 1
     out, each = np.zeros((x.shape[0], w.shape[0], rows, columns)), w.shape[0] // groups
     for o in range(w.shape[0]):
-        part = x[:, o // each * w.shape[1]: (o // each + 1) * w.shape[1]]
+        part = x[:, o // each * w.shape[1] : (o // each + 1) * w.shape[1]]
         for i in range(rows):
             for j in range(columns):
-                window = part[:, :, i * stride[0]: i * stride[0] + kh: dilation[0], j * stride[1]: j * stride[1] + kw: dilation[1]]
+                window = part[
+                    :,
+                    :,
+                    i * stride[0] : i * stride[0] + kh : dilation[0],
+                    j * stride[1] : j * stride[1] + kw : dilation[1],
+                ]
                 out[:, o, i, j] = (window * w[o]).sum((1, 2, 3))
     return out
 
 
-@pytest.mark.parametrize(("options", "geometry"), [
-    ({}, ((1, 1), (0, 0, 0, 0), (1, 1), 1)), ({"stride": 2, "padding": 1}, ((2, 2), (1, 1, 1, 1), (1, 1), 1)),
-    ({"padding": "same", "dilation": 2}, ((1, 1), (2, 2, 2, 2), (2, 2), 1)), ({"padding": (2, 1), "stride": (1, 2), "groups": 2}, ((1, 2), (2, 2, 1, 1), (1, 1), 2)),
-    ({"padding": "valid"}, ((1, 1), (0, 0, 0, 0), (1, 1), 1)),
-], ids=str)
+@pytest.mark.parametrize(
+    ("options", "geometry"),
+    [
+        ({}, ((1, 1), (0, 0, 0, 0), (1, 1), 1)),
+        ({"stride": 2, "padding": 1}, ((2, 2), (1, 1, 1, 1), (1, 1), 1)),
+        ({"padding": "same", "dilation": 2}, ((1, 1), (2, 2, 2, 2), (2, 2), 1)),
+        ({"padding": (2, 1), "stride": (1, 2), "groups": 2}, ((1, 2), (2, 2, 1, 1), (1, 1), 2)),
+        ({"padding": "valid"}, ((1, 1), (0, 0, 0, 0), (1, 1), 1)),
+    ],
+    ids=str,
+)
 def test_conv2d(options: dict[str, Any], geometry: Any) -> None:
     w, b = RNG.standard_normal((2, 4 // geometry[3], 3, 3)), RNG.standard_normal(2)
     small = IMAGES[:1, :, :5, :6]
@@ -243,9 +321,15 @@ def test_conv_variants() -> None:
     np.testing.assert_allclose(even, correlate(IMAGES[:1], w, (1, 1), (0, 1, 1, 1), (1, 1), 1)[0], atol=1e-12)
     line = IMAGES[:, :, 0]
     got = differentiable(lambda x, k: F.conv1d(x, k, None, 2, 1), line, w[:, :, 0], tolerance=1e-6)
-    np.testing.assert_allclose(got, correlate(line[:, :, None], w[:, :, :1], (1, 2), (0, 0, 1, 1), (1, 1), 1)[:, :, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        got, correlate(line[:, :, None], w[:, :, :1], (1, 2), (0, 0, 1, 1), (1, 1), 1)[:, :, 0], atol=1e-12
+    )
     x, k = gc.placeholder("float64", (1, 2, 3, 3)), gc.placeholder("float64", (2, 4, 3, 3))
-    a, kernel, image = RNG.standard_normal((1, 2, 3, 3)), RNG.standard_normal((2, 4, 3, 3)), RNG.standard_normal((1, 4, 6, 6))
+    a, kernel, image = (
+        RNG.standard_normal((1, 2, 3, 3)),
+        RNG.standard_normal((2, 4, 3, 3)),
+        RNG.standard_normal((1, 4, 6, 6)),
+    )
     up = evaluate([F.conv_transpose2d(x, k, None, 2, 1, 1)], {x: a, k: kernel})[0]
     down = correlate(image, kernel, (2, 2), (1, 1, 1, 1), (1, 1), 1)
     assert up.shape == image.shape
@@ -254,7 +338,9 @@ def test_conv_variants() -> None:
 
 def windows(x: Any, k: int, s: int) -> Any:
     rows, columns = (x.shape[2] - k) // s + 1, (x.shape[3] - k) // s + 1
-    return np.stack([x[:, :, p: p + (rows - 1) * s + 1: s, q: q + (columns - 1) * s + 1: s] for p in range(k) for q in range(k)])
+    return np.stack(
+        [x[:, :, p : p + (rows - 1) * s + 1 : s, q : q + (columns - 1) * s + 1 : s] for p in range(k) for q in range(k)]
+    )
 
 
 def test_pools() -> None:
@@ -266,15 +352,31 @@ def test_pools() -> None:
     zeros = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     ones = np.pad(np.ones_like(x), ((0, 0), (0, 0), (1, 1), (1, 1)))
     np.testing.assert_allclose(evaluate([F.avg_pool2d(x, 3, 2, 1)])[0], windows(zeros, 3, 2).mean(0))
-    np.testing.assert_allclose(evaluate([F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)])[0], windows(zeros, 3, 2).sum(0) / windows(ones, 3, 2).sum(0))
+    np.testing.assert_allclose(
+        evaluate([F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)])[0],
+        windows(zeros, 3, 2).sum(0) / windows(ones, 3, 2).sum(0),
+    )
     assert F.max_pool2d(x, 2, ceil_mode=True).shape == (1, 2, 3, 4) and F.max_pool2d(x[0], 2).shape == (2, 3, 3)
     assert F.max_pool2d(x, 2, 3, ceil_mode=True).shape == (1, 2, 2, 3)
-    np.testing.assert_allclose(differentiable(lambda t: F.max_pool1d(t, 3, 2), x[0]), np.stack([x[0, :, :, i: i + 5: 2] for i in range(3)]).max(0))
-    np.testing.assert_allclose(differentiable(lambda t: F.adaptive_avg_pool2d(t, (3, 1)), x), x.reshape(1, 2, 3, 2, 7).mean((3, 4))[..., None])
-    np.testing.assert_allclose(evaluate([F.adaptive_avg_pool2d(x, (None, 3))])[0], np.stack([x[..., a:b].mean(-1) for a, b in ((0, 3), (2, 5), (4, 7))], -1))
+    np.testing.assert_allclose(
+        differentiable(lambda t: F.max_pool1d(t, 3, 2), x[0]),
+        np.stack([x[0, :, :, i : i + 5 : 2] for i in range(3)]).max(0),
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda t: F.adaptive_avg_pool2d(t, (3, 1)), x), x.reshape(1, 2, 3, 2, 7).mean((3, 4))[..., None]
+    )
+    np.testing.assert_allclose(
+        evaluate([F.adaptive_avg_pool2d(x, (None, 3))])[0],
+        np.stack([x[..., a:b].mean(-1) for a, b in ((0, 3), (2, 5), (4, 7))], -1),
+    )
     np.testing.assert_allclose(evaluate([F.adaptive_max_pool2d(x, 1)])[0], x.max((2, 3), keepdims=True))
-    np.testing.assert_allclose(differentiable(lambda t: F.pad(t, (1, 0, 2, 1), value=3.0), x), np.pad(x, ((0, 0), (0, 0), (2, 1), (1, 0)), constant_values=3))
-    np.testing.assert_allclose(evaluate([F.pad(x, (-1, 1), "replicate")])[0], np.pad(x[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)), "edge"))
+    np.testing.assert_allclose(
+        differentiable(lambda t: F.pad(t, (1, 0, 2, 1), value=3.0), x),
+        np.pad(x, ((0, 0), (0, 0), (2, 1), (1, 0)), constant_values=3),
+    )
+    np.testing.assert_allclose(
+        evaluate([F.pad(x, (-1, 1), "replicate")])[0], np.pad(x[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)), "edge")
+    )
 
 
 def test_linear_attention_embedding() -> None:
@@ -282,17 +384,28 @@ def test_linear_attention_embedding() -> None:
     np.testing.assert_allclose(differentiable(F.linear, X, w, b), X @ w.T + b)
     cube = RNG.standard_normal((2, 4, 5))
     np.testing.assert_allclose(differentiable(F.linear, cube, w, b), cube @ w.T + b)
-    flat = [n.op.name for n in toposort([F.linear(gc.placeholder("float32", (None, 4, 5)), gc.placeholder("float32", (3, 5)))]) if n.op.name == "matmul"]
+    flat = [
+        n.op.name
+        for n in toposort([F.linear(gc.placeholder("float32", (None, 4, 5)), gc.placeholder("float32", (3, 5)))])
+        if n.op.name == "matmul"
+    ]
     assert flat == ["matmul"]
     q, k, v = RNG.standard_normal((2, 3, 5)), RNG.standard_normal((2, 4, 5)), RNG.standard_normal((2, 4, 6))
     scores = q @ k.swapaxes(1, 2) / 5**0.5
     np.testing.assert_allclose(differentiable(F.scaled_dot_product_attention, q, k, v), softmax(scores) @ v)
     causal = np.where(np.tril(np.ones((3, 4), bool)), scores, -np.inf)
-    np.testing.assert_allclose(differentiable(lambda a, b, c: F.scaled_dot_product_attention(a, b, c, is_causal=True), q, k, v), softmax(causal) @ v)
-    np.testing.assert_allclose(differentiable(lambda a: F.scaled_dot_product_attention(a, a, a, gc.constant(scores[0, :, :3])), q[0]),
-                               softmax(q[0] @ q[0].T / 5**0.5 + scores[0, :, :3]) @ q[0])
+    np.testing.assert_allclose(
+        differentiable(lambda a, b, c: F.scaled_dot_product_attention(a, b, c, is_causal=True), q, k, v),
+        softmax(causal) @ v,
+    )
+    np.testing.assert_allclose(
+        differentiable(lambda a: F.scaled_dot_product_attention(a, a, a, gc.constant(scores[0, :, :3])), q[0]),
+        softmax(q[0] @ q[0].T / 5**0.5 + scores[0, :, :3]) @ q[0],
+    )
     table = RNG.standard_normal((5, 3))
-    np.testing.assert_allclose(differentiable(lambda w: F.embedding(np.array([[1, 4], [1, 0]]), w), table), table[[[1, 4], [1, 0]]])
+    np.testing.assert_allclose(
+        differentiable(lambda w: F.embedding(np.array([[1, 4], [1, 0]]), w), table), table[[[1, 4], [1, 0]]]
+    )
     t = gc.placeholder("float64", (5, 3))
     g = evaluate([gc.gradients(F.embedding(np.array([1, 2, 1]), t, padding_idx=2).sum(), t)], {t: table})[0]
     np.testing.assert_array_equal(g[:, 0], [0, 2, 0, 0, 0])
@@ -320,9 +433,23 @@ def test_reductions_have_safe_gradients() -> None:
     x = gc.placeholder("float64", (3,))
     for loss in (gc.norm(x), gc.std(x), gc.hypot(x, 0.0 * x).sum(), gc.norm(x, 1), F.cosine_similarity(x, x, 0)):
         assert np.isfinite(evaluate([gc.gradients(loss, x)], {x: zeros})[0]).all()
-    for f in (lambda t: gc.norm(t, axis=1), lambda t: gc.norm(t, 3, axis=1), lambda t: gc.std(t, 1, correction=1), lambda t: gc.var(t, (0, 1)),
-              lambda t: gc.logsumexp(t, 0), lambda t: gc.norm(t, math.inf), lambda t: gc.prod(t, 1), lambda t: gc.clip(t, -1, 1), lambda t: t.max(1),
-              lambda t: gc.logaddexp(t, 0.5), lambda t: gc.hypot(t, 2.0), lambda t: gc.einsum("ij,kj->ik", t, t), lambda t: t[::-1, 1::2] * 2,
-              lambda t: t.at[1:, 0].multiply(3.0), lambda t: t[np.array([0, 0, 2])], lambda t: gc.take_along_axis(t, np.array([[0, 0, 4]] * 4), 1)):
+    for f in (
+        lambda t: gc.norm(t, axis=1),
+        lambda t: gc.norm(t, 3, axis=1),
+        lambda t: gc.std(t, 1, correction=1),
+        lambda t: gc.var(t, (0, 1)),
+        lambda t: gc.logsumexp(t, 0),
+        lambda t: gc.norm(t, math.inf),
+        lambda t: gc.prod(t, 1),
+        lambda t: gc.clip(t, -1, 1),
+        lambda t: t.max(1),
+        lambda t: gc.logaddexp(t, 0.5),
+        lambda t: gc.hypot(t, 2.0),
+        lambda t: gc.einsum("ij,kj->ik", t, t),
+        lambda t: t[::-1, 1::2] * 2,
+        lambda t: t.at[1:, 0].multiply(3.0),
+        lambda t: t[np.array([0, 0, 2])],
+        lambda t: gc.take_along_axis(t, np.array([[0, 0, 4]] * 4), 1),
+    ):
         differentiable(f, X)
     differentiable(lambda t: gc.where(t > 0, gc.sqrt(gc.where(t > 0, t, 1.0)), 0.0), X)

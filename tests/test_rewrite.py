@@ -122,7 +122,9 @@ def test_constants_are_equal_by_their_bytes() -> None:
     assert same.outputs[0].same(same.outputs[1])
     zeros = _interned(Graph((b.add(x, make(0.0)), b.add(x, make(-0.0)))))
     assert not zeros.outputs[0].same(zeros.outputs[1])
-    unseen = [make_node(Constant(np.float32(v), x.dtype), ()).output() for v in (1, 2)]  # made without a digest
+    unseen = [
+        make_node(Constant(np.array(v, np.float32), x.dtype), ()).output() for v in (1, 2)
+    ]  # made without a digest
     kept = _interned(Graph(tuple(b.add(x, c) for c in unseen)))
     assert not kept.outputs[0].same(kept.outputs[1])
 

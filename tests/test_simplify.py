@@ -173,7 +173,7 @@ def test_merged_casts_keep_every_bit(middle: Any) -> None:
                     assert len(after.nodes()) == 3
 
 
-INEXACT_CASES = {
+INEXACT_CASES: dict[str, tuple[Any, str]] = {
     "add_positive_zero": (lambda b, x, y: b.add(x, 0.0), "x"),
     "sum_of_single_elements": (lambda b, x, y: b.sum(b.reshape(x, shape=(2, 1, 3)), axes=(1,)), "x"),
     "subtract_itself": (lambda b, x, y: b.sub(x, x), "0.0"),
@@ -220,6 +220,11 @@ _CONSTANTS = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5, 3.0)
 _BROADCASTS = {(): (3,), (3,): (2, 3), (1,): (3,), (2, 1): (2, 3), (1, 3): (2, 3)}
 
 
+def _made(b: Builder, name: str, *operands: Any, **attributes: Any) -> Tensor:
+    result: Tensor = getattr(b, name)(*operands, **attributes)
+    return result
+
+
 def _grow(draw: Any, b: Builder, values: list[Tensor]) -> Tensor:
     """One more value over those there are."""
     x = draw(st.sampled_from(values))
@@ -227,10 +232,10 @@ def _grow(draw: Any, b: Builder, values: list[Tensor]) -> Tensor:
         st.sampled_from(("unary", "binary", "binary", "constant", "broadcast", "view", "reduce", "where", "add_n"))
     )
     if kind == "unary":
-        return getattr(b, draw(st.sampled_from(_UNARY)))(x)
+        return _made(b, draw(st.sampled_from(_UNARY)), x)
     if kind == "constant":
         number, first = draw(st.sampled_from(_CONSTANTS)), draw(st.booleans())
-        return getattr(b, draw(st.sampled_from(_BINARY)))(*((number, x) if first else (x, number)))
+        return _made(b, draw(st.sampled_from(_BINARY)), *((number, x) if first else (x, number)))
     if kind == "broadcast" and x.shape in _BROADCASTS:
         return b.broadcast(x, shape=_BROADCASTS[x.shape])
     if kind == "view" and x.ndim:
@@ -243,12 +248,12 @@ def _grow(draw: Any, b: Builder, values: list[Tensor]) -> Tensor:
             return b.flip(x, axes=tuple(a for a in range(x.ndim) if draw(st.booleans())))
         return b.slice(x, starts=(0,) * x.ndim, lengths=tuple(max(1, e - 1) for e in x.shape), steps=(1,) * x.ndim)
     if kind == "reduce" and x.ndim:
-        return getattr(b, draw(st.sampled_from(("sum", "max", "prod"))))(x, axes=(draw(st.integers(0, x.ndim - 1)),))
+        return _made(b, draw(st.sampled_from(("sum", "max", "prod"))), x, axes=(draw(st.integers(0, x.ndim - 1)),))
     same = [v for v in values if v.shape == x.shape]
     y, z = draw(st.sampled_from(same)), draw(st.sampled_from(same))
     if kind == "where":
         return b.where(b.logical_not(b.less(x, y)), z, y)
-    return b.add_n(x, y, z) if kind == "add_n" else getattr(b, draw(st.sampled_from(_BINARY)))(x, y)
+    return b.add_n(x, y, z) if kind == "add_n" else _made(b, draw(st.sampled_from(_BINARY)), x, y)
 
 
 @st.composite
@@ -259,7 +264,7 @@ def _programs(draw: Any) -> tuple[Graph, dict[Tensor, Any]]:
     for _ in range(draw(st.integers(1, 14))):
         values.append(_grow(draw, b, values))
     numbers = st.sampled_from(special_operands(1, leaves[0].dtype)[0].tolist())
-    feeds = {t: np.array([draw(numbers) for _ in range(int(t.size))], np.float32).reshape(t.shape) for t in leaves}  # type: ignore[arg-type]
+    feeds = {t: np.array([draw(numbers) for _ in range(int(t.size))], np.float32).reshape(t.shape) for t in leaves}
     return Graph((values[-1], values[draw(st.integers(0, len(values) - 1))])), feeds
 
 

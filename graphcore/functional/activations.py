@@ -33,8 +33,13 @@ from graphcore.shapes import format_shape
 from graphcore.shaping import split
 from graphcore.source import name_scope
 
-__all__ = ["relu", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "hardtanh",
-           "hardsigmoid", "hardswish", "softsign", "tanhshrink", "logsigmoid", "threshold", "glu", "softmax", "log_softmax", "softmin"]
+# fmt: off
+__all__ = [
+    "relu", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu",
+    "swish", "mish", "hardtanh", "hardsigmoid", "hardswish", "softsign", "tanhshrink", "logsigmoid", "threshold", "glu",
+    "softmax", "log_softmax", "softmin",
+]
+# fmt: on
 
 
 def _float(name: str, x: Any) -> Tensor:
@@ -235,7 +240,9 @@ def shifted(t: Tensor, axis: int) -> Tensor:
 
 def summed(t: Tensor, axis: int) -> Tensor:
     """The sum along an axis, which stays as 1."""
-    return build("reshape", build("sum", t, axes=(axis,)), shape=tuple(1 if a == axis else e for a, e in enumerate(t.shape)))
+    return build(
+        "reshape", build("sum", t, axes=(axis,)), shape=tuple(1 if a == axis else e for a, e in enumerate(t.shape))
+    )
 
 
 def softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None) -> Tensor:

@@ -60,8 +60,15 @@ def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Tensor:
     return y if bias is None else add(y, bias)
 
 
-def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-                                 scale: float | None = None) -> Tensor:
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
     """softmax(query @ key.T * scale + mask) @ value.
 
     Args:
@@ -85,12 +92,25 @@ def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: An
     q, k, v = promote("scaled_dot_product_attention", query, key, value, floating=True)
     for t in (q, k, v):
         if t.ndim < 2:
-            raise fail(ShapeError, f"scaled_dot_product_attention: operands need at least 2 axes, got {format_shape(t.shape)}", q, k, v)
+            raise fail(
+                ShapeError,
+                f"scaled_dot_product_attention: operands need at least 2 axes, got {format_shape(t.shape)}",
+                q,
+                k,
+                v,
+            )
     if is_causal and attn_mask is not None:
-        raise UsageError("scaled_dot_product_attention: is_causal=True and attn_mask exclude each other; put the triangle into the mask")
+        raise UsageError(
+            "scaled_dot_product_attention: is_causal=True and attn_mask exclude each other; put the triangle into the "
+            "mask"
+        )
     if scale is None:
         if not isinstance(q.shape[-1], int):
-            raise fail(ShapeError, f"scaled_dot_product_attention: the last extent of {format_shape(q.shape)} is symbolic; pass scale=", q)
+            raise fail(
+                ShapeError,
+                f"scaled_dot_product_attention: the last extent of {format_shape(q.shape)} is symbolic; pass scale=",
+                q,
+            )
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     with name_scope("attention"):
         scores = matmul(multiply(q, scale), matrix_transpose(k))

@@ -12,11 +12,16 @@ from graphcore.coercion import build, cast, fail, promote, tensor
 from graphcore.elementwise import add
 from graphcore.errors import ShapeError, UsageError
 from graphcore.node import Tensor, mismatch
+from graphcore.padding import pad as pad_axes
 from graphcore.shapes import Dim, format_shape
 from graphcore.shaping import reshape
 
-__all__ = ["conv1d", "conv2d", "conv_transpose2d", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-           "adaptive_max_pool2d", "pad"]
+# fmt: off
+__all__ = [
+    "conv1d", "conv2d", "conv_transpose2d", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad",
+]
+# fmt: on
 
 Pair = tuple[int, int]
 
@@ -26,12 +31,21 @@ def _numbers(name: str, what: str, value: Any, count: int, least: int) -> tuple[
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
     if len(given) == 1:
         given *= count
-    if len(given) != count or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in given) or min(given) < least:
-        raise ShapeError(f"{name}: {what} is {value!r}, but must be {'an integer' if count == 1 else f'an integer or {count} of them'}, at least {least}")
+    if (
+        len(given) != count
+        or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in given)
+        or min(given) < least
+    ):
+        raise ShapeError(
+            f"{name}: {what} is {value!r}, but must be "
+            f"{'an integer' if count == 1 else f'an integer or {count} of them'}, at least {least}"
+        )
     return tuple(int(v) for v in given)
 
 
-def _padding(name: str, padding: Any, window: Any, stride: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+def _padding(
+    name: str, padding: Any, window: Any, stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...]:
     """Before and after each spatial axis; "same" puts an odd element after."""
     if padding == "valid":
         return (0, 0) * len(stride)
@@ -59,10 +73,21 @@ def _batched(name: str, x: Tensor, spatial: int, function: Callable[[Tensor], Te
 def _check_weight(name: str, x: Tensor, w: Tensor, groups: int, spatial: int) -> None:
     channels = x.shape[-spatial - 1] if x.ndim > spatial else None
     if w.ndim != spatial + 2:
-        raise mismatch(name, x, w, f"the weight must have {spatial + 2} axes, (out channels, in channels / groups, window)")
+        raise mismatch(
+            name, x, w, f"the weight must have {spatial + 2} axes, (out channels, in channels / groups, window)"
+        )
     if isinstance(channels, int) and channels != w.shape[1] * groups:
-        hint = "; the layout is (N, C, H, W): x.permute(0, 3, 1, 2) turns (N, H, W, C) into it" if x.shape[-1] == w.shape[1] * groups else ""
-        raise mismatch(name, x, w, f"the input has {channels} channels, the weight takes {w.shape[1]} in each of {groups} groups{hint}")
+        hint = (
+            "; the layout is (N, C, H, W): x.permute(0, 3, 1, 2) turns (N, H, W, C) into it"
+            if x.shape[-1] == w.shape[1] * groups
+            else ""
+        )
+        raise mismatch(
+            name,
+            x,
+            w,
+            f"the input has {channels} channels, the weight takes {w.shape[1]} in each of {groups} groups{hint}",
+        )
 
 
 def _with_bias(name: str, y: Tensor, bias: Any, spatial: int) -> Tensor:
@@ -74,7 +99,9 @@ def _with_bias(name: str, y: Tensor, bias: Any, spatial: int) -> Tensor:
     return add(y, build("reshape", b, shape=(1, *b.shape, *(1,) * spatial)))
 
 
-def conv2d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv2d(
+    x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Tensor:
     """The cross-correlation of images with a window, as deep learning calls convolution.
 
     Args:
@@ -100,12 +127,16 @@ def conv2d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, 
     quad = _padding("conv2d", padding, k.shape[2:], step, gap)
 
     def run(images: Tensor) -> Tensor:
-        return _with_bias("conv2d", build("conv2d", images, k, stride=step, padding=quad, dilation=gap, groups=groups), bias, 2)
+        return _with_bias(
+            "conv2d", build("conv2d", images, k, stride=step, padding=quad, dilation=gap, groups=groups), bias, 2
+        )
 
     return _batched("conv2d", t, 2, run)
 
 
-def conv1d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv1d(
+    x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Tensor:
     """``conv2d`` along one axis: x (N, C, L) or (C, L), w (O, C / groups, k).
 
     >>> conv1d([[[1.0, 2.0, 3.0]]], [[[1.0, 1.0]]]).shape
@@ -125,35 +156,58 @@ def conv1d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, 
     return _batched("conv1d", t, 1, run)
 
 
-def conv_transpose2d(x: Any, w: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1,
-                     dilation: Any = 1) -> Tensor:
+def conv_transpose2d(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
     """The transpose of ``conv2d``: x (N, C, H, W), w (C, O / groups, kh, kw) give (N, O, rows, columns).
 
     >>> conv_transpose2d([[[[1.0, 2.0]]]], [[[[1.0, 1.0]]]]).shape
     (1, 1, 1, 3)
     """
     t, k = promote("conv_transpose2d", x, w, floating=True)
-    step, gap = _numbers("conv_transpose2d", "stride", stride, 2, 1), _numbers("conv_transpose2d", "dilation", dilation, 2, 1)
-    side, extra = _numbers("conv_transpose2d", "padding", padding, 2, 0), _numbers("conv_transpose2d", "output_padding", output_padding, 2, 0)
+    step, gap = (
+        _numbers("conv_transpose2d", "stride", stride, 2, 1),
+        _numbers("conv_transpose2d", "dilation", dilation, 2, 1),
+    )
+    side, extra = (
+        _numbers("conv_transpose2d", "padding", padding, 2, 0),
+        _numbers("conv_transpose2d", "output_padding", output_padding, 2, 0),
+    )
     if k.ndim != 4 or (t.ndim in (3, 4) and t.shape[-3] != k.shape[0]):
         raise mismatch("conv_transpose2d", t, k, "the weight must be (in channels, out channels / groups, kh, kw)")
     if any(e >= max(s, d) for e, s, d in zip(extra, step, gap, strict=True)):
-        raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {step} or the dilation {gap}")
+        raise ShapeError(
+            f"conv_transpose2d: output_padding {extra} must be smaller than the stride {step} or the dilation {gap}"
+        )
 
     def run(images: Tensor) -> Tensor:
         if any(isinstance(e, Dim) for e in images.shape[2:]):
-            raise fail(ShapeError, f"conv_transpose2d: spatial extents must be fixed, got {format_shape(images.shape)}", images)
-        size = tuple((int(e) - 1) * s - 2 * p + d * (int(m) - 1) + o + 1
-                     for e, s, p, d, m, o in zip(images.shape[2:], step, side, gap, k.shape[2:], extra, strict=True))
+            raise fail(
+                ShapeError, f"conv_transpose2d: spatial extents must be fixed, got {format_shape(images.shape)}", images
+            )
+        size = tuple(
+            (int(e) - 1) * s - 2 * p + d * (int(m) - 1) + o + 1
+            for e, s, p, d, m, o in zip(images.shape[2:], step, side, gap, k.shape[2:], extra, strict=True)
+        )
         quad = (side[0], side[0], side[1], side[1])
-        y = build("conv2d_input_grad", images, k, stride=step, padding=quad, dilation=gap, groups=groups, input_size=size)
+        y = build(
+            "conv2d_input_grad", images, k, stride=step, padding=quad, dilation=gap, groups=groups, input_size=size
+        )
         return _with_bias("conv_transpose2d", y, bias, 2)
 
     return _batched("conv_transpose2d", t, 2, run)
 
 
 def _ceil_padding(size: int, window: int, stride: int, dilation: int, pad: int) -> int:
-    """Padding after an axis so that a last, partial window counts: it must start inside the input or the padding before it."""
+    """Padding after an axis so that a last, partial window counts: it must start inside the input or the padding before
+    it."""
     room = size + 2 * pad - dilation * (window - 1) - 1
     count = -(-room // stride) + 1
     if (count - 1) * stride >= size + pad:
@@ -161,22 +215,33 @@ def _ceil_padding(size: int, window: int, stride: int, dilation: int, pad: int) 
     return max(pad, (count - 1) * stride + dilation * (window - 1) + 1 - size - pad)
 
 
-def _pool_sides(name: str, t: Tensor, window: tuple[int, ...], step: tuple[int, ...], gap: tuple[int, ...], padding: Any, ceil_mode: bool) -> tuple[int, ...]:
+def _pool_sides(
+    name: str,
+    t: Tensor,
+    window: tuple[int, ...],
+    step: tuple[int, ...],
+    gap: tuple[int, ...],
+    padding: Any,
+    ceil_mode: bool,
+) -> tuple[int, ...]:
     pads = _numbers(name, "padding", padding, len(window), 0)
     if any(p > k // 2 for p, k in zip(pads, window, strict=True)):
         raise ShapeError(f"{name}: padding {pads} must be at most half of the window {window}")
-    spatial = t.shape[-len(window):]
+    spatial = t.shape[-len(window) :]
     if not ceil_mode or any(isinstance(e, Dim) for e in spatial):
         return tuple(v for p in pads for v in (p, p))
     afters = [_ceil_padding(int(e), k, s, d, p) for e, k, s, d, p in zip(spatial, window, step, gap, pads, strict=True)]
     return tuple(v for p, after in zip(pads, afters, strict=True) for v in (p, after))
 
 
-def max_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Tensor:
+def max_pool2d(
+    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
     """The largest element of every window: (N, C, H, W) -> (N, C, rows, columns). Ties: the first gets the gradient.
 
     Args:
-        kernel_size, stride, padding, dilation: a number, or (vertical, horizontal); the stride is the window's size by default.
+        kernel_size, stride, padding, dilation: a number, or (vertical, horizontal); the stride is the window's size by
+            default.
         ceil_mode: partial windows at the end count.
 
     Raises:
@@ -186,13 +251,25 @@ def max_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, d
     (1, 1, 1, 1)
     """
     (t,) = promote("max_pool2d", x, floating=True)
-    window, gap = _numbers("max_pool2d", "kernel_size", kernel_size, 2, 1), _numbers("max_pool2d", "dilation", dilation, 2, 1)
+    window, gap = (
+        _numbers("max_pool2d", "kernel_size", kernel_size, 2, 1),
+        _numbers("max_pool2d", "dilation", dilation, 2, 1),
+    )
     step = window if stride is None else _numbers("max_pool2d", "stride", stride, 2, 1)
     quad = _pool_sides("max_pool2d", t, window, step, gap, padding, ceil_mode)
-    return _batched("max_pool2d", t, 2, lambda u: build("max_pool", u, window=window, stride=step, padding=quad, dilation=gap))
+    return _batched(
+        "max_pool2d", t, 2, lambda u: build("max_pool", u, window=window, stride=step, padding=quad, dilation=gap)
+    )
 
 
-def avg_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+def avg_pool2d(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
     """The mean of every window: (N, C, H, W) -> (N, C, rows, columns).
 
     Args:
@@ -205,11 +282,18 @@ def avg_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, c
     """
     (t,) = promote("avg_pool2d", x, floating=True)
     if ceil_mode and count_include_pad:
-        raise UsageError("avg_pool2d: ceil_mode=True needs count_include_pad=False (a partial window has no padding to count)")
+        raise UsageError(
+            "avg_pool2d: ceil_mode=True needs count_include_pad=False (a partial window has no padding to count)"
+        )
     window = _numbers("avg_pool2d", "kernel_size", kernel_size, 2, 1)
     step = window if stride is None else _numbers("avg_pool2d", "stride", stride, 2, 1)
     quad = _pool_sides("avg_pool2d", t, window, step, (1, 1), padding, ceil_mode)
-    return _batched("avg_pool2d", t, 2, lambda u: build("avg_pool", u, window=window, stride=step, padding=quad, count_include_pad=count_include_pad))
+    return _batched(
+        "avg_pool2d",
+        t,
+        2,
+        lambda u: build("avg_pool", u, window=window, stride=step, padding=quad, count_include_pad=count_include_pad),
+    )
 
 
 def _as_image(name: str, x: Any, pool: Callable[[Tensor], Tensor]) -> Tensor:
@@ -221,24 +305,39 @@ def _as_image(name: str, x: Any, pool: Callable[[Tensor], Tensor]) -> Tensor:
     return reshape(y, (*y.shape[:-2], y.shape[-1]))
 
 
-def max_pool1d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Tensor:
+def max_pool1d(
+    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
     """``max_pool2d`` along one axis: (N, C, L) -> (N, C, windows).
 
     >>> max_pool1d([[[1.0, 2.0, 3.0, 4.0]]], 2).shape
     (1, 1, 2)
     """
-    k, p, d = (_numbers("max_pool1d", n, v, 1, low)[0] for n, v, low in (("kernel_size", kernel_size, 1), ("padding", padding, 0), ("dilation", dilation, 1)))
+    k, p, d = (
+        _numbers("max_pool1d", n, v, 1, low)[0]
+        for n, v, low in (("kernel_size", kernel_size, 1), ("padding", padding, 0), ("dilation", dilation, 1))
+    )
     s = k if stride is None else _numbers("max_pool1d", "stride", stride, 1, 1)[0]
     return _as_image("max_pool1d", x, lambda t: max_pool2d(t, (1, k), (1, s), (0, p), (1, d), ceil_mode))
 
 
-def avg_pool1d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+def avg_pool1d(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
     """``avg_pool2d`` along one axis: (N, C, L) -> (N, C, windows).
 
     >>> avg_pool1d([[[1.0, 2.0, 3.0, 4.0]]], 2).shape
     (1, 1, 2)
     """
-    k, p = (_numbers("avg_pool1d", n, v, 1, low)[0] for n, v, low in (("kernel_size", kernel_size, 1), ("padding", padding, 0)))
+    k, p = (
+        _numbers("avg_pool1d", n, v, 1, low)[0]
+        for n, v, low in (("kernel_size", kernel_size, 1), ("padding", padding, 0))
+    )
     s = k if stride is None else _numbers("avg_pool1d", "stride", stride, 1, 1)[0]
     return _as_image("avg_pool1d", x, lambda t: avg_pool2d(t, (1, k), (1, s), (0, p), ceil_mode, count_include_pad))
 
@@ -253,7 +352,9 @@ def _adaptive(name: str, x: Any, output_size: Any, reduce: str) -> Tensor:
     if t.ndim not in (3, 4):
         raise fail(ShapeError, f"{name}: the input must be (N, C, H, W) or (C, H, W), got {format_shape(t.shape)}", t)
     given = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    wanted = _numbers(name, "output_size", tuple(e if o is None else o for o, e in zip(given, t.shape[-2:], strict=True)), 2, 1)
+    wanted = _numbers(
+        name, "output_size", tuple(e if o is None else o for o, e in zip(given, t.shape[-2:], strict=True)), 2, 1
+    )
     for axis, count in zip((-2, -1), wanted, strict=True):
         size = t.shape[axis]
         if isinstance(size, Dim):
@@ -262,11 +363,17 @@ def _adaptive(name: str, x: Any, output_size: Any, reduce: str) -> Tensor:
             t = getattr(t, reduce)(axis, keepdims=True)
         elif size % count == 0:
             place = axis % t.ndim
-            apart = reshape(t, (*t.shape[:place], count, size // count, *t.shape[place + 1:]))
+            apart = reshape(t, (*t.shape[:place], count, size // count, *t.shape[place + 1 :]))
             t = getattr(apart, reduce)(place + 1)
         else:
             place = axis % t.ndim
-            t = shaping.concat([getattr(shaping.cut(t, place, a, b - a), reduce)(place, keepdims=True) for a, b in _bounds(size, count)], place)
+            t = shaping.concat(
+                [
+                    getattr(shaping.cut(t, place, a, b - a), reduce)(place, keepdims=True)
+                    for a, b in _bounds(size, count)
+                ],
+                place,
+            )
     return t
 
 
@@ -308,7 +415,9 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
     """
     t = tensor("pad", x)
     if len(pad) % 2 or len(pad) > 2 * t.ndim:
-        raise fail(ShapeError, f"pad: {tuple(pad)} must be pairs, at most one for each axis of {format_shape(t.shape)}", t)
+        raise fail(
+            ShapeError, f"pad: {tuple(pad)} must be pairs, at most one for each axis of {format_shape(t.shape)}", t
+        )
     names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     if mode not in names:
         raise UsageError(f"pad: mode is {mode!r}; use one of {', '.join(names)}")
@@ -318,4 +427,4 @@ def pad(x: Any, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
         if before < 0 or after < 0:
             start = max(-before, 0)
             t = shaping.cut(t, axis, start, t.shape[axis] - start - max(-after, 0))
-    return shaping.pad(t, [(max(a, 0), max(b, 0)) for a, b in widths], names[mode], value)
+    return pad_axes(t, [(max(a, 0), max(b, 0)) for a, b in widths], names[mode], value)

@@ -31,7 +31,11 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Tens
     """
     at, table = tensor("embedding", indices), tensor("embedding", weight)
     if not at.dtype.is_integer:
-        swapped = "; the order is embedding(indices, weight)" if table.dtype.is_integer else "; cast them with .astype('int64')"
+        swapped = (
+            "; the order is embedding(indices, weight)"
+            if table.dtype.is_integer
+            else "; cast them with .astype('int64')"
+        )
         raise fail(DTypeError, f"embedding: the indices are {at.dtype}, but must be integers{swapped}", at, table)
     if table.ndim != 2:
         raise fail(ShapeError, f"embedding: the weight is {format_shape(table.shape)}, but must be (V, D)", at, table)
@@ -50,5 +54,9 @@ def one_hot(x: Any, num_classes: int) -> Tensor:
     int64
     """
     if num_classes < 1:
-        raise fail(ShapeError, f"one_hot: num_classes is {num_classes}, but must be known and positive while building", tensor("one_hot", x))
+        raise fail(
+            ShapeError,
+            f"one_hot: num_classes is {num_classes}, but must be known and positive while building",
+            tensor("one_hot", x),
+        )
     return indexing.one_hot(x, num_classes, "int64")

@@ -35,9 +35,13 @@ from graphcore.node import Tensor, mismatch
 from graphcore.shapes import format_shape
 from graphcore.source import name_scope
 
-__all__ = ["cross_entropy", "nll_loss", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div", "binary_cross_entropy",
-           "binary_cross_entropy_with_logits", "cosine_similarity", "hinge_embedding_loss", "margin_ranking_loss", "poisson_nll_loss",
-           "gaussian_nll_loss", "triplet_margin_loss", "soft_margin_loss"]
+# fmt: off
+__all__ = [
+    "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_similarity", "hinge_embedding_loss",
+    "margin_ranking_loss", "poisson_nll_loss", "gaussian_nll_loss", "triplet_margin_loss", "soft_margin_loss",
+]
+# fmt: on
 
 
 def reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
@@ -66,7 +70,10 @@ def _pair(name: str, input: Any, target: Any) -> tuple[Tensor, Tensor]:
     if b.ndim == 0 or a.ndim == 0:
         shape = a.shape if b.ndim == 0 else b.shape
         return fit(a, shape), fit(b, shape)
-    hint = "a loss does not broadcast: an (N, 1) output against (N,) targets would compare all pairs; use .squeeze(-1) or .reshape(x.shape)"
+    hint = (
+        "a loss does not broadcast: an (N, 1) output against (N,) targets would compare all pairs; "
+        "use .squeeze(-1) or .reshape(x.shape)"
+    )
     return a, same_shape(name, a, b, "input and target have different shapes", hint)
 
 
@@ -78,22 +85,38 @@ def _class_axis(name: str, x: Tensor) -> int:
 
 def _indices(name: str, x: Tensor, target: Tensor, axis: int) -> Tensor:
     """Class indices with the shape of ``x`` without its class axis."""
-    rest = (*x.shape[:axis], *x.shape[axis + 1:])
-    if target.ndim != len(rest) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(rest, target.shape, strict=False)):
+    rest = (*x.shape[:axis], *x.shape[axis + 1 :])
+    if target.ndim != len(rest) or any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(rest, target.shape, strict=False)
+    ):
         hint = "; drop the last axis with .squeeze(-1)" if target.ndim == x.ndim and target.shape[-1] == 1 else ""
-        raise mismatch(name, x, target, f"class indices must have the shape {format_shape(rest)} for the input {format_shape(x.shape)}{hint}")
+        raise mismatch(
+            name,
+            x,
+            target,
+            f"class indices must have the shape {format_shape(rest)} for the input {format_shape(x.shape)}{hint}",
+        )
     return target if target.shape == rest else build("require_shape", target, shape=rest)
 
 
 class _Classes:
-    """Integer targets against a tensor with a class axis: what every class-index loss needs, as one pass over the classes."""
+    """Integer targets against a tensor with a class axis: what every class-index loss needs, as one pass over the
+    classes."""
 
     def __init__(self, name: str, x: Tensor, target: Tensor, axis: int, ignore_index: int | None) -> None:
         self.axis, self.rank = axis, x.ndim
         t = _indices(name, x, target, axis)
         self.shape = t.shape
-        count = build("dim_value", extent=x.shape[axis], dtype=dtypes.int64) if not isinstance(x.shape[axis], int) else x.shape[axis]
-        wide = t if t.dtype.itemsize >= 4 and t.dtype.kind == "i" else cast(t, dtypes.int32 if t.dtype.itemsize < 4 else dtypes.int64)
+        count = (
+            build("dim_value", extent=x.shape[axis], dtype=dtypes.int64)
+            if not isinstance(x.shape[axis], int)
+            else x.shape[axis]
+        )
+        wide = (
+            t
+            if t.dtype.itemsize >= 4 and t.dtype.kind == "i"
+            else cast(t, dtypes.int32 if t.dtype.itemsize < 4 else dtypes.int64)
+        )
         self.valid = logical_and(greater_equal(wide, 0), less(wide, count))
         self.kept = None if ignore_index is None else not_equal(wide, ignore_index)
         narrow = cast(wide, dtypes.int32)
@@ -116,15 +139,19 @@ class _Classes:
         return build("sum", x, axes=(self.axis,))
 
     def finish(self, name: str, loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        """NaN where a target is no class, 0 where it is ignored; then the reduction, a mean by the weights of the targets."""
+        """NaN where a target is no class, 0 where it is ignored; then the reduction, a mean by the weights of the
+        targets."""
         loss = where(self.valid, loss, math.nan)
         if self.kept is not None:
             loss = where(self.kept, loss, 0.0)
         if reduction != "mean" or (weight is None and self.kept is None):
             return reduced(name, loss, reduction)
-        share = cast(self.kept, loss.dtype) if weight is None and self.kept is not None else self.pick(weight)  # type: ignore[arg-type]
-        if weight is not None and self.kept is not None:
-            share = where(self.kept, share, 0.0)
+        if weight is None:
+            assert self.kept is not None
+            share = cast(self.kept, loss.dtype)
+        else:
+            share = self.pick(weight)
+            share = share if self.kept is None else where(self.kept, share, 0.0)
         return divide(reductions.sum(loss), reductions.sum(share))
 
 
@@ -137,8 +164,14 @@ def _weight(name: str, weight: Any, x: Tensor, axis: int) -> Tensor | None:
     return w
 
 
-def cross_entropy(input: Any, target: Any, weight: Any = None, ignore_index: int | None = None, reduction: str = "mean",
-                  label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """The cross entropy of softmax(input) against classes or probabilities.
 
     Args:
@@ -167,7 +200,12 @@ def cross_entropy(input: Any, target: Any, weight: Any = None, ignore_index: int
     axis = _class_axis("cross_entropy", x)
     w = _weight("cross_entropy", weight, x, axis)
     if t.dtype.is_bool:
-        raise fail(DTypeError, "cross_entropy: the target is bool; class indices are integers, probabilities floats: use .astype('int64')", x, t)
+        raise fail(
+            DTypeError,
+            "cross_entropy: the target is bool; class indices are integers, probabilities floats: use .astype('int64')",
+            x,
+            t,
+        )
     with name_scope("cross_entropy"):
         if t.dtype.is_float:
             loss = _probability_cross_entropy(x, t, w, axis, label_smoothing)
@@ -180,7 +218,9 @@ def _log_sum(z: Tensor, axis: int) -> Tensor:
     return log(build("sum", exp(z), axes=(axis,)))
 
 
-def _index_cross_entropy(x: Tensor, target: Tensor, w: Tensor | None, axis: int, ignore_index: int | None, reduction: str, smoothing: float) -> Tensor:
+def _index_cross_entropy(
+    x: Tensor, target: Tensor, w: Tensor | None, axis: int, ignore_index: int | None, reduction: str, smoothing: float
+) -> Tensor:
     """log(sum(e ** z)) - z[target] with z = x - max(x): one pass over each row, forward and backward."""
     classes = _Classes("cross_entropy", x, target, axis, ignore_index)
     z = shifted(x, axis)
@@ -198,20 +238,30 @@ def _smooth_part(z: Tensor, lse: Tensor, w: Tensor | None, axis: int, classes: _
     """The mean over classes of -w log p."""
     if w is None:
         return subtract(lse, reductions.mean(z, axis))
-    per_class = multiply(subtract(build("reshape", lse, shape=tuple(1 if a == axis else e for a, e in enumerate(z.shape))), z), classes.spread(w))
+    per_class = multiply(
+        subtract(build("reshape", lse, shape=tuple(1 if a == axis else e for a, e in enumerate(z.shape))), z),
+        classes.spread(w),
+    )
     return reductions.mean(per_class, axis)
 
 
 def _probability_cross_entropy(x: Tensor, target: Tensor, w: Tensor | None, axis: int, smoothing: float) -> Tensor:
-    t = same_shape("cross_entropy", x, cast(target, x.dtype), "probabilities must have the input's shape",
-                   "for class indices pass integers: target.astype('int64')")
+    t = same_shape(
+        "cross_entropy",
+        x,
+        cast(target, x.dtype),
+        "probabilities must have the input's shape",
+        "for class indices pass integers: target.astype('int64')",
+    )
     if smoothing:
         t = add(multiply(t, 1.0 - smoothing), divide(smoothing, _class_count(x, axis)))
     z = shifted(x, axis)
     lse = build("reshape", _log_sum(z, axis), shape=tuple(1 if a == axis else e for a, e in enumerate(x.shape)))
     surprise = multiply(t, subtract(lse, z))
     if w is not None:
-        surprise = multiply(surprise, build("reshape", w, shape=tuple(w.shape[0] if a == axis else 1 for a in range(x.ndim))))
+        surprise = multiply(
+            surprise, build("reshape", w, shape=tuple(w.shape[0] if a == axis else 1 for a in range(x.ndim)))
+        )
     return build("sum", surprise, axes=(axis,))
 
 
@@ -219,8 +269,11 @@ def _class_count(x: Tensor, axis: int) -> Tensor:
     return build("dim_value", extent=x.shape[axis], dtype=x.dtype)
 
 
-def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int | None = None, reduction: str = "mean") -> Tensor:
-    """-input[target]: the loss of log probabilities (N, C, ...) against class indices (N, ...), with the arguments of ``cross_entropy``.
+def nll_loss(
+    input: Any, target: Any, weight: Any = None, ignore_index: int | None = None, reduction: str = "mean"
+) -> Tensor:
+    """-input[target]: the loss of log probabilities (N, C, ...) against class indices (N, ...), with the arguments of
+    ``cross_entropy``.
 
     >>> nll_loss([[-1.0, -2.0]], [1]).shape
     ()
@@ -229,7 +282,12 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int | No
     (x,) = promote("nll_loss", input, floating=True)
     t = tensor("nll_loss", target)
     if not t.dtype.is_integer:
-        raise fail(DTypeError, f"nll_loss: the target is {t.dtype}, but class indices are integers; cast with .astype('int64')", x, t)
+        raise fail(
+            DTypeError,
+            f"nll_loss: the target is {t.dtype}, but class indices are integers; cast with .astype('int64')",
+            x,
+            t,
+        )
     axis = _class_axis("nll_loss", x)
     w = _weight("nll_loss", weight, x, axis)
     with name_scope("nll_loss"):
@@ -264,7 +322,8 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
 
 def _quadratic_near_zero(distance: Tensor, delta: float) -> Tensor:
-    """d ** 2 / 2 for |d| < delta, else delta (|d| - delta / 2), without a branch: with c = min(|d|, delta), c (|d| - c / 2)."""
+    """d ** 2 / 2 for |d| < delta, else delta (|d| - delta / 2), without a branch: with c = min(|d|, delta), c (|d| - c
+    / 2)."""
     size = abs(distance)
     near = clip(size, None, delta)
     return multiply(near, subtract(size, multiply(near, 0.5)))
@@ -333,8 +392,11 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
         return reduced("binary_cross_entropy", loss if weight is None else multiply(loss, weight), reduction)
 
 
-def binary_cross_entropy_with_logits(input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> Tensor:
-    """binary_cross_entropy(sigmoid(input), target) without overflow; ``pos_weight`` scales the part of positive targets.
+def binary_cross_entropy_with_logits(
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Tensor:
+    """binary_cross_entropy(sigmoid(input), target) without overflow; ``pos_weight`` scales the part of positive
+    targets.
 
     >>> binary_cross_entropy_with_logits([0.5], [1.0]).shape
     ()
@@ -346,7 +408,9 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, weight: Any = None
         else:
             factor = add(1.0, multiply(subtract(pos_weight, 1.0), b))
             loss = add(multiply(subtract(1.0, b), a), multiply(factor, softplus(negative(a))))
-        return reduced("binary_cross_entropy_with_logits", loss if weight is None else multiply(loss, weight), reduction)
+        return reduced(
+            "binary_cross_entropy_with_logits", loss if weight is None else multiply(loss, weight), reduction
+        )
 
 
 def soft_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
@@ -379,7 +443,9 @@ def margin_ranking_loss(input1: Any, input2: Any, target: Any, margin: float = 0
     return reduced("margin_ranking_loss", relu(add(multiply(negative(target), subtract(a, b)), margin)), reduction)
 
 
-def poisson_nll_loss(input: Any, target: Any, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean") -> Tensor:
+def poisson_nll_loss(
+    input: Any, target: Any, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean"
+) -> Tensor:
     """e ** input - target input (with ``log_input``), else input - target log(input + eps).
 
     >>> poisson_nll_loss([0.5], [1.0]).shape
@@ -391,7 +457,8 @@ def poisson_nll_loss(input: Any, target: Any, log_input: bool = True, eps: float
 
 
 def gaussian_nll_loss(input: Any, target: Any, var: Any, eps: float = 1e-6, reduction: str = "mean") -> Tensor:
-    """(log var + (input - target) ** 2 / var) / 2, with variances of at least ``eps`` (constant for gradients where cut).
+    """(log var + (input - target) ** 2 / var) / 2, with variances of at least ``eps`` (constant for gradients where
+    cut).
 
     >>> gaussian_nll_loss([0.5], [1.0], [0.1]).shape
     ()
@@ -412,7 +479,9 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Tens
     return reductions.sum(multiply(divide(a, lengths[0]), divide(b, lengths[1])), dim)
 
 
-def triplet_margin_loss(anchor: Any, positive: Any, negative: Any, margin: float = 1.0, p: float = 2.0, reduction: str = "mean") -> Tensor:
+def triplet_margin_loss(
+    anchor: Any, positive: Any, negative: Any, margin: float = 1.0, p: float = 2.0, reduction: str = "mean"
+) -> Tensor:
     """max(0, |anchor - positive| - |anchor - negative| + margin) with p-norms along the last axis.
 
     >>> triplet_margin_loss([[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]).shape

@@ -36,8 +36,10 @@ def _parameter(name: str, what: str, value: Any, shape: Shape, x: Tensor) -> Ten
 
 def _last_axes(name: str, x: Tensor, normalized_shape: Any) -> tuple[int, ...]:
     wanted = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
-    if not wanted or len(wanted) > x.ndim or x.shape[x.ndim - len(wanted):] != wanted:
-        raise fail(ShapeError, f"{name}: normalized_shape {wanted} is not the end of the shape {format_shape(x.shape)}", x)
+    if not wanted or len(wanted) > x.ndim or x.shape[x.ndim - len(wanted) :] != wanted:
+        raise fail(
+            ShapeError, f"{name}: normalized_shape {wanted} is not the end of the shape {format_shape(x.shape)}", x
+        )
     return tuple(range(x.ndim - len(wanted), x.ndim))
 
 
@@ -62,7 +64,7 @@ def layer_norm(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = No
     """
     t, result = _float("layer_norm", x)
     axes = _last_axes("layer_norm", t, normalized_shape)
-    shape = t.shape[axes[0]:]
+    shape = t.shape[axes[0] :]
     w, b = _parameter("layer_norm", "weight", weight, shape, t), _parameter("layer_norm", "bias", bias, shape, t)
     with name_scope("layer_norm"):
         y, _, _ = reductions.normalize(t, axes, eps)
@@ -77,7 +79,7 @@ def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | Non
     """
     t, result = _float("rms_norm", x)
     axes = _last_axes("rms_norm", t, normalized_shape)
-    w = _parameter("rms_norm", "weight", weight, t.shape[axes[0]:], t)
+    w = _parameter("rms_norm", "weight", weight, t.shape[axes[0] :], t)
     small = eps if eps is not None else 2.0**-52 if t.dtype.name == "float64" else 2.0**-23
     with name_scope("rms_norm"):
         power = reductions.mean(multiply(t, t), axes, True)
@@ -89,14 +91,24 @@ def _per_channel(t: Tensor | None, rank: int) -> Tensor | None:
     return None if t is None else build("reshape", t, shape=(1, *t.shape, *(1,) * (rank - 2)))
 
 
-def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1,
-               eps: float = 1e-5) -> Tensor:
+def batch_norm(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias for every channel (axis 1).
 
     Args:
         x: (N, C) or (N, C, d1, ...).
-        running_mean, running_var: (C,); used as they are unless training. Variables among them take, in every run that computes a
-            training result, ``(1 - momentum) * old + momentum * batch statistic`` (the variance by n - 1, as PyTorch does).
+        running_mean, running_var: (C,); used as they are unless training. Variables among them take, in every run that
+            computes a
+            training result, ``(1 - momentum) * old + momentum * batch statistic`` (the variance by n - 1, as PyTorch
+            does).
             None in training keeps no statistics.
         weight, bias: (C,) or None.
         training: use the batch's own statistics.
@@ -109,12 +121,20 @@ def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, 
     """
     t, result = _float("batch_norm", x)
     if t.ndim < 2 or isinstance(t.shape[1], Dim):
-        raise fail(ShapeError, f"batch_norm: takes (N, C, ...) with a fixed number of channels, got {format_shape(t.shape)}", t)
+        raise fail(
+            ShapeError, f"batch_norm: takes (N, C, ...) with a fixed number of channels, got {format_shape(t.shape)}", t
+        )
     if not training and (running_mean is None or running_var is None):
         raise UsageError("batch_norm: running_mean and running_var are needed unless training=True")
     shape: Shape = (t.shape[1],)
-    kept = [_parameter("batch_norm", what, v, shape, t) for what, v in (("running_mean", running_mean), ("running_var", running_var))]
-    w, b = (_per_channel(_parameter("batch_norm", what, v, shape, t), t.ndim) for what, v in (("weight", weight), ("bias", bias)))
+    kept = [
+        _parameter("batch_norm", what, v, shape, t)
+        for what, v in (("running_mean", running_mean), ("running_var", running_var))
+    ]
+    w, b = (
+        _per_channel(_parameter("batch_norm", what, v, shape, t), t.ndim)
+        for what, v in (("weight", weight), ("bias", bias))
+    )
     with name_scope("batch_norm"):
         if training:
             y = _by_batch_statistics(t, (running_mean, running_var), momentum, eps)
@@ -126,11 +146,14 @@ def batch_norm(x: Any, running_mean: Any, running_var: Any, weight: Any = None, 
 
 
 def _by_batch_statistics(t: Tensor, running: tuple[Any, Any], momentum: float, eps: float) -> Tensor:
-    """Normalise by the batch's statistics; the node that forward and backward both need carries the running ones' updates."""
+    """Normalise by the batch's statistics; the node that forward and backward both need carries the running ones'
+    updates."""
     axes = (0, *range(2, t.ndim))
     count = product(t.shape[a] for a in axes)
     if count in (0, 1):
-        raise fail(ShapeError, f"batch_norm: training needs more than one value per channel, got {format_shape(t.shape)}", t)
+        raise fail(
+            ShapeError, f"batch_norm: training needs more than one value per channel, got {format_shape(t.shape)}", t
+        )
     mean = reductions.mean(t, axes, True)
     centred = subtract(t, mean)
     var = reductions.mean(multiply(centred, centred), axes, True)
@@ -154,10 +177,19 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
     """
     t, result = _float("group_norm", x)
     if t.ndim < 2 or isinstance(t.shape[1], Dim) or num_groups < 1 or t.shape[1] % num_groups:
-        raise fail(ShapeError, f"group_norm: the channels of {format_shape(t.shape)} do not split into {num_groups} groups", t)
-    w, b = (_per_channel(_parameter("group_norm", what, v, (t.shape[1],), t), t.ndim) for what, v in (("weight", weight), ("bias", bias)))
+        raise fail(
+            ShapeError, f"group_norm: the channels of {format_shape(t.shape)} do not split into {num_groups} groups", t
+        )
+    w, b = (
+        _per_channel(_parameter("group_norm", what, v, (t.shape[1],), t), t.ndim)
+        for what, v in (("weight", weight), ("bias", bias))
+    )
     with name_scope("group_norm"):
-        grouped = reshape(t, (t.shape[0], num_groups, -1)) if t.ndim == 2 else reshape(t, (t.shape[0], num_groups, product(t.shape[1:]) // num_groups))
+        grouped = (
+            reshape(t, (t.shape[0], num_groups, -1))
+            if t.ndim == 2
+            else reshape(t, (t.shape[0], num_groups, product(t.shape[1:]) // num_groups))
+        )
         y, _, _ = reductions.normalize(grouped, (2,), eps)
         return cast(_scaled(reshape(y, t.shape), w, b), result)
 
@@ -170,7 +202,11 @@ def instance_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-
     """
     t, _ = _float("instance_norm", x)
     if t.ndim < 3 or isinstance(t.shape[1], Dim):
-        raise fail(ShapeError, f"instance_norm: takes (N, C, d1, ...) with a fixed number of channels, got {format_shape(t.shape)}", t)
+        raise fail(
+            ShapeError,
+            f"instance_norm: takes (N, C, d1, ...) with a fixed number of channels, got {format_shape(t.shape)}",
+            t,
+        )
     return group_norm(x, int(t.shape[1]), weight, bias, eps)
 
 
@@ -186,11 +222,22 @@ def normalize(x: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tenso
 
 
 def _response_base(t: Tensor, size: int, alpha: float, k: float) -> Tensor:
-    """The divisor's base of local response normalisation: k + alpha * mean of squares over ``size`` neighbouring channels."""
+    """The divisor's base of local response normalisation: k + alpha * mean of squares over ``size`` neighbouring
+    channels."""
     squares = multiply(t, t)
-    wide = build("pad", squares, low=tuple(size // 2 if a == 1 else 0 for a in range(t.ndim)),
-                 high=tuple((size - 1) // 2 if a == 1 else 0 for a in range(t.ndim)), gaps=(0,) * t.ndim)
-    parts = [build("slice", wide, starts=tuple(i if a == 1 else 0 for a in range(t.ndim)), lengths=t.shape, steps=(1,) * t.ndim) for i in range(size)]
+    wide = build(
+        "pad",
+        squares,
+        low=tuple(size // 2 if a == 1 else 0 for a in range(t.ndim)),
+        high=tuple((size - 1) // 2 if a == 1 else 0 for a in range(t.ndim)),
+        gaps=(0,) * t.ndim,
+    )
+    parts = [
+        build(
+            "slice", wide, starts=tuple(i if a == 1 else 0 for a in range(t.ndim)), lengths=t.shape, steps=(1,) * t.ndim
+        )
+        for i in range(size)
+    ]
     total = parts[0]
     for part in parts[1:]:
         total = add(total, part)
@@ -205,6 +252,10 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     """
     t, result = _float("local_response_norm", x)
     if t.ndim < 3 or isinstance(t.shape[1], Dim) or size < 1:
-        raise fail(ShapeError, f"local_response_norm: takes (N, C, d1, ...) and a positive size, got {format_shape(t.shape)} and {size}", t)
+        raise fail(
+            ShapeError,
+            f"local_response_norm: takes (N, C, d1, ...) and a positive size, got {format_shape(t.shape)} and {size}",
+            t,
+        )
     with name_scope("local_response_norm"):
         return cast(divide(t, pow(_response_base(t, size, alpha, k), beta)), result)

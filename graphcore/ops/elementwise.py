@@ -368,7 +368,9 @@ class Lgamma(_Unary):
 
 def _digamma(x: float) -> float:
     """The logarithmic derivative of Gamma: reflection below 0, recurrence up to 10, then the asymptotic series."""
-    if x <= 0:
+    if x == 0:
+        return math.copysign(math.inf, -x)
+    if x < 0:
         if x == math.floor(x):
             return math.nan
         return _digamma(1 - x) - math.pi / math.tan(math.pi * (x - round(x)))
@@ -387,7 +389,7 @@ def _digamma(x: float) -> float:
 
 @primitive
 class Digamma(_Unary):
-    """The derivative of lgamma, elementwise; NaN at 0, -1, -2, ... It has no gradient: its derivative is no op."""
+    """The derivative of lgamma, elementwise; infinite at 0, NaN at -1, -2, ... It has no gradient: its derivative is no op."""
 
     differentiable: ClassVar[bool] = False
     function: ClassVar[Any] = _each(_digamma)

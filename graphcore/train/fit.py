@@ -318,9 +318,8 @@ def _mode(model: Any, training: bool) -> Iterator[None]:
 
 
 def _session(device: str, seed: int | None) -> Any:
-    from graphcore.session import (
-        Session,  # a session is above training loops, so this is a late import
-    )
+    # Sessions are above training loops, so this is a late import.
+    from graphcore.session import Session
 
     return Session(device=device, seed=seed) if seed is not None else Session(device=device)
 

@@ -171,6 +171,29 @@ def scope_of(node: Node) -> tuple[str, ...]:
     return (f"{GRADIENT} {scope[0]}", *scope[1:]) if node.origin.derived and scope else scope
 
 
+def update_owners(graph: Graph) -> dict[int, str]:
+    """Nodes that serve the updates of one variable only, and that variable's name; ``w/m`` belongs to ``w`` if both are updated.
+
+    Pictures draw the many copies of an optimizer's formula as one box for each variable.
+    """
+    updated = {variable.name for variable, _ in graph.updates}
+    owner = {name: name.rpartition("/")[0] if name.rpartition("/")[0] in updated else name for name in updated}
+    names = list(dict.fromkeys(owner[variable.name] for variable, _ in graph.updates))
+    if len(names) < 2:
+        return {}
+    bit = {name: 1 << i for i, name in enumerate(names)}
+    serves: dict[int, int] = {}
+    for t in graph.outputs:
+        serves[t.node.serial] = 1 << len(names)
+    for variable, t in graph.updates:
+        serves[t.node.serial] = serves.get(t.node.serial, 0) | bit[owner[variable.name]]
+    for node in reversed(graph.nodes()):
+        for t in node.inputs:
+            serves[t.node.serial] = serves.get(t.node.serial, 0) | serves[node.serial]
+    named = {mask: name for name, mask in bit.items()}
+    return {serial: named[mask] for serial, mask in serves.items() if mask in named}
+
+
 def edges_once(edges: Iterable[DiagramEdge]) -> tuple[DiagramEdge, ...]:
     """The edges without repetitions, in order."""
     return tuple(dict.fromkeys(edges))
@@ -186,6 +209,7 @@ class _Drawing:
         self.edges: list[DiagramEdge] = []
         self.ids: dict[Key, str] = {}  # the node that a value is drawn as
         self.names: dict[Key, str] = {}
+        self.owners = update_owners(graph)
 
     def diagram(self, title: str, facts: Sequence[tuple[str, str]]) -> Diagram:
         self.body(self.graph, (), (), "")
@@ -203,7 +227,7 @@ class _Drawing:
             self.nodes.append(fetch_node(number, t))
             self.edges.append(DiagramEdge(self.ids[t.key], f"fetch {number}"))
         for number, (variable, value) in enumerate(self.graph.updates):
-            self.nodes.append(replace(update_node(number, variable), scope=scope_of(value.node)))
+            self.nodes.append(replace(update_node(number, variable), scope=self.boxes(value.node)))
             self.edges.append(DiagramEdge(self.ids[value.key], f"update {number}", style="update"))
 
     def body(self, graph: Graph, outer: tuple[str, ...], base: tuple[str, ...], prefix: str) -> None:
@@ -227,7 +251,12 @@ class _Drawing:
                 wanted.update(unbroadcast(t).node.serial for t in node.inputs if self.splats.text(t) is None)
         for node in order:
             if node.serial in wanted and (node.serial, 0) not in self.ids:
-                self.node(node, (*outer, *_beyond(scope_of(node), base)), f"{prefix}%{position[node.serial]}")
+                self.node(node, (*outer, *_beyond(self.boxes(node), base)), f"{prefix}%{position[node.serial]}")
+
+    def boxes(self, node: Node) -> tuple[str, ...]:
+        """The boxes around a node: name scopes, and inside them the variable whose update it computes."""
+        owner = self.owners.get(node.serial)
+        return (*scope_of(node), *((owner,) if owner is not None and not node.origin.derived else ()))
 
     def node(self, node: Node, scope: tuple[str, ...], name: str) -> None:
         if node.op.kind is Kind.REGION and self.region(node, scope, name):
@@ -263,7 +292,7 @@ class _Drawing:
                 if unbroadcast(t).key in ids:
                     self.ids[p.key] = ids[unbroadcast(t).key]
             part = (f"{node.op.name} {name}", *((f"body {number}",) if len(bodies) > 1 else ()))
-            self.body(body, (*scope, *part), scope_of(node), f"{name}/{f'{number}/' if len(bodies) > 1 else ''}")
+            self.body(body, (*scope, *part), self.boxes(node), f"{name}/{f'{number}/' if len(bodies) > 1 else ''}")
             results += [self.ids[t.key] for t in body.roots]
         self.ids, self.names = ids, names
         if transparent:

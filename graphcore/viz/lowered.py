@@ -30,20 +30,20 @@ from graphcore.viz.theme import format_bytes
 if TYPE_CHECKING:
     from passes.partition import Group, Partition
 
-__all__ = ["count_text", "fused_diagram", "plan_diagram"]
+__all__ = ["flop_text", "fused_diagram", "plan_diagram", "predecessors"]
 
 Key = tuple[int, int]
 Facts = Sequence[tuple[str, str]]
 _SILENT = ("reshape", "require_shape", "broadcast")  # views that a kernel's reader need not know of
 
 
-def count_text(count: float) -> str:
-    """A count with a decimal unit: ``1.5 M``."""
-    for unit in ("", " k", " M", " G", " T"):
-        if abs(count) < 999.5 or unit == " T":
-            return f"{count:.3g}{unit}"
+def flop_text(count: float) -> str:
+    """A count of arithmetic operations with a decimal unit: ``1.5 Mflop``."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(count) < 999.5 or unit == "T":
+            break
         count /= 1000
-    return ""
+    return f"{count:.3g} {unit}flop"
 
 
 # Fused
@@ -117,7 +117,7 @@ class _Fused:
         main = next((p for p in pieces if not p.helper), pieces[0])
         helpers = sum(p.helper for p in pieces)
         lines = [
-            f"{group.kind}, stage {group.stage}", f"template {main.template}", f"{count_text(sum(p.flops for p in pieces))}flop",
+            f"{group.kind}, stage {group.stage}", f"template {main.template}", flop_text(sum(p.flops for p in pieces)),
             format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else []),
         ]  # fmt: skip
         frame = f"k{group.number}"
@@ -232,10 +232,10 @@ class _Planned:
             DiagramGroup(f"stage {s[0].stage}", f"stage {s[0].stage}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope")
             for s in plan.stages
         ]
+        work = f"{flop_text(sum(s.flops for s in plan.steps))}, {format_bytes(sum(s.nbytes for s in plan.steps))}"
+        arena = f"{format_bytes(placed.arena_bytes)}, at least {format_bytes(placed.lower_bound_bytes)}"
         counts = (
-            ("steps", str(len(plan.steps))), ("stages", str(len(plan.stages))),
-            ("work", f"{count_text(sum(s.flops for s in plan.steps))}flop"), ("traffic", format_bytes(sum(s.nbytes for s in plan.steps))),
-            ("arena", format_bytes(placed.arena_bytes)), ("at least", format_bytes(placed.lower_bound_bytes)),
+            ("steps", f"{len(plan.steps)} in {len(plan.stages)} stages"), ("work", work), ("arena", arena),
             ("variables", format_bytes(sum(self.bytes_of(n) for _, n in plan.variables))),
         )  # fmt: skip
         return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory())
@@ -243,7 +243,7 @@ class _Planned:
     def step(self, i: int, step: Step) -> None:
         name, stage = f"step {i}", f"stage {step.stage}"
         config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
-        work = f"{count_text(step.flops)}flop" if step.flops else ""
+        work = flop_text(step.flops) if step.flops else ""
         lines = (step.template, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
         tip = "\n".join(filter(None, (step.why, *step.kernel.origins, print_kernel(step.kernel))))
         shown = tuple(line for line in lines if line)

@@ -1,0 +1,135 @@
+"""``x.at[index]``: copies of a tensor with the named elements changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphcore import dtypes
+from graphcore.coercion import align, build, cast, fail, fit, full, promote, tensor
+from graphcore.elementwise import add, divide, equal, greater_equal, less, maximum, minimum, multiply, where
+from graphcore.errors import DTypeError, ShapeError, UsageError
+from graphcore.indexing import Basic, basic_index, check_constant, expand_index, getitem, is_array, rows_added
+from graphcore.node import Tensor, mismatch
+from graphcore.reductions import max as largest
+from graphcore.shapes import broadcast_shapes, format_shape, product
+from graphcore.shaping import reshape
+
+__all__ = ["At"]
+
+
+class At:
+    """``x.at[index]``: copies of ``x`` with the named elements changed.
+
+    ``add``, ``set``, ``multiply`` (``mul``), ``divide``, ``min`` and ``max`` take a value that broadcasts to
+    ``x[index]``. The index is
+    basic (slices, integers, None, ``...``), or one integer array or tensor for the first axis: with it ``add`` adds up
+    duplicates,
+    ``set`` lets the last one win, and the others are not defined.
+    """
+
+    def __init__(self, x: Tensor, key: Any = None) -> None:
+        self._x = x
+        self._key = key
+
+    def __getitem__(self, key: Any) -> At:
+        return At(self._x, key)
+
+    def get(self) -> Tensor:
+        """``x[index]``."""
+        return getitem(self._x, self._key)
+
+    def add(self, value: Any) -> Tensor:
+        """``x`` with the value added at the index."""
+        index = self._array_index()
+        if index is not None:
+            return add(self._x, rows_added(self._x, index, self._value(value), "at.add"))
+        where_, v = self._prepared(value)
+        return add(self._x, where_.place(v, self._x.shape))
+
+    def set(self, value: Any) -> Tensor:
+        """``x`` with the value at the index."""
+        index = self._array_index()
+        if index is not None:
+            return self._set_rows(index, self._value(value))
+        where_, v = self._prepared(value)
+        inside = where_.place(full(where_.shape, True, dtypes.bool_), self._x.shape)
+        return where(inside, where_.place(v, self._x.shape), self._x)
+
+    def multiply(self, value: Any) -> Tensor:
+        """``x`` with the elements at the index multiplied."""
+        return self._combined(multiply, value)
+
+    mul = multiply
+
+    def divide(self, value: Any) -> Tensor:
+        """``x`` with the elements at the index divided."""
+        return self._combined(divide, value)
+
+    def min(self, value: Any) -> Tensor:
+        """``x`` with the elements at the index no larger than the value."""
+        return self._combined(minimum, value)
+
+    def max(self, value: Any) -> Tensor:
+        """``x`` with the elements at the index no smaller than the value."""
+        return self._combined(maximum, value)
+
+    def _combined(self, function: Any, value: Any) -> Tensor:
+        if self._array_index() is not None:
+            raise fail(
+                UsageError,
+                "at: with an integer tensor as index only add and set are defined (an index may occur twice)",
+                self._x,
+            )
+        return self.set(function(self.get(), self._value(value)))
+
+    def _array_index(self) -> Tensor | None:
+        items = expand_index(self._x, self._key)
+        if not any(is_array(i) for i in items):
+            return None
+        if not is_array(items[0]) or any(is_array(i) or i != slice(None) for i in items[1:]):
+            raise fail(UsageError, "at: an integer tensor as index must stand alone, for the first axis", self._x)
+        check_constant(self._x, 0, items[0], self._x.shape[0])
+        return tensor("at", items[0])
+
+    def _value(self, value: Any) -> Tensor:
+        given = promote("at", self._x, value)
+        if given[0].dtype != self._x.dtype:
+            raise fail(
+                DTypeError,
+                f"at: the value is of a type that does not fit {self._x.dtype}; cast it with "
+                f".astype('{self._x.dtype}')",
+                self._x,
+            )
+        return given[1]
+
+    def _prepared(self, value: Any) -> tuple[Basic, Tensor]:
+        where_, v = basic_index(self._x, expand_index(self._x, self._key)), self._value(value)
+        try:
+            fits = broadcast_shapes(v.shape, where_.shape) == where_.shape
+        except ShapeError:
+            fits = False
+        if not fits:
+            raise mismatch(
+                "at", self._x, v, f"the value does not broadcast to the indexed part {format_shape(where_.shape)}"
+            )
+        return where_, fit(v, where_.shape)
+
+    def _set_rows(self, index: Tensor, value: Tensor) -> Tensor:
+        """For every row the last index that names it, by comparison of all pairs."""
+        x, rows = self._x, self._x.shape[0]
+        wanted = (*index.shape, *x.shape[1:])
+        if broadcast_shapes(value.shape, wanted) != wanted:
+            raise mismatch("at.set", x, value, f"the values must be {format_shape(wanted)}")
+        flat = cast(reshape(index, (-1,)), dtypes.int64)
+        counted = where(less(flat, 0), add(flat, rows), flat)
+        pairs = (rows, product(index.shape))
+        row = build("iota", shape=pairs, axis=0, dtype=dtypes.int64)
+        turn = build("iota", shape=pairs, axis=1, dtype=dtypes.int64)
+        hits = equal(*align("at.set", row, counted))
+        if pairs[1] == 0:
+            return x
+        last = largest(where(hits, turn, -1), 1)
+        rows_of_value = reshape(fit(value, wanted), (pairs[1], *x.shape[1:]))
+        chosen = build("take", rows_of_value, maximum(last, 0), axis=0)
+        named = reshape(greater_equal(last, 0), (rows, *(1,) * (x.ndim - 1)))
+        return where(named, chosen, x)

@@ -1,0 +1,94 @@
+"""Order: in which stage every step runs.
+
+All orders with the fewest stages are tried that differ in one choice, how late independent steps run, and the one whose simulated
+peak of live bytes is lowest wins; ties go to the earliest. Fewest stages, because a stage is a launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphcore.errors import CompileError
+from graphcore.plan import ARENA, Plan
+from graphcore.shapes import bind
+
+__all__ = ["stages_of", "earliest_stages", "latest_stages"]
+
+
+def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hints: Mapping[str, int]) -> tuple[list[int], str]:
+    """The stage of every step, and the name of the order that won.
+
+    Args:
+        plan: its steps, in any valid order.
+        after: for every step the steps that must be finished before.
+        pinned: steps that run in the last stage of any of them: the optimizer's updates.
+        hints: extents to simulate with.
+
+    Raises:
+        CompileError: the steps depend on each other in a circle.
+    """
+    early = earliest_stages(after)
+    for i in pinned:
+        early[i] = max(early[j] for j in pinned)
+    late = latest_stages(after, early)
+    candidates = [("as early as possible", early), ("as late as possible", late)]
+    peaks = [_peak(plan, stages, hints) for _, stages in candidates]
+    best = min(range(len(candidates)), key=lambda i: peaks[i])
+    return candidates[best][1], candidates[best][0]
+
+
+def earliest_stages(after: Sequence[set[int]]) -> list[int]:
+    """One more than the largest stage of those a step follows."""
+    users: list[list[int]] = [[] for _ in after]
+    waiting = [len(a) for a in after]
+    for i, before in enumerate(after):
+        for j in before:
+            users[j].append(i)
+    stage = [0] * len(after)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    done = 0
+    while ready:
+        i = ready.pop()
+        done += 1
+        for u in users[i]:
+            stage[u] = max(stage[u], stage[i] + 1)
+            waiting[u] -= 1
+            if waiting[u] == 0:
+                ready.append(u)
+    if done != len(after):
+        raise CompileError("the plan's steps depend on each other in a circle")
+    return stage
+
+
+def latest_stages(after: Sequence[set[int]], early: Sequence[int]) -> list[int]:
+    """One less than the smallest stage of those that follow a step; what nothing follows keeps its stage."""
+    users: list[list[int]] = [[] for _ in after]
+    for i, before in enumerate(after):
+        for j in before:
+            users[j].append(i)
+    late = list(early)
+    for i in sorted(range(len(after)), key=lambda i: -early[i]):
+        if users[i]:
+            late[i] = min(late[u] for u in users[i]) - 1
+    return late
+
+
+def _peak(plan: Plan, stages: Sequence[int], hints: Mapping[str, int]) -> int:
+    """The largest sum of live bytes at any stage."""
+    last = max(stages, default=0) + 1
+    lives: dict[int, list[int]] = {number: [-1, -1] for _, number in plan.feeds}
+    for step, stage in zip(plan.steps, stages, strict=True):
+        for number in (*step.buffers, *step.workspace):
+            if plan.buffers[number].space == ARENA:
+                life = lives.setdefault(number, [stage, stage])
+                life[0], life[1] = min(life[0], stage), max(life[1], stage)
+    change = [0] * (last + 3)
+    for number, (first, end) in lives.items():
+        size = int(bind(plan.buffers[number].nbytes, hints))  # type: ignore[arg-type]
+        change[first + 1] += size
+        change[(last if plan.buffers[number].role == "fetch" else end) + 2] -= size
+    peak = total = 0
+    for delta in change:
+        total += delta
+        peak = max(peak, total)
+    return peak
