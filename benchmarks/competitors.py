@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CASES", "Case", "PEERS", "graphcore_step"]
+__all__ = ["CASES", "PEERS", "Case", "graphcore_step"]
 
 Step = Callable[[], float]
 
@@ -87,7 +87,7 @@ def graphcore_step(case: Case, device: str) -> tuple[Step, Any]:
     model = nn.Sequential(*layers, nn.Linear(width, case.classes))
     x = gc.placeholder("float32", (None, *case.inputs))
     y = gc.placeholder("int64", (None,))
-    loss = nn.functional.cross_entropy(model(x), y)
+    loss = nn.CrossEntropyLoss()(model(x), y)
     train = optim.Adam(1e-3).minimize(loss)
     session = gc.Session(device, seed=1)
     call = session.make_callable([loss, train], [x, y])
@@ -204,7 +204,8 @@ def _jax_parameters(case: Case) -> list[tuple[Any, Any]]:
 
     def pair(shape: tuple[int, ...], fan_in: int, out: int) -> tuple[Any, Any]:
         bound = 1 / math.sqrt(fan_in)
-        return tuple(jnp.asarray(rng.uniform(-bound, bound, s).astype(np.float32)) for s in (shape, (out,)))  # type: ignore[return-value]
+        weight, bias = (jnp.asarray(rng.uniform(-bound, bound, s).astype(np.float32)) for s in (shape, (out,)))
+        return weight, bias
 
     found = []
     channels = case.inputs[0]

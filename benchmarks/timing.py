@@ -46,6 +46,11 @@ class Measured:
         """Seconds of a step: the median over blocks of a block's median."""
         return statistics.median(self.seconds)
 
+    @property
+    def best(self) -> float:
+        """Seconds of a step in the fastest block: nearest to what an idle machine would give."""
+        return min(self.seconds)
+
     def block(self, seconds: float) -> None:
         """Run steps for about so long and keep their median time."""
         for _ in range(_WARM_STEPS):

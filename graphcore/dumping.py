@@ -384,7 +384,7 @@ def _render(diagrams: Sequence[Diagram], suffix: str) -> str:
     if suffix == ".html":
         return viz.to_html(diagrams)
     writer = {".dot": viz.to_dot, ".svg": viz.to_svg, ".json": viz.to_json}[suffix]
-    return writer(diagrams[0])  # type: ignore[operator]
+    return writer(diagrams[0])
 
 
 def _write(target: Path, text: str) -> None:

@@ -34,6 +34,7 @@ __all__ = ["Fuse", "fuse"]
 
 Indices = tuple[Index, ...]
 _READERS_KEPT = 4  # siblings looked at per value: enough to merge neighbours, and 10,000 readers stay linear
+_SCALAR_DEPTH = 8  # operations that every task may repeat to make a scalar
 _INLINE_SOURCES = 24  # an inline node that reads more values than this is stored, so that chains of views stay cheap
 
 
@@ -55,6 +56,7 @@ class Fuse:
     readers: dict[Key, deque[Group]] = field(default_factory=dict)
     forced: set[Key] = field(default_factory=set)
     update_only: set[int] = field(default_factory=set)
+    scalars: dict[int, int] = field(default_factory=dict)
     visits: int = 0
 
     def run(self) -> Partition:
@@ -73,7 +75,7 @@ class Fuse:
         self.groups.sort(key=lambda g: (g.stage, g.number))
         store_what_is_used(self.graph, self.groups, self.home, self.sources, self.forced)
         partition = Partition(self.graph, tuple(g for g in self.groups if g.stored), frozenset(), tuple(self.why))
-        return narrow_the_cut(partition, self.target, self.forced)
+        return narrow_the_cut(partition, self.target, self.forced, {(serial, 0) for serial in self.scalars})
 
     def align_updates(self) -> None:
         """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of one launch."""
@@ -83,10 +85,21 @@ class Fuse:
             group.stage = max(g.stage for g in last)
 
     def is_read_through(self, node: Node) -> bool:
-        """Inline nodes vanish into their readers, unless they are themselves results or read too much."""
-        if not is_inline(node) or any((node.serial, i) in self.forced for i in range(len(node.types))):
+        """Inline nodes vanish into their readers, unless they are themselves results or read too much.
+
+        So do scalars made of few scalars: a task computes them once, a kernel of their own would cost a launch.
+        """
+        if any((node.serial, i) in self.forced for i in range(len(node.types))):
             return False
-        return len(self.collect_sources(node)) <= _INLINE_SOURCES
+        if is_inline(node):
+            return len(self.collect_sources(node)) <= _INLINE_SOURCES
+        if node.op.kind is not Kind.MAP or node.types[0].size != 1:
+            return False
+        depth = 1 + max((self.scalars.get(t.node.serial, 0) for t in node.inputs), default=0)
+        if depth > _SCALAR_DEPTH or any(t.size != 1 for t in self.collect_sources(node)):
+            return False
+        self.scalars[node.serial] = depth
+        return True
 
     def collect_sources(self, node: Node) -> tuple[Tensor, ...]:
         """The values that computing a node reads, looking through inline nodes."""

@@ -20,8 +20,8 @@ _SYMBOLIC_GUESS = 64
 _MAX_OPS = 24
 
 
-def narrow_the_cut(partition: Partition, target: Target, forced: set[Key]) -> Partition:
-    """The same groups with fewer stored values."""
+def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlined: set[Key]) -> Partition:
+    """The same groups with fewer stored values. ``inlined`` are values that every reader computes anyway."""
     home = partition.group_of()
     readers: dict[Key, list[Group]] = {}
     for group in partition.groups:
@@ -29,7 +29,7 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key]) -> Pa
             if key in home:
                 readers.setdefault(key, []).append(group)
     stored = {t.key for g in partition.groups for t in g.stored}
-    chosen: set[Key] = set()
+    chosen: set[Key] = set(inlined)
     why = list(partition.why)
     for group in reversed(partition.groups):
         for t in reversed(group.stored):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,22 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
     namespace: dict[str, object] = {"__name__": "__document__"}
-    for number, block in enumerate(blocks, 1):
-        code = compile(block, f"{path.name} block {number}", "exec")
-        exec(code, namespace)
+    for block in blocks:
+        exec(compile(block, "example.py", "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_dumps_are_what_the_program_prints(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    dumps = re.findall(r"<!-- dump: (\w+) -->\n```text\n(.*?)\n```", text, re.S)
+    if not dumps:
+        pytest.skip("the document shows no dumps")
+    namespace: dict[str, Any] = {}
+    first = re.search(r"^```python\n(.*?)^```", text, re.S | re.M)
+    assert first is not None
+    exec(compile(first[1], "example.py", "exec"), namespace)
+    for stage, shown in dumps:
+        assert namespace["compiled"].as_text(stage) == shown, stage
 
 
 def test_the_readme_has_its_two_commands() -> None:

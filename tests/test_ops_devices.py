@@ -14,10 +14,10 @@ import pytest
 
 from graphcore import dtypes
 from graphcore.node import Builder, Tensor
-from graphcore.op import Map, Op, Reduce
+from graphcore.op import Map, Reduce
 from graphcore.shapes import Dim
 from graphcore.variable import placeholder
-from helpers_devices import DEVICES, KERNELS, Bound, backend, computed_ops, differing, examples_of, judge, run_on, run_plan
+from helpers_devices import DEVICES, computed_ops, differing, examples_of, judge, run_plan
 
 OPS = computed_ops()
 Case = tuple[Any, ...]  # an op and its operand arrays; an operand given twice is one array object
@@ -304,3 +304,53 @@ LARGER = larger_cases()
 @pytest.mark.parametrize("device", DEVICES)
 def test_larger_shapes(device: str, family: str) -> None:
     check(device, LARGER[family])
+
+
+# -- symbolic leading extents: one program for every batch size, none included
+
+
+def batch_graphs(n: Dim) -> tuple[list[Tensor], list[Tensor], Callable[..., list[Any]]]:
+    """Outputs over a symbolic batch, their placeholders, and the same by NumPy in float64."""
+    b = Builder()
+    x, w, k = placeholder("float32", (n, 37)), placeholder("float32", (37, 21)), placeholder("int32", (n,))
+    step = placeholder("int64", ())
+    top = b.max(x, axes=(1,))
+    shifted = b.exp(b.sub(x, b.broadcast_to(b.reshape(top, shape=(n, 1)), (n, 37))))
+    total = b.sum(shifted, axes=(1,))
+    soft = b.div(shifted, b.broadcast_to(b.reshape(total, shape=(n, 1)), (n, 37)))
+    counter = b.add(step, 1)
+    outputs = [soft, b.sum(x, axes=(0,)), b.sum(x, axes=(0, 1)), b.matmul(x, w), b.matmul(b.permute(x, axes=(1, 0)), x), counter,
+               b.take(w, k, axis=0), b.argmax(x, axes=(1,)), b.greater(x, 0), b.dim_value(extent=n, dtype=dtypes.float32),
+               b.iota(shape=(n, 3), axis=0, dtype=dtypes.int32), b.pad(x, low=(0, 1), high=(0, 2), gaps=(0, 0)),
+               b.scatter_add(k, x, rows=37), b.slice(x, starts=(0, 5), lengths=(n, 16), steps=(1, 2))]
+
+    def by_numpy(x: Any, w: Any, k: Any, step: Any) -> list[Any]:
+        wide, weights = x.astype(np.float64), w.astype(np.float64)
+        raised = np.exp(wide - wide.max(1, initial=-np.inf, keepdims=True))
+        scattered_sums = np.zeros((37, 37))
+        np.add.at(scattered_sums, k, wide)
+        return [raised / raised.sum(1, keepdims=True), wide.sum(0), wide.sum(), wide @ weights, wide.T @ wide, step + 1, weights[k], x.argmax(1), x > 0,
+                float(len(x)), np.arange(len(x))[:, None] + np.zeros((1, 3), int), np.pad(wide, ((0, 0), (1, 2))), scattered_sums, wide[:, 5:37:2]]
+
+    return outputs, [x, w, k, step], by_numpy
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_symbolic_batches(device: str) -> None:
+    """Compiled once; also for no rows at all, where sums are zero and scalars are still stored."""
+    outputs, placeholders, by_numpy = batch_graphs(Dim("n"))
+
+    def feeds(size: int) -> dict[Tensor, Any]:
+        arrays = [normal(size, 37, seed=size), normal(37, 21, seed=3), whole(-37, 37, size, dtype="int32"), np.array(41)]
+        return dict(zip(placeholders, arrays, strict=True))
+
+    bound = run_plan(device, outputs, feeds(5))
+    for size in (5, 1, 0, 16, 23):
+        given = feeds(size)
+        for number, (got, exact) in enumerate(zip(bound.at(given).run(given), by_numpy(*given.values()), strict=True)):
+            assert got.shape == np.shape(exact), f"output {number} for {size} rows"
+            if got.dtype.kind == "f":
+                scale = np.full(got.shape, np.abs(exact).max(initial=0.0) + 8.0)
+                assert differing(got, exact, scale, 4.0) is None, f"output {number} for {size} rows: {differing(got, exact, scale, 4.0)}"
+            else:
+                assert np.array_equal(got, exact), f"output {number} for {size} rows"

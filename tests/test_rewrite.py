@@ -167,6 +167,9 @@ def test_recomputations_are_not_merged_and_keep_their_mark() -> None:
     graph = _interned(Graph((original.output(), nested.output())), negation_twice)
     assert [t.node.clone for t in graph.outputs] == [0, 7]
     assert graph.outputs[1].node is clone
+    built = run_passes(Graph((make_node(Add(), (x, clone.output()), clone=7).output(),)), [Simplify()])
+    assert expression(built.outputs[0]) == "sub(x, x)"
+    assert built.outputs[0].node.clone == 7
 
 
 # --- what stays -------------------------------------------------------------------------------------------------------
@@ -346,6 +349,23 @@ def test_a_rule_that_contains_what_it_replaces_ends() -> None:
     after = rewrite(Graph((Builder().neg(_x()),)), [wrap], ctx)
     assert expression(after.outputs[0]) == "neg(x)"
     assert ctx.loops == 1
+
+
+def test_a_loop_through_an_operand_that_simplifies_ends_simplified() -> None:
+    @rule("tanh")
+    def tanh_to_exp(call: Call) -> Replacement:
+        """tanh(x) -> exp(-(-x))"""
+        return call.b.exp(call.b.neg(call.b.neg(call.inputs[0])))
+
+    @rule("exp")
+    def exp_within(call: Call) -> Replacement:
+        """exp(x) -> exp(-(-x)) * 1"""
+        return call.b.mul(call.b.exp(call.b.neg(call.b.neg(call.inputs[0]))), 1.0)
+
+    ctx = PassContext()
+    after = rewrite(Graph((Builder().tanh(_x()),)), [negation_twice, tanh_to_exp, exp_within], ctx)
+    assert ctx.loops == 1
+    assert expression(after.outputs[0]) == "exp(x)"
 
 
 def test_growth_is_capped() -> None:

@@ -85,6 +85,8 @@ def _cases_left_alone(b: Builder) -> dict[str, Tensor]:
         "a narrowing cast": b.cast(b.cast(x, dtype=as_dtype("float16")), dtype=x.dtype),
         "floats saturate": b.cast(b.cast(u, dtype=as_dtype("float32")), dtype=as_dtype("int8")),
         "a float32 does not hold an int32": b.cast(b.cast(i, dtype=as_dtype("float32")), dtype=i.dtype),
+        "an int32 would round twice": b.cast(b.cast(i, dtype=as_dtype("float64")), dtype=as_dtype("bfloat16")),
+        "a constant with equal ends": b.mul(x, b.broadcast(constant_of([1, 2, 1]), shape=(2, 3))),
         "a permutation that moves": b.permute(x, axes=(1, 0)),
         "a broadcast with other axes": b.add(b.broadcast(b.max(x, axes=(0,)), shape=(2, 3)), y),
         "max tells the zeros by order": b.sub(b.maximum(x, y), b.maximum(y, x)),

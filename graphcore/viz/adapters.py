@@ -245,7 +245,8 @@ class _Drawing:
             for index in range(len(node.types)):
                 name = f"{prefix}%{number}" + (f".{index}" if len(node.types) > 1 else "")
                 self.names.setdefault((node.serial, index), name)
-        wanted = {t.node.serial for t in (*graph.inputs, *graph.roots)}
+        wanted = {t.node.serial for t in graph.roots}
+        wanted.update(t.node.serial for t in graph.inputs if self.splats.text(t) is None)
         for node in reversed(order):  # all but broadcasts, and constants that appear only as text
             if node.serial in wanted:
                 wanted.update(unbroadcast(t).node.serial for t in node.inputs if self.splats.text(t) is None)

@@ -109,7 +109,7 @@ class _Fused:
         return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(self.groups), (*counts, *facts))
 
     def bytes_of(self, t: Tensor) -> int:
-        return int(bind(t.size, self.sizes)) * t.dtype.itemsize  # type: ignore[arg-type]
+        return int(bind(t.size, self.sizes)) * t.dtype.itemsize
 
     def kernel(self, group: Group) -> None:
         """A kernel's frame and the ops inside."""
@@ -234,10 +234,7 @@ class _Planned:
         ]
         work = f"{flop_text(sum(s.flops for s in plan.steps))}, {format_bytes(sum(s.nbytes for s in plan.steps))}"
         arena = f"{format_bytes(placed.arena_bytes)}, at least {format_bytes(placed.lower_bound_bytes)}"
-        counts = (
-            ("steps", f"{len(plan.steps)} in {len(plan.stages)} stages"), ("work", work), ("arena", arena),
-            ("variables", format_bytes(sum(self.bytes_of(n) for _, n in plan.variables))),
-        )  # fmt: skip
+        counts = (("steps", f"{len(plan.steps)} in {len(plan.stages)} stages"), ("work", work), ("arena", arena))
         return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory())
 
     def step(self, i: int, step: Step) -> None:

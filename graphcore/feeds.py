@@ -1,0 +1,190 @@
+"""Feeds: what is fed becomes an array that fits, and the shapes of the arrays give the symbolic extents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphcore import dtypes
+from graphcore.errors import FeedError, UsageError
+from graphcore.graph import Graph, rebuild
+from graphcore.node import Node, Tensor, describe, make_node
+from graphcore.op import Kind
+from graphcore.ops.leaf import Placeholder
+from graphcore.shapes import Dim, Extent, bind, format_shape, symbols_of
+
+__all__ = ["Constraint", "as_feed", "check_cast", "check_feeds", "constraints_of", "feed_points", "sizes_of"]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Two extents that must be equal in every run, and what to say where they are not."""
+
+    have: Extent
+    want: Extent
+    text: str
+
+    def check(self, sizes: Mapping[str, int]) -> None:
+        """Raise FeedError unless the extents are equal for these sizes."""
+        a, b = bind(self.have, sizes), bind(self.want, sizes)
+        if a != b:
+            raise FeedError(self.text.replace("{have}", str(a)).replace("{want}", str(b)))
+
+
+def constraints_of(nodes: Sequence[Node]) -> tuple[Constraint, ...]:
+    """The equalities between extents that the ops of a graph rely on, those inside regions too."""
+    found: dict[tuple[Extent, Extent], Constraint] = {}
+    pending = list(nodes)
+    while pending:
+        node = pending.pop(0)
+        if node.op.kind is Kind.REGION:
+            for body in node.op.bodies:  # type: ignore[attr-defined]
+                pending += body.nodes()
+        if node.op.name != "require_shape":
+            continue
+        operand = node.inputs[0]
+        for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
+            if have != want and (have, want) not in found:
+                text = (f"axis {axis} of {_quoted(operand.name)} is {{have}} in this feed, but the op built at {_quoted(node.origin.place)} needs it to be {{want}}: "
+                        f"{have} must equal {want}\n  {_quoted(describe(operand))}")
+                found[have, want] = Constraint(have, want, text)
+    return tuple(found.values())
+
+
+def _quoted(text: str) -> str:
+    """A user's text inside a template of ``Constraint``."""
+    return text.replace("{have}", "{ have}").replace("{want}", "{ want}")
+
+
+def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Tensor, ...]]:
+    """The graph with every fed tensor replaced by a placeholder; ``inputs`` are those placeholders."""
+    mapping = {}
+    points = []
+    for t in fed:
+        if t.node.op.name == "placeholder":
+            points.append(t)
+            continue
+        point = make_node(Placeholder(t.shape, t.dtype, t.name), (), t.node.origin).output()
+        mapping[t.key] = point
+        points.append(point)
+    if mapping:
+        graph = graph.with_roots(rebuild(graph, mapping))
+    return Graph(graph.outputs, graph.updates, tuple(points)), tuple(fed)
+
+
+def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
+    """Raise unless the fed tensors can be fed and everything else that the graph needs has a value.
+
+    Raises:
+        FeedError: a variable or one tensor twice among the fed ones; a placeholder that is not.
+        UsageError: a value of a region's body.
+    """
+    seen = set()
+    for t in fed:
+        if t.node.op.name == "variable":
+            raise FeedError(f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}")
+        if t.key in seen:
+            raise FeedError(f"feed_dict: {t.name!r} is fed twice\n  {describe(t)}")
+        seen.add(t.key)
+    points = {t.node.serial for t in graph.inputs}
+    for node in graph.nodes():
+        if node.op.name == "placeholder" and node.serial not in points:
+            t = node.output()
+            raise FeedError(f"placeholder {t.name!r} is not fed; pass it in the feed_dict, e.g. sess.run(..., {{{_word(t)}: array}})\n  {describe(t)}")
+        if node.op.name == "parameter":
+            raise UsageError(f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside")
+
+
+def _word(t: Tensor) -> str:
+    label = t.name.rsplit("/", 1)[-1]
+    return label if label.isidentifier() else "x"
+
+
+def sizes_of(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], needed: frozenset[str], constraints: Sequence[Constraint]) -> dict[str, int]:
+    """The values of the symbols, from the fed shapes.
+
+    Args:
+        tensors, shapes: what is fed, and the shapes of the arrays.
+        needed: the symbols of the graph.
+        constraints: equalities that must hold.
+
+    Raises:
+        FeedError: a shape that does not fit its tensor or another feed.
+    """
+    sizes: dict[str, int] = {}
+    came_from: dict[str, Tensor] = {}
+    for t, shape in zip(tensors, shapes, strict=True):
+        if len(shape) != t.ndim:
+            raise FeedError(f"the feed for {t.name!r} has rank {len(shape)}, shape {format_shape(shape)}; it must have rank {t.ndim}: {format_shape(t.shape)}\n  {describe(t)}")
+        for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
+            if isinstance(want, Dim) and want.is_symbol:
+                (symbol,) = want.symbols()
+                known = sizes.setdefault(symbol, int(have))
+                if known != have:
+                    raise FeedError(f"{want} is {known} in the feed for {came_from[symbol].name!r}, but {have} at axis {axis} of the feed for {t.name!r}\n"
+                                    f"  {describe(came_from[symbol])}\n  {describe(t)}")
+                came_from.setdefault(symbol, t)
+    for t, shape in zip(tensors, shapes, strict=True):
+        for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
+            if bind(want, sizes) != have:
+                raise FeedError(f"the feed for {t.name!r} has the shape {format_shape(shape)}, but axis {axis} must be {bind(want, sizes)}, not {have}: {format_shape(t.shape)}\n  {describe(t)}")
+    missing = needed - sizes.keys()
+    if missing:
+        raise FeedError(f"the extents {', '.join(sorted(missing))} are not known from the feeds; feed a tensor that has them in its shape")
+    for constraint in constraints:
+        constraint.check(sizes)
+    return sizes
+
+
+def symbols_in(nodes: Sequence[Node]) -> frozenset[str]:
+    """The symbols in the types of nodes."""
+    return symbols_of(e for n in nodes for kind in n.types for e in kind.shape)
+
+
+def as_feed(value: Any, t: Tensor) -> Any:
+    """A fed value as an array.
+
+    Raises:
+        FeedError: a tensor, a ragged list, a number that does not fit, or something that is no array.
+    """
+    if isinstance(value, Tensor):
+        raise FeedError(f"the feed for {t.name!r} is itself a symbolic tensor; feed an array, or build the graph on that tensor\n  the feed is {describe(value)}\n  {describe(t)}")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
+        raise FeedError(f"the feed for {t.name!r} is no array: {error}\n  {describe(t)}") from None
+    if array.dtype == object or array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage:
+        shown = f"{value!r:.60}" if array.ndim == 0 else f"an array of {array.dtype}"
+        raise FeedError(f"the feed for {t.name!r} is {shown}, which holds no numbers\n  {describe(t)}")
+    if not hasattr(value, "dtype") and array.dtype.kind in "fi" and _weak_fits(array, t):
+        _check_range(array, t)
+        return array.astype(t.dtype.storage)
+    return array
+
+
+def _weak_fits(array: Any, t: Tensor) -> bool:
+    """Python numbers take the tensor's type where the kind fits; an empty list has no kind."""
+    return array.size == 0 or array.dtype.kind == "f" and t.dtype.is_float or array.dtype.kind == "i" and (t.dtype.is_float or t.dtype.is_integer)
+
+
+def _check_range(array: Any, t: Tensor) -> None:
+    if not t.dtype.is_integer or array.size == 0:
+        return
+    info = np.iinfo(t.dtype.storage)
+    low, high = int(array.min()), int(array.max())
+    if low < info.min or high > info.max:
+        raise FeedError(f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from {info.min} to {info.max}\n  {describe(t)}")
+
+
+def check_cast(t: Tensor, array: Any) -> None:
+    """Raise FeedError unless the array's type converts to the tensor's within its kind."""
+    storage = t.dtype.storage
+    fits = np.can_cast(array.dtype, storage, "same_kind") or (t.dtype.is_float and array.dtype == dtypes.bfloat16.storage)
+    if not fits:
+        raise FeedError(f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
+                        f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")
