@@ -44,14 +44,16 @@ def dump(
 
     Args:
         fetches: as in ``Session.run``: a tensor, update or training step, or any nesting of them.
-        path: a ``.dot``, ``.svg``, ``.html`` or ``.json`` file; its folder is made, and the file appears whole or not at all.
-        stage: ``"built"``: the graph as written. ``"simplified"``: after the graph passes. ``"fused"``: the kernels around their
-            ops. ``"plan"``: steps, buffers and memory. ``"all"``: a page with every stage as a tab. By default ``"built"``, and
-            every stage for pages; where no device can be opened, a page by default has the first two and says so.
-        session: whose device and passes to compile for. The first two stages need none; for the others the default session is
-            taken.
-        feeds: tensor to array or shape: what is fed, and the sizes to compile for. Sizes that no feed gives are taken to be 32;
-            the picture says so.
+        path: a ``.dot``, ``.svg``, ``.html`` or ``.json`` file; its folder is made, and the file appears whole or not
+            at all.
+        stage: ``"built"``: the graph as written. ``"simplified"``: after the graph passes. ``"fused"``: the kernels
+            around their ops. ``"plan"``: steps, buffers and memory. ``"all"``: a page with every stage as a tab. By
+            default ``"built"``, and every stage for pages; where no device can be opened, a page by default has the
+            first two and says so.
+        session: whose device and passes to compile for. The first two stages need none; for the others the default
+            session is taken.
+        feeds: tensor to array or shape: what is fed, and the sizes to compile for. Sizes that no feed gives are taken
+            to be 32; the picture says so.
         device: instead of a session, a device to compile for, such as ``"opencl:0"`` or ``"numpy"``.
 
     Raises:
@@ -68,9 +70,13 @@ def dump(
     if suffix not in SUFFIXES:
         raise UsageError(f"dump: {target.name!r} does not end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if stage not in (None, "all", *STAGES):
-        raise UsageError(f"dump: no stage {stage!r}; use one of {', '.join(map(repr, STAGES))}, or 'all' for an .html page")
+        raise UsageError(
+            f"dump: no stage {stage!r}; use one of {', '.join(map(repr, STAGES))}, or 'all' for an .html page"
+        )
     if stage == "all" and suffix != ".html":
-        raise UsageError(f"dump: only an .html page holds all stages, {target.name!r} holds one: {', '.join(map(repr, STAGES))}")
+        raise UsageError(
+            f"dump: only an .html page holds all stages, {target.name!r} holds one: {', '.join(map(repr, STAGES))}"
+        )
     if session is not None and device is not None:
         raise UsageError("dump: give a session or a device, not both; the session has a device already")
     subject = _Subject(fetches, feeds, session, device)
@@ -87,7 +93,8 @@ def dprint(fetches: Any, *, file: Any = None) -> None:
     """Print the graph of a tensor as a tree, operands below their users, with types and the user's lines.
 
     Args:
-        fetches: a tensor, update or training step, or any nesting of them. A value that was printed before is only named.
+        fetches: a tensor, update or training step, or any nesting of them. A value that was printed before is only
+            named.
         file: where to print; standard output by default.
 
     >>> import graphcore as gc
@@ -109,10 +116,10 @@ def to_networkx(graph: Graph) -> Any:
         graph: a graph; bodies of regions are not entered.
 
     Returns:
-        Nodes are the ops' serial numbers with the attributes ``op``, ``name``, ``kind``, ``attributes``, ``shape`` and ``dtype``
-        (of the first result), ``types`` (of all), ``origin`` (``file:line``) and ``derived``. Edges run from operand to user with
-        ``operand`` (its position) and ``result`` (which of the producer's). The graph has ``outputs`` as pairs (serial, result)
-        and ``updates`` as a dict from variable name to such a pair.
+        Nodes are the ops' serial numbers with the attributes ``op``, ``name``, ``kind``, ``attributes``, ``shape`` and
+        ``dtype`` (of the first result), ``types`` (of all), ``origin`` (``file:line``) and ``derived``. Edges run from
+        operand to user with ``operand`` (its position) and ``result`` (which of the producer's). The graph has
+        ``outputs`` as pairs (serial, result) and ``updates`` as a dict from variable name to such a pair.
 
     Raises:
         UsageError: networkx is not installed.
@@ -121,13 +128,15 @@ def to_networkx(graph: Graph) -> Any:
         import networkx
     except ImportError:
         raise UsageError("to_networkx needs the package networkx, which is not installed") from None
-    made = networkx.MultiDiGraph(outputs=[t.key for t in graph.outputs], updates={v.name: t.key for v, t in graph.updates})
+    made = networkx.MultiDiGraph(
+        outputs=[t.key for t in graph.outputs], updates={v.name: t.key for v, t in graph.updates}
+    )
     for node in dict.fromkeys((*(t.node for t in graph.inputs), *graph.nodes())):
         first = node.types[0]
         made.add_node(
-            node.serial, op=node.op.name, name=node.output().name, kind=node.op.kind.value, attributes=attribute_text(node),
-            shape=first.shape, dtype=first.dtype.name, types=tuple(map(str, node.types)), origin=node.origin.place,
-            derived=node.origin.derived,
+            node.serial, op=node.op.name, name=node.output().name, kind=node.op.kind.value,
+            attributes=attribute_text(node), shape=first.shape, dtype=first.dtype.name,
+            types=tuple(map(str, node.types)), origin=node.origin.place, derived=node.origin.derived,
         )  # fmt: skip
         for position, t in enumerate(node.inputs):
             made.add_edge(t.node.serial, node.serial, operand=position, result=t.index)
@@ -185,7 +194,9 @@ def _what(node: Node) -> str:
 class _Subject:
     """What to draw: a run's graph, the sizes to compile it for, and what compiles it."""
 
-    def __init__(self, fetches: Any, feeds: Mapping[Tensor, Any] | None, session: Session | None, device: str | None) -> None:
+    def __init__(
+        self, fetches: Any, feeds: Mapping[Tensor, Any] | None, session: Session | None, device: str | None
+    ) -> None:
         tensors, updates, _ = flatten_fetches(fetches)
         self.graph = _run_graph(tensors, updates, tuple(feeds or ()))
         self.sizes, self.chosen = _choose_sizes(self.graph, _fed_shapes(feeds or {}))
@@ -261,7 +272,9 @@ class _Subject:
             from passes.pipeline import compile_graph
 
             with contextlib.ExitStack() as stack:
-                session = self.session or (stack.enter_context(Session(self.device)) if self.device else default_session())
+                session = self.session or (
+                    stack.enter_context(Session(self.device)) if self.device else default_session()
+                )
                 session._check_alive()
                 self.target, self.device_name = session._backend.target, str(session._backend.name)
                 self.compiled = compile_graph(self.graph, self.target, self.sizes, passes=session._passes)
@@ -279,7 +292,9 @@ class _Subject:
                 if (symbol in self.chosen) == chosen:
                     by_value.setdefault(self.sizes[symbol], []).append(symbol)
             if by_value:
-                facts.append((name, ", ".join(" = ".join((*symbols, str(value))) for value, symbols in by_value.items())))
+                facts.append(
+                    (name, ", ".join(" = ".join((*symbols, str(value))) for value, symbols in by_value.items()))
+                )
         return tuple(facts)
 
 
@@ -308,10 +323,17 @@ def _fed_shapes(feeds: Mapping[Tensor, Any]) -> list[tuple[Tensor, tuple[int, ..
     """The shape of every feed; a tuple or list of as many integers as the tensor has axes is a shape itself."""
     shapes = []
     for t, value in feeds.items():
-        listed = isinstance(value, (tuple, list)) and len(value) == t.ndim and all(isinstance(e, (int, np.integer)) for e in value)
+        listed = (
+            isinstance(value, (tuple, list))
+            and len(value) == t.ndim
+            and all(isinstance(e, (int, np.integer)) for e in value)
+        )
         shape = tuple(map(int, value)) if listed else tuple(np.shape(value))
         if len(shape) != t.ndim:
-            raise FeedError(f"dump: feed for {t.name!r} has shape {shape}, it must have rank {t.ndim}: {format_shape(t.shape)}\n  {describe(t)}")
+            raise FeedError(
+                f"dump: feed for {t.name!r} has shape {shape}, it must have rank {t.ndim}: {format_shape(t.shape)}\n"
+                f"  {describe(t)}"
+            )
         shapes.append((t, shape))
     return shapes
 
@@ -324,7 +346,10 @@ def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -
     """
     nodes = _all_nodes(graph)
     equal: list[tuple[Any, Any]] = [
-        pair for n in nodes if n.op.name == "require_shape" for pair in zip(n.inputs[0].shape, n.types[0].shape, strict=True)
+        pair
+        for n in nodes
+        if n.op.name == "require_shape"
+        for pair in zip(n.inputs[0].shape, n.types[0].shape, strict=True)
     ]
     equal += [pair for t, shape in fed for pair in zip(t.shape, shape, strict=True)]
     sizes: dict[str, int] = {}
@@ -332,7 +357,10 @@ def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -
     for t, shape in fed:
         for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
             if isinstance(bind(want, sizes), int) and bind(want, sizes) != have:
-                raise FeedError(f"dump: feed for {t.name!r} has shape {shape}; axis {axis} must be {bind(want, sizes)}\n  {describe(t)}")
+                raise FeedError(
+                    f"dump: feed for {t.name!r} has shape {shape}; axis {axis} must be {bind(want, sizes)}\n"
+                    f"  {describe(t)}"
+                )
     given = set(sizes)
     for symbol in sorted(symbols_of(e for n in nodes for kind in n.types for e in kind.shape), key=_symbol_order):
         if symbol not in sizes:

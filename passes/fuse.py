@@ -133,6 +133,8 @@ class Fuse:
         for t in sources:
             if t.size == size and size != 1:
                 listed += [(g, True) for g in self.readers.get(t.key, ()) if g.number not in producers]
+            elif not _is_pointwise(node):  # windows over the same value: a maximum and its position read it once
+                listed += [(g, True) for g in self.readers.get(t.key, ()) if g.kind == "window" and g.shape == node.types[0].shape]
         if size == 1 and (node.serial, 0) in self.forced:
             listed += self.hosts(sources)
         return listed

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphcore.errors import CompileError
 from graphcore.kernel import expr
+from graphcore.kernel.expr import walk
 from graphcore.kernel.index import PARALLEL, Axis, as_index
 from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
 from graphcore.node import Tensor
@@ -36,7 +37,8 @@ class _Planner:
         self.plan = Plan(hints=dict(hints), why=list(partition.why))
         self.buffer_of: dict[Key, int] = {}
         self.variable_buffer: dict[int, int] = {}
-        self.updated = {id(v): value for v, value in self.graph.updates}
+        self.users: dict[int, list[int]] = {}  # steps that touch a buffer
+        self.keys_of: dict[int, list[Key]] = {}
 
     def run(self) -> Plan:
         plan = self.plan
@@ -119,6 +121,12 @@ class _Planner:
     def finish_updates(self) -> None:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the end."""
         plan = self.plan
+        for i, step in enumerate(plan.steps):
+            for number in step.buffers:
+                if not self.users.setdefault(number, []) or self.users[number][-1] != i:
+                    self.users[number].append(i)
+        for key, number in self.buffer_of.items():
+            self.keys_of.setdefault(number, []).append(key)
         fetched = {stored_root(t).key for t in self.graph.outputs}
         last: list[tuple[int, int, str]] = []
         for variable, value in self.graph.updates:
@@ -148,43 +156,40 @@ class _Planner:
             return "its new value is no computed value of its own"
         if variable.key in fetched:
             return "its old value is fetched"
-        writers = [s for s in plan.steps if new in s.writes]
+        writers = [i for i in self.users.get(new, ()) if new in plan.steps[i].writes]
         if len(writers) != 1:
             return "several kernels write its new value"
-        writer = writers[0]
-        if writer.template not in ("nest", "generic") and old in writer.buffers:
+        place = writers[0]
+        writer = plan.steps[place]
+        if old in writer.buffers and writer.template != "nest":
             return "the kernel that computes it reads the old value out of order"
         if old in writer.buffers and not _same_elements(writer, old, new):
             return "the kernel that computes it reads other elements of the old value than it writes"
-        for step in plan.steps:
-            if step is not writer and old in step.buffers and not self.can_precede(step, writer):
-                return f"{step.kernel.name} needs the old value later"
+        for i in self.users.get(old, ()):
+            if i > place and self.follows(i, place):
+                return f"{plan.steps[i].kernel.name} needs the old value later"
         return None
 
-    def can_precede(self, step: Step, writer: Step) -> bool:
-        """Whether ``step`` does not depend on ``writer``; then it can be ordered before it."""
-        reached = {writer.writes[0], *writer.writes}
-        for other in self.plan.steps[self.plan.steps.index(writer) + 1:]:
-            if other is step and reached & set(other.buffers):
-                return False
-            if reached & set(other.reads):
-                reached |= set(other.writes)
-        return True
+    def follows(self, later: int, writer: int) -> bool:
+        """Whether a step, which comes after ``writer`` in the list, depends on it; if not, it can be ordered before."""
+        reached = set(self.plan.steps[writer].writes)
+        for step in self.plan.steps[writer + 1:later]:
+            if reached & set(step.reads):
+                reached |= set(step.writes)
+        return bool(reached & set(self.plan.steps[later].buffers))
 
     def replace(self, old: int, new: int) -> None:
         """Let the kernel that computes the new value write the variable's own buffer."""
         plan = self.plan
         plan.written.add(old)
-        for key, number in list(self.buffer_of.items()):
-            if number == new:
-                self.buffer_of[key] = old
-        for i, step in enumerate(plan.steps):
-            if new in step.buffers:
-                if new in step.writes:
-                    plan.in_place.append((old, i))
-                else:
-                    plan.buffers[new].role = "replaced"
-                step.rename(new, old)
+        for key in self.keys_of.get(new, ()):
+            self.buffer_of[key] = old
+        for i in self.users.pop(new, ()):
+            step = plan.steps[i]
+            if new in step.writes:
+                plan.in_place.append((old, i))
+            step.rename(new, old)
+            self.users.setdefault(old, []).append(i)
         plan.buffers[new].role = "replaced"
 
     def level(self) -> None:
@@ -239,8 +244,16 @@ def _elements(b: Buffer) -> Any:
 
 def _same_elements(step: Step, old: int, new: int) -> bool:
     """Whether the kernel loads each element of ``old`` only where it stores that very element of ``new``."""
-    stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
+    kernel = step.kernel
+    stores = [s for s in kernel.stores if step.buffers[s.param] == new]
     if len(stores) != 1:
         return False
-    at = stores[0].index
-    return all(v.data[1] == at for v in step.kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old)
+    store = stores[0]
+    if any(v.data[1] != store.index for v in kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old):
+        return False
+    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
+    if store.index.axes() >= set(kernel.axes) - bound:
+        return True
+    # It is stored once, by one task, while other tasks may still need the old value for other stores.
+    others = walk(*(s.value for s in kernel.stores if s is not store))
+    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in others)

@@ -142,6 +142,8 @@ def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
         narrow = _tuple(op.reference(*arrays))
         wide = _tuple(op.reference(*(_widened(a) for a in arrays)))
         terms = _tuple(op.reference(*(np.abs(_widened(a)) if _is_float(a) else a for a in arrays))) if op_class(op) == "sum" else wide
+    if op.name == "digamma":  # near its root the reference itself cancels
+        terms = tuple(np.maximum(np.abs(t), 1.0) for t in terms)
     for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, terms, found, strict=True)):
         got = np.asarray(got)
         if got.shape != stored.shape or got.dtype != stored.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 import graphcore as gc
 from graphcore import dumping
-from graphcore.dumping import dprint, dump, to_networkx
+from graphcore.dumping import dump
 from graphcore.errors import DeviceError, FeedError, UsageError
 from graphcore.graph import Graph, collect
 from graphcore.node import make_node
@@ -146,7 +145,9 @@ dump((x * 1).sum(), sys.argv[1] + "/page.html")
 """
     root = str(Path(dumping.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"built.svg", "simplified.svg", "page.html"}
     assert "not drawn" in (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -177,7 +178,19 @@ def test_update_formulas_have_a_box_for_each_variable():
     values = {v.name: owners.get(t.node.serial) for v, t in graph.updates}
     assert values == {"hidden/w": "hidden/w", "hidden/w/m": "hidden/w", "head/v": "head/v", "head/v/m": "head/v"}
     assert loss.node.serial not in owners
-    assert update_owners(Graph(graph.outputs, graph.updates[:1])) == {}, "with one variable there is nothing to tell apart"
+    assert update_owners(Graph(graph.outputs, graph.updates[:1])) == {}, (
+        "with one variable there is nothing to tell apart"
+    )
+
+
+def test_variables_of_one_name_have_boxes_of_their_own():
+    loss = gc.placeholder("float32", (), name="x") * 2.0
+    same = [gc.Variable([float(i)], name="w") for i in range(3)]
+    shared = loss * 3.0
+    graph = collect([loss], [v.assign(v * shared) for v in same])
+    owners = update_owners(graph)
+    assert [owners[t.node.serial] for _, t in graph.updates] == ["w", "w #2", "w #3"]
+    assert shared.node.serial not in owners
 
 
 def test_constants_that_are_results_or_tables_are_drawn(tmp_path):
@@ -235,9 +248,6 @@ def test_a_region_with_several_bodies_keeps_its_box():
     into = sorted(nodes[e.source].label for e in diagram.edges if e.target == box.id)
     assert into == ["cos", "sin", "sin", "x"]
     assert sum(n.label == "p" for n in diagram.nodes) == 3
-    out = io.StringIO()
-    dprint(y, file=out)
-    assert "body 1 gives" in out.getvalue() and "cos" in out.getvalue()
 
 
 def test_fused_puts_ops_into_kernels(tmp_path):
@@ -322,7 +332,9 @@ def test_dumping_leaves_the_session_as_it_was(tmp_path):
         assert one.state_dict() == {}
         for session in (one, two):
             session.run(step, feeds)
-        assert {k: v.tolist() for k, v in one.state_dict().items()} == {k: v.tolist() for k, v in two.state_dict().items()}
+        assert {k: v.tolist() for k, v in one.state_dict().items()} == {
+            k: v.tolist() for k, v in two.state_dict().items()
+        }
         one.close()
         with pytest.raises(gc.SessionError):
             dump(loss, tmp_path / "a.svg", "plan", session=one)
@@ -348,12 +360,19 @@ def test_sizes_come_from_feeds(tmp_path):
     assert mixed["chosen, not fed"] == "batch = 32" and mixed["sizes"].endswith(" = 7")
     wide = gc.placeholder("float32", (None, 3), name="wide")
     fixed = gc.constant(np.ones((5, 3), np.float32))
-    assert "chosen, not fed" not in facts(diagram_of(wide + fixed, tmp_path, "plan")), "an equation with 5 leaves nothing to choose"
+    assert "chosen, not fed" not in facts(diagram_of(wide + fixed, tmp_path, "plan")), (
+        "an equation with 5 leaves nothing to choose"
+    )
 
 
 @pytest.mark.parametrize(
     ("feeds", "message"),
-    [({"x": (7, 6)}, "rank|tensors"), ({0: (7,)}, "rank"), ({0: (7, 5)}, "axis 1 must be 6"), ({0: (7, 6), 1: (8, 2)}, "8|7")],
+    [
+        ({"x": (7, 6)}, "rank|tensors"),
+        ({0: (7,)}, "rank"),
+        ({0: (7, 5)}, "axis 1 must be 6"),
+        ({0: (7, 6), 1: (8, 2)}, "8|7"),
+    ],
 )
 def test_wrong_feeds(feeds, message, tmp_path):
     x, y, loss, _ = training_step()
@@ -415,63 +434,6 @@ def test_hostile_names_do_not_break_pictures(tmp_path):
             assert "<script>alert" not in text
 
 
-def test_dprint_shows_a_tree_and_shared_values_once(capsys):
-    x = gc.placeholder("float32", (3,), name="x")
-    with gc.name_scope("s"):
-        h = gc.exp(x * 2.0)
-    (g,) = gc.gradients((h * h).sum(), [x])
-    assert dprint(h * h) is None
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.strip().split("  #")[0] for line in lines] == [
-        "%5 = mul : float32(3,)", "%4 = exp : float32(3,)", "%3 = mul : float32(3,)", "%0 = placeholder x : float32(3,)",
-        "2 : float32(3,)", "%4 (above)",
-    ]  # fmt: skip
-    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 6, 6, 2]
-    assert lines[0].split("# ")[1].startswith("test_dump.py:")
-    w = gc.Variable([1.0, 2.0, 3.0], name="w")
-    dprint({"step": w.assign(w - g)})
-    text = capsys.readouterr().out
-    assert text.startswith("w <- %") and "[gradient]" in text and "variable w" in text
-
-
-def test_deep_graphs_print_and_dump(tmp_path):
-    x = gc.placeholder("float32", (2,), name="x")
-    y = x
-    for _ in range(5000):
-        y = gc.sin(y)
-    out = io.StringIO()
-    dprint(y, file=out)
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 5001 and "[depth 5000] %0 = placeholder x" in lines[-1]
-    assert max(map(len, lines)) < 200
-    dump(y, tmp_path / "deep.dot")
-    assert written(tmp_path / "deep.dot").count("->") == 5001
-
-
-def test_to_networkx():
-    networkx = pytest.importorskip("networkx")
-    x = gc.placeholder("float32", (None, 3), name="x")
-    w = gc.Variable([1.0, 2.0, 3.0], name="w")
-    y = gc.exp(x) * gc.exp(x)
-    square = y * y
-    graph = collect([square], [w.assign(w * 2.0)])
-    made = to_networkx(graph)
-    assert isinstance(made, networkx.MultiDiGraph) and networkx.is_directed_acyclic_graph(made)
-    assert set(made) == {n.serial for n in graph.nodes()}
-    assert made.number_of_edges() == sum(len(n.inputs) for n in graph.nodes())
-    assert sorted(d["operand"] for d in made[y.node.serial][square.node.serial].values()) == [0, 1]
-    data = made.nodes[x.node.serial]
-    assert (data["op"], data["name"], data["dtype"], data["shape"]) == ("placeholder", "x", "float32", x.shape)
-    assert data["origin"].startswith(__file__) and data["derived"] is False
-    assert made.graph["outputs"] == [square.key] and list(made.graph["updates"]) == ["w"]
-
-
-def test_to_networkx_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "networkx", None)
-    with pytest.raises(UsageError, match="networkx"):
-        to_networkx(Graph(()))
-
-
 def test_predecessors_are_the_last_owners_of_the_bytes():
     offsets = {0: 0, 1: 100, 2: 0, 3: 50, 4: 0, 5: 300, 6: 10}
     sizes = {0: 100, 1: 100, 2: 40, 3: 100, 4: 200, 5: 10, 6: 0}
@@ -496,4 +458,11 @@ def test_predecessors_against_a_map_of_bytes():
 
 
 def test_flop_text():
-    assert [flop_text(n) for n in (0, 96, 999.7, 1.25e6, 3e12, 5e15)] == ["0 flop", "96 flop", "1 kflop", "1.25 Mflop", "3 Tflop", "5e+03 Tflop"]
+    assert [flop_text(n) for n in (0, 96, 999.7, 1.25e6, 3e12, 5e15)] == [
+        "0 flop",
+        "96 flop",
+        "1 kflop",
+        "1.25 Mflop",
+        "3 Tflop",
+        "5e+03 Tflop",
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 from helpers import evaluate
 
 import graphcore as gc
-from graphcore.graph import collect
+from graphcore.graph import collect, toposort
 
 
 def draw(t: gc.Tensor, seed: int = 0, step: int = 0) -> Any:
@@ -101,3 +101,31 @@ def test_initializers() -> None:
     np.testing.assert_array_equal(gc.init.constant((2,), 3).sample(rng), [3, 3])
     np.testing.assert_array_equal(gc.init.eye((2, 3)).sample(rng), np.eye(2, 3))
     assert gc.Variable(gc.init.zeros((2, 3), "float16")).dtype == "float16"
+
+
+def test_extreme_words_stay_in_range() -> None:
+    words = np.array([0, 1, 2**31, 2**32 - 2, 2**32 - 1], np.uint32)
+    shape = (5,)
+
+    def extremes(t: gc.Tensor) -> Any:
+        return evaluate([t], {n.output(): words for n in toposort([t]) if n.op.name == "random_bits"})[0]
+
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        u, v = extremes(gc.random.uniform(0, 1, shape, dtype)), extremes(gc.random.uniform(-3, 7, shape, dtype))
+        assert u[0] == 0 and (u < 1).all() and v[0] == -3 and (v < 7).all(), dtype
+        normal, gumbel = gc.random.normal(0, 1, shape, dtype), gc.random.gumbel(shape, dtype)
+        for t in (normal, gumbel, gc.random.exponential(1.0, shape, dtype)):
+            assert np.isfinite(extremes(t).astype(np.float64)).all(), t
+        z = extremes(gc.random.normal(0, 1, shape, dtype)).astype(np.float64)
+        np.testing.assert_allclose(z, -z[[4, 3, 2, 1, 0]], rtol=1e-2, atol=1e-5)
+    r = extremes(gc.random.randint(-5, 2, shape))
+    assert r[0] == -5 and r[-1] == 1
+
+
+def test_streams_never_collide() -> None:
+    gc.random.seed(0)
+    first = gc.random.bits((4,)).node.op.stream  # type: ignore[attr-defined]
+    gc.random.seed(0)
+    gc.random._streams.used.add(first)
+    assert gc.random.bits((4,)).node.op.stream != first  # type: ignore[attr-defined]
+    gc.random.seed(0)

@@ -92,8 +92,8 @@ class Constant(Leaf):
 
     @property
     def scalar(self) -> Any:
-        """The Python number of a rank-0 constant."""
-        return self.array.item() if self.dtype.name != "bfloat16" else float(self.array)
+        """The Python number of a one-element constant of any rank."""
+        return self.array.item() if self.dtype.name != "bfloat16" else float(self.array.reshape(()))
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         return (TensorType(tuple(self.array.shape), self.dtype),)

@@ -1,8 +1,9 @@
-"""Diagrams of graphs: ops as boxes, scopes and region bodies as frames, scalar constants as text in their readers' labels."""
+"""Diagrams of graphs: ops as boxes, scopes and region bodies as frames, scalar constants as text in readers' labels."""
 
 from __future__ import annotations
 
 import linecache
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,14 +17,15 @@ from graphcore.op import Kind
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
 
 __all__ = [
-    "GRADIENT", "Splats", "edges_once", "fetch_node", "graph_diagram", "node_tooltip", "op_label", "style_of", "unbroadcast",
-    "update_node", "variable_tooltip",
+    "GRADIENT", "Splats", "edges_once", "fetch_node", "graph_diagram", "node_tooltip", "op_label", "style_of",
+    "unbroadcast", "update_node", "update_owners", "variable_tooltip",
 ]  # fmt: skip
 
 Key = tuple[int, int]
 
 GRADIENT = "∂"
 _LABEL_COLUMNS = 30
+_STATE_LIMIT = 4  # a value that serves more updates than a weight and its state is shared by all of them
 _STYLES: dict[Kind, NodeStyle] = {
     Kind.MAP: "map", Kind.VIEW: "view", Kind.REDUCE: "reduce", Kind.CONTRACT: "contract", Kind.OPAQUE: "opaque",
     Kind.REGION: "region",
@@ -40,8 +42,8 @@ def graph_diagram(graph: Graph, title: str, facts: Sequence[tuple[str, str]] = (
         facts: pairs (name, value) that come after the counts of ops.
 
     Returns:
-        One node for each op, leaf, fetched value and update. Region bodies are scopes of their own. Broadcasts are left out, and
-        constants that hold one number: the number stands among the operands in the label of each reader.
+        One node for each op, leaf, fetched value and update. Region bodies are scopes of their own. Broadcasts are left
+        out, and constants that hold one number: the number stands among the operands in the label of each reader.
     """
     return _Drawing(graph).diagram(title, facts)
 
@@ -63,7 +65,9 @@ class Splats:
             node = node.inputs[0].node
         if node.serial not in self._known:
             array = getattr(node.op, "array", None) if node.op.name == "constant" else None
-            self._known[node.serial] = _number_text(array.reshape(-1)[0]) if array is not None and _is_splat(array) else None
+            self._known[node.serial] = (
+                _number_text(array.reshape(-1)[0]) if array is not None and _is_splat(array) else None
+            )
         return self._known[node.serial]
 
 
@@ -108,7 +112,11 @@ def _shown_attributes(node: Node) -> list[tuple[str, Any]]:
     given = node.types[0] if node.types else None
     obvious = (None, given.shape, given.dtype) if given is not None else (None,)
     hidden = ("bodies", "rule", "array", "digest", "variable", "label")
-    return [(k, v) for k, v in node.op.attributes().items() if k not in hidden and not any(v is o or v == o for o in obvious)]
+    return [
+        (k, v)
+        for k, v in node.op.attributes().items()
+        if k not in hidden and not any(v is o or v == o for o in obvious)
+    ]
 
 
 def _value_text(value: Any) -> str:
@@ -129,7 +137,10 @@ def node_tooltip(node: Node, splats: Splats, name: Mapping[Key, str]) -> str:
     """
     operands = [splats.text(t) or name.get(t.key, t.node.op.name) for t in node.inputs]
     attributes = [f"{k}={_value_text(v)}" for k, v in _shown_attributes(node)]
-    lines = [f"{name.get((node.serial, 0), '')} = {node.op.name}({', '.join([*operands, *attributes])})", *map(str, node.types)]
+    lines = [
+        f"{name.get((node.serial, 0), '')} = {node.op.name}({', '.join([*operands, *attributes])})",
+        *map(str, node.types),
+    ]
     if node.origin.derived:
         lines.append("gradient of what was built at")
     lines.append(f"{node.origin.place} in {node.origin.function}")
@@ -149,13 +160,24 @@ def variable_tooltip(node: Node) -> str:
 
 def fetch_node(number: int, t: Tensor, *, more: Sequence[str] = ()) -> DiagramNode:
     """The box of a fetched value; ``more`` are further lines."""
-    return DiagramNode(f"fetch {number}", f"fetch {t.name}", "", (str(t.type), *more), (), None, f"fetched value {number} of the run", "output")
+    return DiagramNode(
+        f"fetch {number}",
+        f"fetch {t.name}",
+        "",
+        (str(t.type), *more),
+        (),
+        None,
+        f"fetched value {number} of the run",
+        "output",
+    )
 
 
 def update_node(number: int, variable: Any, *, more: Sequence[str] = (), group: str | None = None) -> DiagramNode:
     """The box of an update; ``more`` are further lines."""
     about = f"{variable.name} takes this value at the end of the run\nvariable made at {variable.place}"
-    return DiagramNode(f"update {number}", f"{variable.name} ←", "", (str(variable.type), *more), (), group, about, "update")
+    return DiagramNode(
+        f"update {number}", f"{variable.name} ←", "", (str(variable.type), *more), (), group, about, "update"
+    )
 
 
 def unbroadcast(t: Tensor) -> Tensor:
@@ -172,26 +194,46 @@ def scope_of(node: Node) -> tuple[str, ...]:
 
 
 def update_owners(graph: Graph) -> dict[int, str]:
-    """Nodes that serve the updates of one variable only, and that variable's name; ``w/m`` belongs to ``w`` if both are updated.
+    """Nodes that serve only the updates of one variable and of the state that its optimizer keeps for it, and its name.
 
-    Pictures draw the many copies of an optimizer's formula as one box for each variable.
+    Pictures draw the many copies of an optimizer's formula as one box for each variable. A second variable of the same
+    name is marked with a number.
     """
-    updated = {variable.name for variable, _ in graph.updates}
-    owner = {name: name.rpartition("/")[0] if name.rpartition("/")[0] in updated else name for name in updated}
-    names = list(dict.fromkeys(owner[variable.name] for variable, _ in graph.updates))
-    if len(names) < 2:
-        return {}
-    bit = {name: 1 << i for i, name in enumerate(names)}
-    serves: dict[int, int] = {}
-    for t in graph.outputs:
-        serves[t.node.serial] = 1 << len(names)
-    for variable, t in graph.updates:
-        serves[t.node.serial] = serves.get(t.node.serial, 0) | bit[owner[variable.name]]
+    serves: dict[int, int] = {t.node.serial: 1 << len(graph.updates) for t in graph.outputs}  # a bit for each update
+    for i, (_, t) in enumerate(graph.updates):
+        serves[t.node.serial] = serves.get(t.node.serial, 0) | 1 << i
     for node in reversed(graph.nodes()):
         for t in node.inputs:
             serves[t.node.serial] = serves.get(t.node.serial, 0) | serves[node.serial]
-    named = {mask: name for name, mask in bit.items()}
-    return {serial: named[mask] for serial, mask in serves.items() if mask in named}
+    groups = _update_groups([serves[t.node.serial] for _, t in graph.updates])
+    if len(set(groups)) < 2:
+        return {}
+    seen: Counter[str] = Counter()
+    names: dict[int, str] = {}
+    for group in dict.fromkeys(groups):
+        name = min((v.name for (v, _), g in zip(graph.updates, groups, strict=True) if g == group), key=len)
+        seen[name] += 1
+        names[group] = name + (f" #{seen[name]}" if seen[name] > 1 else "")
+    owner: dict[int, str] = {}
+    for serial, mask in serves.items():
+        lowest = (mask & -mask).bit_length() - 1
+        if lowest < len(groups) and not mask & ~groups[lowest]:
+            owner[serial] = names[groups[lowest]]
+    return owner
+
+
+def _update_groups(serves: Sequence[int]) -> list[int]:
+    """For every update the bits of its group: a momentum's new value serves the momentum and the weight: one group."""
+    groups = [1 << i for i in range(len(serves))]
+    for mask in serves:
+        members = [i for i in range(len(serves)) if mask >> i & 1] if mask.bit_count() <= _STATE_LIMIT else []
+        joined = 0
+        for i in members:
+            joined |= groups[i]
+        for i in range(joined.bit_length()):
+            if joined >> i & 1:
+                groups[i] = joined
+    return groups
 
 
 def edges_once(edges: Iterable[DiagramEdge]) -> tuple[DiagramEdge, ...]:
@@ -200,7 +242,7 @@ def edges_once(edges: Iterable[DiagramEdge]) -> tuple[DiagramEdge, ...]:
 
 
 class _Drawing:
-    """One picture under construction; ``ids`` and ``names`` know the values of the graph or body that is being drawn."""
+    """One picture under construction; ``ids`` and ``names`` know the values of the graph or body being drawn."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -278,8 +320,8 @@ class _Drawing:
     def region(self, node: Node, scope: tuple[str, ...], name: str) -> bool:
         """Draw a region's bodies; False if the region needs a box of its own as well.
 
-        A region that is one body over its operands is that body: operands flow to the readers of its parameters. Any other (a
-        loop, a branch) keeps its box, to which the results of its bodies flow.
+        A region that is one body over its operands is that body: operands flow to the readers of its parameters. Any
+        other (a loop, a branch) keeps its box, to which the results of its bodies flow.
         """
         bodies: tuple[Graph, ...] = node.op.bodies  # type: ignore[attr-defined]
         transparent = len(bodies) == 1 and len(bodies[0].inputs) == len(node.inputs)

@@ -50,7 +50,11 @@ def flop_text(count: float) -> str:
 
 
 def fused_diagram(
-    partition: Partition, pieces: Callable[[Group], Sequence[Any]], sizes: Mapping[str, int], title: str, facts: Facts = ()
+    partition: Partition,
+    pieces: Callable[[Group], Sequence[Any]],
+    sizes: Mapping[str, int],
+    title: str,
+    facts: Facts = (),
 ) -> Diagram:
     """A picture of a fused graph: each kernel is a frame around the ops that it computes.
 
@@ -62,14 +66,16 @@ def fused_diagram(
         facts: pairs (name, value) that come after the counts.
 
     Returns:
-        A value that several kernels compute stands in each of them, marked with their number. Views are drawn as labels of the edges through which they
-        are read. The values that a kernel stores are marked with their bytes.
+        A value that several kernels compute stands in each of them, marked with their number. Views are drawn as labels
+        of the edges through which they are read. The values that a kernel stores are marked with their bytes.
     """
     return _Fused(partition, pieces, sizes).diagram(title, facts)
 
 
 class _Fused:
-    def __init__(self, partition: Partition, pieces: Callable[[Group], Sequence[Any]], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, partition: Partition, pieces: Callable[[Group], Sequence[Any]], sizes: Mapping[str, int]
+    ) -> None:
         self.partition, self.pieces, self.sizes = partition, pieces, sizes
         self.splats = Splats()
         self.nodes: list[DiagramNode] = []
@@ -77,9 +83,13 @@ class _Fused:
         self.groups: list[DiagramGroup] = []
         self.names: dict[Key, str] = {}
         self.number: dict[int, int] = {}
-        for number, node in enumerate(dict.fromkeys((*(t.node for t in partition.graph.inputs), *partition.graph.nodes()))):
+        for number, node in enumerate(
+            dict.fromkeys((*(t.node for t in partition.graph.inputs), *partition.graph.nodes()))
+        ):
             self.number[node.serial] = number
-            self.names.update({t.key: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs})
+            self.names.update(
+                {t.key: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs}
+            )
         # The box that holds a value for others to read: a leaf, or the op in the kernel that stores it.
         self.home: dict[Key, str] = {t.key: self.box(t.node, g) for g in partition.groups for t in g.stored}
 
@@ -133,7 +143,9 @@ class _Fused:
             node = pending.pop()
             if node.serial not in found:
                 found[node.serial] = node
-                pending += [s.node for s in (self.through(t, group)[0] for t in node.inputs) if self.is_inside(s, group)]
+                pending += [
+                    s.node for s in (self.through(t, group)[0] for t in node.inputs) if self.is_inside(s, group)
+                ]
         return sorted(found.values(), key=lambda n: self.number[n.serial])
 
     def is_inside(self, t: Tensor, group: Group) -> bool:
@@ -178,9 +190,15 @@ class _Fused:
             name = self.home[t.key] = self.names[t.key]
             label, _ = op_label(t.node, self.splats)
             number = self.splats.text(t)
-            tip = variable_tooltip(t.node) if t.node.op.name == "variable" else node_tooltip(t.node, self.splats, self.names)
+            tip = (
+                variable_tooltip(t.node)
+                if t.node.op.name == "variable"
+                else node_tooltip(t.node, self.splats, self.names)
+            )
             lines = (str(t.type), format_bytes(self.bytes_of(t)))
-            self.nodes.append(DiagramNode(name, number or label, t.node.op.name, lines, (), None, tip, style_of(t.node)))
+            self.nodes.append(
+                DiagramNode(name, number or label, t.node.op.name, lines, (), None, tip, style_of(t.node))
+            )
         return self.home[t.key]
 
 
@@ -198,8 +216,8 @@ def plan_diagram(plan: Plan, placed: Placed, graph: Graph, title: str, facts: Fa
         facts: pairs (name, value) that come after the counts.
 
     Returns:
-        Steps as kernels, arena buffers between them with offset and size, and whose bytes they take over; variables that are
-        written as updates.
+        Steps as kernels, arena buffers between them with offset and size, and whose bytes they take over; variables
+        that are written as updates.
     """
     return _Planned(plan, placed, graph).diagram(title, facts)
 
@@ -215,7 +233,7 @@ class _Planned:
         self.over = predecessors(placed, {n: self.bytes_of(n) for n in placed.offsets})
 
     def bytes_of(self, number: int) -> int:
-        return int(bind(self.plan.buffers[number].nbytes, self.placed.sizes))  # type: ignore[arg-type]
+        return int(bind(self.plan.buffers[number].nbytes, self.placed.sizes))
 
     def diagram(self, title: str, facts: Facts) -> Diagram:
         plan, placed = self.plan, self.placed
@@ -229,13 +247,17 @@ class _Planned:
             if fetch.buffer is not None:
                 self.edges.append(DiagramEdge(self.buffer(fetch.buffer, None), f"fetch {i}"))
         stages = [
-            DiagramGroup(f"stage {s[0].stage}", f"stage {s[0].stage}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope")
+            DiagramGroup(
+                f"stage {s[0].stage}", f"stage {s[0].stage}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope"
+            )
             for s in plan.stages
         ]
         work = f"{flop_text(sum(s.flops for s in plan.steps))}, {format_bytes(sum(s.nbytes for s in plan.steps))}"
         arena = f"{format_bytes(placed.arena_bytes)}, at least {format_bytes(placed.lower_bound_bytes)}"
         counts = (("steps", f"{len(plan.steps)} in {len(plan.stages)} stages"), ("work", work), ("arena", arena))
-        return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory())
+        return Diagram(
+            title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory()
+        )
 
     def step(self, i: int, step: Step) -> None:
         name, stage = f"step {i}", f"stage {step.stage}"
@@ -280,7 +302,9 @@ class _Planned:
             label = f"#{number} {b.label.partition(' at ')[0]}" if b.role != "workspace" else f"#{number} workspace"
             lines = (what, *self.place_lines(number))
             tip = "\n".join((b.label, *self.reuse_lines(number)))
-            self.nodes.append(DiagramNode(name, label, "" if b.role == "value" else b.role, lines, (), stage, tip, "buffer"))
+            self.nodes.append(
+                DiagramNode(name, label, "" if b.role == "value" else b.role, lines, (), stage, tip, "buffer")
+            )
         return name
 
     def place_lines(self, number: int) -> tuple[str, ...]:
@@ -295,7 +319,9 @@ class _Planned:
         if number not in self.placed.offsets:
             return []
         first, last = self.placed.lifetimes[number]
-        lines = [f"bytes {self.placed.offsets[number]} to {self.placed.offsets[number] + self.bytes_of(number)} of the arena"]
+        lines = [
+            f"bytes {self.placed.offsets[number]} to {self.placed.offsets[number] + self.bytes_of(number)} of the arena"
+        ]
         lines.append(f"lives from {self.moment(first)} to {self.moment(last)}")
         return lines + [f"takes over bytes of #{n}, {self.plan.buffers[n].label}" for n in self.over.get(number, ())]
 
@@ -314,7 +340,11 @@ class _Planned:
         rows = []
         for number, offset in sorted(self.placed.offsets.items()):
             first, end = self.placed.lifetimes[number]
-            rows.append(MemoryRow(f"#{number} {self.plan.buffers[number].label}", first + 1, end + 1, offset, self.bytes_of(number)))
+            rows.append(
+                MemoryRow(
+                    f"#{number} {self.plan.buffers[number].label}", first + 1, end + 1, offset, self.bytes_of(number)
+                )
+            )
         return MemoryMap(tuple(rows), tuple(steps))
 
 
