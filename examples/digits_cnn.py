@@ -96,7 +96,7 @@ def draw(folder: Path, device: str) -> None:
     loss = nn.functional.cross_entropy(make_model()(x), y)
     step = make_optimizer(1000).minimize(loss)
     folder.mkdir(parents=True, exist_ok=True)
-    gc.dump(loss, folder / "digits_cnn.svg", stage="built")
+    gc.dump(loss, folder / "loss.svg", stage="built")
     gc.dump([loss, step], folder / "digits_cnn.html", device=device)
     print(f"diagrams are in {folder}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcore.errors import DeviceError, FeedError, UsageError
+from graphcore.interchange import to_networkx
 from graphcore.graph import Graph, Update, collect
 from graphcore.node import Node, Tensor, describe
 from graphcore.op import Kind
@@ -107,40 +108,6 @@ def dprint(fetches: Any, *, file: Any = None) -> None:
     graph = Graph(tuple(tensors), tuple((u.variable, u.value) for u in updates))
     for line in _tree(graph):
         print(line, file=file)
-
-
-def to_networkx(graph: Graph) -> Any:
-    """The graph as a ``networkx.MultiDiGraph``.
-
-    Args:
-        graph: a graph; bodies of regions are not entered.
-
-    Returns:
-        Nodes are the ops' serial numbers with the attributes ``op``, ``name``, ``kind``, ``attributes``, ``shape`` and
-        ``dtype`` (of the first result), ``types`` (of all), ``origin`` (``file:line``) and ``derived``. Edges run from
-        operand to user with ``operand`` (its position) and ``result`` (which of the producer's). The graph has
-        ``outputs`` as pairs (serial, result) and ``updates`` as a dict from variable name to such a pair.
-
-    Raises:
-        UsageError: networkx is not installed.
-    """
-    try:
-        import networkx
-    except ImportError:
-        raise UsageError("to_networkx needs the package networkx, which is not installed") from None
-    made = networkx.MultiDiGraph(
-        outputs=[t.key for t in graph.outputs], updates={v.name: t.key for v, t in graph.updates}
-    )
-    for node in dict.fromkeys((*(t.node for t in graph.inputs), *graph.nodes())):
-        first = node.types[0]
-        made.add_node(
-            node.serial, op=node.op.name, name=node.output().name, kind=node.op.kind.value,
-            attributes=attribute_text(node), shape=first.shape, dtype=first.dtype.name,
-            types=tuple(map(str, node.types)), origin=node.origin.place, derived=node.origin.derived,
-        )  # fmt: skip
-        for position, t in enumerate(node.inputs):
-            made.add_edge(t.node.serial, node.serial, operand=position, result=t.index)
-    return made
 
 
 # Trees

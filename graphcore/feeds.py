@@ -16,7 +16,8 @@ from graphcore.op import Kind
 from graphcore.ops.leaf import Placeholder
 from graphcore.shapes import Dim, Extent, bind, format_shape, symbols_of
 
-__all__ = ["Constraint", "as_feed", "check_cast", "check_feeds", "constraints_of", "feed_points", "sizes_of"]
+__all__ = ["Constraint", "as_feed", "cast_feed", "check_feeds", "constraints_of", "feed_points", "shape_of", "sizes_of",
+           "split_feeds", "symbols_in"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,31 @@ def _word(t: Tensor) -> str:
     return label if label.isidentifier() else "x"
 
 
+def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
+    """The tensors and the values of a feed_dict.
+
+    Raises:
+        UsageError, FeedError: no mapping, or a key that is no tensor.
+    """
+    if not feed_dict:
+        return (), []
+    if not isinstance(feed_dict, Mapping):
+        raise UsageError(f"feed_dict: expected a dict of tensor to array, got {type(feed_dict).__name__}; write {{x: array}}")
+    for key in feed_dict:
+        if isinstance(key, str):
+            raise FeedError(f"feed_dict: {key!r} is a name; use the tensor itself as the key (names work for loaded graphs only)")
+        if not isinstance(key, Tensor):
+            raise FeedError(f"feed_dict: keys must be tensors, got {type(key).__name__}")
+    return tuple(feed_dict), list(feed_dict.values())
+
+
+def shape_of(t: Tensor, value: Any) -> tuple[int, ...]:
+    """A shape, or an array's shape."""
+    if isinstance(value, (tuple, list)) and len(value) == t.ndim and all(isinstance(e, (int, np.integer)) for e in value):
+        return tuple(int(e) for e in value)
+    return tuple(np.shape(value))
+
+
 def sizes_of(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], needed: frozenset[str], constraints: Sequence[Constraint]) -> dict[str, int]:
     """The values of the symbols, from the fed shapes.
 
@@ -181,10 +207,16 @@ def _check_range(array: Any, t: Tensor) -> None:
         raise FeedError(f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from {info.min} to {info.max}\n  {describe(t)}")
 
 
-def check_cast(t: Tensor, array: Any) -> None:
-    """Raise FeedError unless the array's type converts to the tensor's within its kind."""
-    storage = t.dtype.storage
-    fits = np.can_cast(array.dtype, storage, "same_kind") or (t.dtype.is_float and array.dtype == dtypes.bfloat16.storage)
-    if not fits:
-        raise FeedError(f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
-                        f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")
+def cast_feed(t: Tensor, array: Any) -> Any:
+    """The array, if its type converts to the tensor's within its kind.
+
+    Raises:
+        FeedError: it does not, as a float for an integer.
+    """
+    storage, half = t.dtype.storage, dtypes.bfloat16.storage
+    if array.dtype.kind in "biuf" and np.can_cast(array.dtype, storage, "same_kind"):
+        return array
+    if array.dtype == half and t.dtype.is_float:
+        return array.astype(storage)
+    raise FeedError(f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
+                    f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")

@@ -33,11 +33,13 @@ class Fingerprint:
 
     Attributes:
         digest: equal for graphs that compile to the same program.
+        lines: equal for graphs that were also built by the same lines, under the same names.
         symbols: the names of the symbolic extents, in canonical order.
         pinned: host objects that the digest names by their addresses: keep them as long as the digest.
     """
 
     digest: bytes
+    lines: bytes
     symbols: tuple[str, ...]
     pinned: tuple[Any, ...]
 
@@ -46,14 +48,15 @@ def fingerprint(graph: Graph) -> Fingerprint:
     """The fingerprint of a run's graph; near-linear in its size."""
     writer = _Writer()
     writer.graph(graph)
-    return Fingerprint(writer.hasher.digest(), tuple(writer.symbols), tuple(writer.pinned))
+    return Fingerprint(writer.hasher.digest(), writer.cosmetics.digest(), tuple(writer.symbols), tuple(writer.pinned))
 
 
 @dataclass
 class _Writer:
     hasher: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=20))
+    cosmetics: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=20))
     symbols: dict[str, int] = field(default_factory=dict)
-    clones: dict[int, int] = field(default_factory=dict)
+    clones: dict[int, int] = field(default_factory=lambda: {0: 0})
     pinned: list[Any] = field(default_factory=list)
 
     def add(self, *parts: Any) -> None:
@@ -75,6 +78,7 @@ class _Writer:
     def node(self, node: Node, position: dict[int, int]) -> None:
         op: Any = node.op
         self.add(op.name, op.version, *self.places(node.inputs, position), self.types(node.types), node.device, self.clones.setdefault(node.clone, len(self.clones)))
+        self.cosmetics.update(f"{node.origin.place} {getattr(op, 'label', '')} {node.origin.scope}\n".encode("utf-8", "surrogatepass"))
         if op.name == "variable":
             self.add(op.variable.uid)
         elif op.name == "constant":

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphcore.errors import GraphError, VerifyError
+from graphcore.interchange import to_networkx
 from graphcore.node import Builder, Node, Tensor, make_node
 from graphcore.op import Effect, Kind, lookup
+from graphcore.printer import print_graph
 
 __all__ = ["Graph", "Update", "toposort", "inline", "collect", "verify_graph"]
 
@@ -47,9 +49,12 @@ class Graph:
         return Graph(tuple(roots[:n]), updates, self.inputs)
 
     def __str__(self) -> str:
-        from graphcore.printer import print_graph  # the printer needs Graph; it is used for text only
-
         return print_graph(self)
+
+    def to_networkx(self) -> Any:
+        """The graph as a ``networkx.MultiDiGraph``; see ``interchange.to_networkx`` for its attributes."""
+        return to_networkx(self)
+
 
 
 def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None) -> list[Node]:

@@ -15,7 +15,7 @@ __all__ = ["Line", "Turn"]
 class Turn:
     """A place in the line: hold ``lock`` while it lasts."""
 
-    __slots__ = ("lock", "before")
+    __slots__ = ("before", "lock")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

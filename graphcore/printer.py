@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcore.dtypes import DType
-from graphcore.graph import Graph
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind
+
+if TYPE_CHECKING:
+    from graphcore.graph import Graph
 
 __all__ = ["print_graph", "attribute_text"]
 
@@ -27,7 +29,7 @@ def attribute_text(node: Node) -> str:
 def _value_text(value: Any) -> str:
     if isinstance(value, DType):
         return value.name
-    return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, tuple) else str(value)
+    return "(" + ", ".join(map(str, value)) + ("," if len(value) == 1 else "") + ")" if isinstance(value, tuple) else str(value)
 
 
 def print_graph(graph: Graph, origins: bool = False) -> str:

@@ -180,7 +180,8 @@ def uniform(low: Any = 0.0, high: Any = 1.0, shape: Any = (), dtype: Any = "floa
 def _largest_below(value: float, dtype: DType) -> float:
     """The largest number of a type below a number: rounding must not reach the open end."""
     stored = dtype.storage.type
-    return float(np.nextafter(stored(value), stored(-np.inf)))
+    nearest = stored(value)
+    return float(nearest if float(nearest) < value else np.nextafter(nearest, stored(-np.inf)))
 
 
 def _fitted(op: str, x: Tensor, shape: Shape) -> Tensor:

@@ -5,41 +5,94 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from graphcore import dtypes
+from graphcore import random
 from graphcore.compiled import Compiled
-from graphcore.errors import DeviceError, FeedError, SessionError, ShapeError, UsageError
-from graphcore.graph import Graph, Update, collect, rebuild, toposort
-from graphcore.node import Tensor, describe, make_node
+from graphcore.errors import DeviceError, FeedError, SessionError, UsageError
+from graphcore.feeds import (
+    Constraint,
+    as_feed,
+    cast_feed,
+    check_feeds,
+    constraints_of,
+    feed_points,
+    shape_of,
+    sizes_of,
+    split_feeds,
+    symbols_in,
+)
+from graphcore.fingerprint import fingerprint
+from graphcore.graph import Graph, Update, collect
 from graphcore.io.checkpoint import load_arrays, save_arrays
-from graphcore.ops.leaf import Placeholder
-from graphcore.random import default_seed
-from graphcore.shapes import Dim, bind, format_shape, symbols_of
-from graphcore.state import keyed_variables, match_state
+from graphcore.locks import Line, Turn
+from graphcore.node import Tensor
+from graphcore.options import (
+    RunMetadata,
+    RunOptions,
+    checked_seed,
+    parse_bytes,
+    refuse_nonfinite,
+)
+from graphcore.state import (
+    checked_variable,
+    fitting_value,
+    keyed_variables,
+    match_state,
+)
 from graphcore.structure import flatten_fetches
 from graphcore.variable import Variable
 
-__all__ = ["Session", "default_session", "function"]
+__all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
 
-_CACHE_SIZE = 64
-_local = threading.local()
+_CACHE_SIZE = 128  # programs, what leads to them, and shapes of each
 
 
 @dataclass
-class _Entry:
-    """A run's graph and what was compiled for it."""
+class _Program:
+    """What a session keeps of all graphs with one fingerprint: the first of them and what was compiled for it.
+
+    Attributes:
+        graph: the first graph.
+        symbols: its symbolic extents in canonical order.
+        lines: tells whether another graph was built by the same lines.
+        pinned: objects whose addresses are in the fingerprint.
+        compiled: compilations, for sizes too different for one.
+        bound: executables by the shapes that are fed.
+    """
 
     graph: Graph
-    feeds: tuple[Tensor, ...]
-    update_values: tuple[Any, ...]
+    symbols: tuple[str, ...]
+    lines: bytes
+    pinned: tuple[Any, ...]
     compiled: list[Compiled] = field(default_factory=list)
     bound: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Any = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The way from fetched and fed tensors to their program. It holds no node, so a graph lives no longer than its user wants.
+
+    Attributes:
+        program: the compiled program.
+        storages: NumPy types of the fed tensors.
+        rename: this graph's symbolic extents to the program's.
+        needed: the symbolic extents that feeds must give.
+        constraints: equalities between extents that every feed must satisfy.
+        lines: as in ``_Program``.
+    """
+
+    program: _Program
+    storages: tuple[np.dtype[Any], ...]
+    rename: dict[str, str]
+    needed: frozenset[str]
+    constraints: tuple[Constraint, ...]
+    lines: bytes
 
 
 class Session:
@@ -54,7 +107,8 @@ class Session:
         passes: graph passes instead of the default ones.
         verify: check the graph around every pass.
 
-    Runs from several threads are serialised, first come first served. A child process after ``os.fork`` raises.
+    Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's updates half
+    done. A child process after ``os.fork`` raises.
 
     >>> import graphcore as gc
     >>> x = gc.placeholder("float32", (None,))
@@ -73,21 +127,23 @@ class Session:
         self.deterministic = deterministic
         self._passes = passes
         self._verify = verify
-        self._seed = seed
-        self._rng: np.random.Generator | None = None
+        self._seed = checked_seed(seed)
         self._backend = open_backend(device)
         self._pid = os.getpid()
         self._closed = False
-        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
-        self._run_lock = _FairLock()
-        self._compile_lock = threading.RLock()
-        self._known: dict[int, Variable] = {}
+        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()  # by the serials of tensors, which are never used again
+        self._programs: OrderedDict[bytes, _Program] = OrderedDict()  # by fingerprint
+        self._cache_lock = threading.Lock()
+        self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
+        self._line = Line()
+        self._known: dict[int, Variable] = {}  # by uid, in the order of first use
+        self._numbers: dict[int, int] = {}
 
     # Life
 
-    def __enter__(self) -> Session:
-        stack = _sessions()
-        stack.append(self)
+    def __enter__(self) -> Self:
+        self._check_alive()
+        _sessions().append(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -99,7 +155,14 @@ class Session:
     def close(self) -> None:
         """Release compiled programs; later runs raise."""
         self._closed = True
-        self._entries.clear()
+        with self._cache_lock:
+            self._entries.clear()
+            self._programs.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._closed
 
     def _check_alive(self) -> None:
         if self._closed:
@@ -110,31 +173,33 @@ class Session:
 
     # Running
 
-    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, *, options: Any = None, run_metadata: Any = None) -> Any:
+    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, *, options: RunOptions | None = None, run_metadata: Any = None) -> Any:
         """Compute fetches.
 
         Args:
             fetches: a tensor, update or train step, or any nesting of lists, tuples and dicts of them.
             feed_dict: values for placeholders (or any other tensor): arrays, numbers, lists.
-            options, run_metadata: accepted for compatibility; ``run_metadata`` may be a dict and receives the launches.
+            options: a ``RunOptions``.
+            run_metadata: a ``RunMetadata`` or a dict; receives the launches.
 
         Returns:
             The same nesting with fresh NumPy arrays, None for updates.
 
         Raises:
             FeedError: a missing, unknown or unfitting feed.
+            OutOfMemoryError: the plan does not fit the device or the session's limit.
         """
         self._check_alive()
-        feeds = dict(feed_dict or {})
-        for key in feeds:
-            if not isinstance(key, Tensor):
-                raise FeedError(f"feed_dict: keys must be tensors, got {type(key).__name__}; names work for loaded graphs only")
-        keys = tuple(feeds)
+        keys, arrays = split_feeds(feed_dict)
         tensors, updates, nest = flatten_fetches(fetches)
-        entry = self._entry(tensors, updates, keys)
-        values = self._execute(entry, [feeds[k] for k in keys])
+        bound, values = self._execute(self._entry(tensors, updates, keys), keys, arrays)
+        checked = self.check_numerics if options is None or options.check_numerics is None else options.check_numerics
+        if checked:
+            refuse_nonfinite(tensors, values)
         if isinstance(run_metadata, dict):
-            run_metadata["launches"] = entry.compiled[-1].launches if entry.compiled else 0
+            run_metadata["launches"] = bound.launches
+        elif run_metadata is not None:
+            run_metadata.launches, run_metadata.mode = bound.launches, bound.mode
         return nest(values)
 
     def make_callable(self, fetches: Any, inputs: Sequence[Tensor] = ()) -> Callable[..., Any]:
@@ -155,7 +220,10 @@ class Session:
             self._check_alive()
             if len(arrays) != len(listed):
                 raise FeedError(f"this callable takes {len(listed)} arrays ({', '.join(t.name for t in listed)}), got {len(arrays)}")
-            return nest(self._execute(entry, arrays))
+            _, values = self._execute(entry, listed, arrays)
+            if self.check_numerics:
+                refuse_nonfinite(tensors, values)
+            return nest(values)
 
         return call
 
@@ -167,108 +235,92 @@ class Session:
             feeds: tensor to array or shape.
         """
         self._check_alive()
-        given = dict(feeds or {})
+        keys, given = split_feeds(feeds)
         tensors, updates, _ = flatten_fetches(fetches)
-        entry = self._entry(tensors, updates, tuple(given))
-        shapes = [tuple(v) if isinstance(v, (tuple, list)) and all(isinstance(e, (int, np.integer)) for e in v) and len(v) == t.ndim
-                  else np.shape(v) for t, v in given.items()]
-        sizes = self._sizes(entry, shapes)
-        bound = self._bind(entry, sizes)
+        entry = self._entry(tensors, updates, keys)
+        shapes = [shape_of(t, v) for t, v in zip(keys, given, strict=True)]
+        sizes = sizes_of(keys, shapes, entry.needed, entry.constraints)
+        program = entry.program
+        if entry.lines == program.lines:
+            sizes = {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}
+        else:  # shared with a graph of other lines and names, which would show
+            graph = self._graph(tensors, updates, keys)
+            program = _Program(graph, tuple(entry.rename), entry.lines, ())
+        bound = self._bind(program, sizes)
         return bound.compiled.at(bound)  # type: ignore[no-any-return]
 
+    def _graph(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Graph:
+        graph, _ = feed_points(collect(tensors, updates, fed), fed)
+        check_feeds(graph, fed)
+        return graph
+
     def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> _Entry:
-        key = (tuple(t.key for t in tensors), tuple((id(u.variable), u.value.key) for u in updates), tuple(t.key for t in fed))
-        with self._compile_lock:
+        key = (tuple(t.key for t in tensors), tuple((u.variable.uid, u.value.key) for u in updates), tuple(t.key for t in fed))
+        with self._cache_lock:
             entry = self._entries.get(key)
-            if entry is None:
-                entry = self._build(tensors, updates, fed)
-                self._entries[key] = entry
-                while len(self._entries) > _CACHE_SIZE:
-                    self._entries.popitem(last=False)
-            self._entries.move_to_end(key)
-            return entry
+            if entry is not None:
+                self._entries.move_to_end(key)
+                return entry
+        graph = self._graph(tensors, updates, fed)
+        found = fingerprint(graph)
+        nodes = graph.nodes()
+        with self._cache_lock:
+            program = self._programs.get(found.digest)
+            if program is None:
+                program = self._programs[found.digest] = _Program(graph, found.symbols, found.lines, found.pinned)
+            self._programs.move_to_end(found.digest)
+            entry = self._entries[key] = _Entry(program, tuple(t.dtype.storage for t in fed), dict(zip(found.symbols, program.symbols, strict=True)),
+                                                symbols_in(nodes), constraints_of(nodes), found.lines)
+            _shrink(self._entries)
+            _shrink(self._programs)
+        return entry
 
-    def _build(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> _Entry:
-        for t in fed:
-            if isinstance(t, Variable) or t.node.op.name == "variable":
-                raise FeedError(f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)")
-        graph = collect(tensors, updates, fed)
-        graph, feeds = feed_points(graph, fed)
-        fed_serials = {t.node.serial for t in graph.inputs}
-        for node in graph.nodes():
-            if node.op.name == "placeholder" and node.serial not in fed_serials:
-                raise FeedError(f"placeholder {node.output().name!r} is not fed: {describe(node.output())}\n  pass it in feed_dict, e.g. {{x: array}}")
-            if node.op.name == "parameter":
-                raise UsageError(f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside")
-        return _Entry(graph, feeds, ())
-
-    def _execute(self, entry: _Entry, arrays: Sequence[Any]) -> list[Any]:
-        prepared = [a if type(a) is np.ndarray else as_feed(a, t) for a, t in zip(arrays, entry.feeds, strict=True)]
-        shapes = tuple(a.shape for a in prepared)
-        bound = entry.bound.get(shapes)
+    def _execute(self, entry: _Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        prepared = []
+        for array, t, storage in zip(arrays, fed, entry.storages, strict=True):
+            fitting = array if type(array) is np.ndarray else as_feed(array, t)
+            prepared.append(fitting if fitting.dtype == storage else cast_feed(t, fitting))
+        shapes = tuple([a.shape for a in prepared])
+        bound = entry.program.bound.get(shapes)
         if bound is None:
-            bound = self._bind(entry, self._sizes(entry, shapes), shapes)
-        for t, array in zip(entry.feeds, prepared, strict=True):
-            if array.dtype != t.dtype.storage:
-                check_cast(t, array)
-        with self._run_lock:
+            sizes = sizes_of(fed, shapes, entry.needed, entry.constraints)
+            bound = self._bind(entry.program, {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}, shapes)
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
             values: list[Any] = bound.run(prepared)
-        if self.check_numerics:
-            self._refuse_nonfinite(entry, values)
-        return values
+        return bound, values
 
-    def _sizes(self, entry: _Entry, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """The values of the symbols, from the fed shapes."""
-        sizes: dict[str, int] = {}
-        came_from: dict[str, Tensor] = {}
-        for t, shape in zip(entry.feeds, shapes, strict=True):
-            if len(shape) != t.ndim:
-                raise FeedError(f"feed for {t.name!r} has shape {shape}, rank {len(shape)}; it must have rank {t.ndim}: {format_shape(t.shape)}\n  {describe(t)}")
-            for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
-                if isinstance(want, Dim) and want.is_symbol:
-                    (symbol,) = want.symbols()
-                    known = sizes.setdefault(symbol, int(have))
-                    if known != have:
-                        other = came_from[symbol]
-                        raise FeedError(f"{want} is {known} in the feed of {other.name!r} but {have} at axis {axis} of {t.name!r}\n  {describe(other)}\n  {describe(t)}")
-                    came_from.setdefault(symbol, t)
-        for t, shape in zip(entry.feeds, shapes, strict=True):
-            for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
-                if bind(want, sizes) != have:
-                    raise FeedError(f"feed for {t.name!r} has shape {shape}; axis {axis} is {have} and must be {bind(want, sizes)}\n  {describe(t)}")
-        missing = symbols_of(e for n in entry.graph.nodes() for kind in n.types for e in kind.shape) - sizes.keys()
-        if missing:
-            raise FeedError(f"the extents {', '.join(sorted(missing))} are not known from the feeds; feed a tensor that has them")
-        return sizes
-
-    def _bind(self, entry: _Entry, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
-        with entry.lock:
-            compiled = next((c for c in entry.compiled if c.fits(sizes)), None)
+    def _bind(self, program: _Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
+        """An executable for these sizes; compiles where no compilation fits them."""
+        with program.lock:
+            compiled = next((c for c in program.compiled if c.fits(sizes)), None)
             if compiled is None:
-                compiled = Compiled(entry.graph, self._backend, sizes, self._passes, self._verify)
-                entry.compiled.append(compiled)
-            compiled.check_limit(sizes, self.memory_limit)
-            self._initialise(compiled.variables)
-            with self._run_lock:  # growing memory must not meet a run
-                bound = compiled.bind(sizes)
-            if shapes is not None:
-                entry.bound[shapes] = bound
-                while len(entry.bound) > _CACHE_SIZE:
-                    entry.bound.popitem(last=False)
-            return bound
-
-    def _refuse_nonfinite(self, entry: _Entry, values: Sequence[Any]) -> None:
-        for t, value in zip(entry.graph.outputs, values, strict=True):
-            if t.dtype.is_float and not np.isfinite(np.asarray(value, np.float64)).all():
-                raise SessionError(f"check_numerics: {t.name!r} holds NaN or infinity\n  {describe(t)}")
+                compiled = Compiled(program.graph, self._backend, sizes, self._passes, self._verify)
+                program.compiled.append(compiled)
+                del program.compiled[:-_CACHE_SIZE]
+        compiled.check_limit(sizes, self.memory_limit)
+        self._initialise(compiled.variables)
+        turn = Turn()
+        with turn.lock:  # growing memory must not meet a run
+            self._line.wait(turn)
+            bound = compiled.bind(sizes)
+        if shapes is not None:
+            with program.lock:
+                program.bound[shapes] = bound
+                _shrink(program.bound)
+        return bound
 
     # Variables
 
-    def _initialise(self, variables: Sequence[Variable]) -> None:
+    def _initialise(self, variables: Iterable[Variable]) -> None:
         for variable in variables:
-            if not self._backend.has(variable):
-                self._backend.write(variable, self._initial_value(variable))
-                self._known[id(variable)] = variable
+            if self._backend.has(variable):
+                continue
+            with self._init_lock:
+                if not self._backend.has(variable):  # another thread may have been here
+                    self._note(variable)
+                    self._write([(variable, self._initial_value(variable))])
 
     def _initial_value(self, variable: Variable) -> Any:
         initial = variable.initial
@@ -276,179 +328,103 @@ class Session:
             return self.run(initial)
         if hasattr(initial, "sample"):
             return np.asarray(initial.sample(self.generator_for(variable)))
-        special = _seeded(variable, self.seed)
-        return initial if special is None else special
+        if variable.name == "random/seed" and variable is random.state()[0]:
+            return np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
+        return initial
 
     @property
     def seed(self) -> int:
         """The session's seed."""
         if self._seed is None:
-            self._seed = default_seed()
+            self._seed = random.default_seed()
         return self._seed
 
     def generator_for(self, variable: Variable) -> np.random.Generator:
         """The generator of a variable's initial value: by seed and order of first use, so the same script gives the same values."""
-        return np.random.default_rng([self.seed, len(self._known)])
+        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self._note(variable)])
+
+    def _note(self, variable: Variable) -> int:
+        """The place of a variable among all that the session has used."""
+        with self._init_lock:
+            number = self._numbers.setdefault(variable.uid, len(self._numbers))
+            self._known[variable.uid] = variable
+            return number
+
+    def _write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
+        """Set variables between two runs, all of them."""
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            for variable, value in pairs:
+                self._backend.write(variable, value)
+
+    def _read(self, variables: Sequence[Variable]) -> list[Any]:
+        """The values of variables between two runs, of one moment."""
+        self._check_alive()
+        self._initialise(variables)
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            return [self._backend.read(v) for v in variables]
 
     def get_value(self, variable: Variable) -> Any:
-        """The variable's value as an array."""
-        self._check_variable(variable)
-        with self._run_lock:
-            return self._backend.read(variable)
+        """The variable's value as a fresh array."""
+        return self._read([checked_variable("get_value", variable)])[0]
 
     def set_value(self, variable: Variable, value: Any) -> None:
         """Overwrite a variable.
 
         Raises:
-            ShapeError: another shape.
+            ShapeError, DTypeError: a value of another shape, or of a type that does not convert within its kind.
         """
-        if not isinstance(variable, Variable):
-            raise UsageError(f"set_value: expected a Variable, got {type(variable).__name__}")
-        array = np.asarray(value)
-        if array.shape != tuple(variable.shape):
-            raise ShapeError(f"set_value: variable {variable.name!r} has shape {format_shape(variable.shape)}, the value {array.shape}\n  the variable was made at {variable.place}")
-        self._check_variable(variable)
-        with self._run_lock:
-            self._backend.write(variable, array.astype(variable.dtype.storage))
-
-    def _check_variable(self, variable: Any) -> None:
         self._check_alive()
-        if not isinstance(variable, Variable):
-            raise UsageError(f"expected a Variable, got {type(variable).__name__}")
-        if not self._backend.has(variable):
-            self._initialise([variable])
+        fitting = fitting_value(checked_variable("set_value", variable), value, "set_value")
+        self._note(variable)
+        self._write([(variable, fitting)])
 
     def state_dict(self, module: Any = None) -> dict[str, Any]:
-        """Arrays by checkpoint key: of a module, or of every variable that this session has used."""
-        return {key: self.get_value(v) for key, v in keyed_variables(module, list(self._known.values())).items()}
+        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one moment."""
+        self._check_alive()
+        keyed = keyed_variables(module, list(self._known.values()))
+        return dict(zip(keyed, self._read(list(keyed.values())), strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, module: Any = None) -> None:
-        """Set variables from ``state_dict``'s arrays.
+        """Set variables from ``state_dict``'s arrays: all of them, or none if one does not fit.
+
+        Args:
+            state: arrays by checkpoint key.
+            strict: whether the keys must be exactly those of the variables.
+            module: whose variables; by default those that this session has used.
 
         Raises:
             SessionError: with ``strict``, missing or unexpected keys.
+            ShapeError, DTypeError: a value that does not fit.
         """
-        for variable, value in match_state(keyed_variables(module, list(self._known.values())), state, strict):
-            self.set_value(variable, value)
+        self._check_alive()
+        keyed = keyed_variables(module, list(self._known.values()))
+        pairs = [(v, fitting_value(v, value, f"load_state_dict: {key!r}")) for key, v, value in match_state(keyed, state, strict, module is None)]
+        for variable, _ in pairs:
+            self._note(variable)
+        self._write(pairs)
 
     def save(self, path: Any, module: Any = None) -> None:
         """Write all values to a safetensors file, atomically: the old file or the new one, never neither."""
         save_arrays(path, self.state_dict(module), {"format": "graphcore"})
 
     def restore(self, path: Any, module: Any = None, strict: bool = True) -> None:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote; arguments as for ``load_state_dict``.
 
         Raises:
-            FormatError: no such file, or no checkpoint.
+            FormatError: no checkpoint.
+            OSError: no such file.
         """
+        self._check_alive()
         self.load_state_dict(load_arrays(path)[0], strict, module)
 
 
-class _FairLock:
-    """A lock that is granted in the order of asking; reentrant for its owner."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: list[threading.Lock] = []
-        self._owner: int | None = None
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._guard:
-            if self._owner is None or self._owner == me:
-                self._owner, self._depth = me, self._depth + 1
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()  # released by the owner, who hands the lock over
-        with self._guard:
-            self._owner, self._depth = me, 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._guard:
-            self._depth -= 1
-            if self._depth:
-                return
-            if self._waiting:
-                self._owner = -1  # handed over, not free
-                self._waiting.pop(0).release()
-            else:
-                self._owner = None
-
-
-def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Tensor, ...]]:
-    """The graph with every fed tensor replaced by a placeholder; ``inputs`` are those placeholders."""
-    mapping = {}
-    points = []
-    for t in fed:
-        if t.node.op.name == "placeholder":
-            points.append(t)
-            continue
-        point = make_node(Placeholder(t.shape, t.dtype, t.name), (), t.node.origin).output()
-        mapping[t.key] = point
-        points.append(point)
-    if mapping:
-        graph = graph.with_roots(rebuild(graph, mapping))
-    return Graph(graph.outputs, graph.updates, tuple(points)), tuple(fed)
-
-
-def as_feed(value: Any, t: Tensor) -> Any:
-    """A fed value as an array.
-
-    Raises:
-        FeedError: a tensor, a ragged list, or something that is no array.
-    """
-    if isinstance(value, Tensor):
-        raise FeedError(f"feed for {t.name!r} is itself a symbolic tensor ({describe(value)}); feed an array, or build the graph on that tensor")
-    try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            return np.from_dlpack(value)
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise FeedError(f"feed for {t.name!r} is no array: {error}\n  {describe(t)}") from None
-    if array.dtype == object or array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage:
-        raise FeedError(f"feed for {t.name!r} has dtype {array.dtype}, which holds no numbers\n  {describe(t)}")
-    if not hasattr(value, "dtype") and array.dtype.kind in "fi" and _weak_fits(array, t):
-        return array.astype(t.dtype.storage)
-    return array
-
-
-def _weak_fits(array: Any, t: Tensor) -> bool:
-    """Python numbers take the tensor's type where the kind fits."""
-    return array.dtype.kind == "f" and t.dtype.is_float or array.dtype.kind == "i" and (t.dtype.is_float or t.dtype.is_integer)
-
-
-def check_cast(t: Tensor, array: Any) -> None:
-    """Raise FeedError unless the array's type converts to the tensor's within its kind."""
-    storage = t.dtype.storage
-    fits = np.can_cast(array.dtype, storage, "same_kind") or (t.dtype.is_float and array.dtype.kind in "fiub") and t.dtype.name == "bfloat16"
-    if not fits:
-        raise FeedError(f"feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
-                        f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")
-
-
-def parse_bytes(value: int | str | None) -> int | None:
-    """Bytes from a number or text like ``"2GB"``."""
-    if value is None or isinstance(value, int):
-        return value
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "B": 1}
-    text = value.strip().upper()
-    for unit in sorted(units, key=len, reverse=True):
-        if text.endswith(unit):
-            try:
-                return int(float(text[: -len(unit)]) * units[unit])
-            except ValueError:
-                break
-    raise UsageError(f"memory_limit: {value!r} is no size; write bytes or text like '2GB'")
-
-
-def _seeded(variable: Variable, seed: int) -> Any:
-    """The session's own seed for the hidden variable that random tensors read; None for any other variable."""
-    if variable.shape != (2,) or variable.name != "random/seed":
-        return None
-    return np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint32)
+def _shrink(cache: OrderedDict[Any, Any]) -> None:
+    while len(cache) > _CACHE_SIZE:
+        cache.popitem(last=False)
 
 
 def open_backend(device: str) -> Any:
@@ -467,14 +443,15 @@ def open_backend(device: str) -> Any:
     return opened(device)
 
 
+_local = threading.local()
+_default: dict[str, Session] = {}
+_default_lock = threading.Lock()
+
+
 def _sessions() -> list[Session]:
     if not hasattr(_local, "sessions"):
         _local.sessions = []
     return _local.sessions  # type: ignore[no-any-return]
-
-
-_default: dict[str, Session] = {}
-_default_lock = threading.Lock()
 
 
 def default_session() -> Session:
@@ -483,9 +460,10 @@ def default_session() -> Session:
     if stack:
         return stack[-1]
     with _default_lock:
-        if "session" not in _default or _default["session"]._pid != os.getpid():
-            _default["session"] = Session()
-        return _default["session"]
+        found = _default.get("session")
+        if found is None or found._pid != os.getpid() or found.closed:
+            found = _default["session"] = Session()
+        return found
 
 
 def function(inputs: Any, outputs: Any, updates: Any = None) -> Callable[..., Any]:
@@ -495,22 +473,23 @@ def function(inputs: Any, outputs: Any, updates: Any = None) -> Callable[..., An
         inputs: placeholders, in the order of the arguments.
         outputs: what to return, any nesting.
         updates: updates to perform with every call.
+
+    >>> import graphcore as gc
+    >>> x = gc.placeholder("float32", ())
+    >>> f = gc.function([x], x * 2)
     """
     listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    made: dict[int, tuple[Session, Callable[..., Any]]] = {}
+    fetches = outputs if updates is None else (outputs, updates)
+    flatten_fetches(fetches)  # wrong ones fail here and not at the first call
+    latest: list[tuple[Session, Callable[..., Any]]] = []
 
     def call(*arrays: Any) -> Any:
         session = default_session()
-        found = made.get(id(session))
-        if found is None or found[0] is not session or session._closed:
-            fetches = outputs if updates is None else (outputs, updates)
-            found = made[id(session)] = (session, session.make_callable(fetches, listed))
-        result = found[1](*arrays)
+        made = next((c for s, c in latest if s is session), None)
+        if made is None:
+            made = session.make_callable(fetches, listed)
+            latest[:] = [(session, made)]
+        result = made(*arrays)
         return result if updates is None else result[0]
 
     return call
-
-
-def reachable_variables(tensors: Sequence[Tensor]) -> list[Variable]:
-    """The variables that tensors depend on."""
-    return [n.op.variable for n in toposort(tensors) if n.op.name == "variable"]  # type: ignore[attr-defined]

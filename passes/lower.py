@@ -90,7 +90,8 @@ class LoweredGroup:
     def _value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
         node = t.node
         inside = t.key in self.group.members
-        if not inside and not is_inline(node) and t.key not in self.partition.recomputed:
+        in_memory = t.key in self.partition.stored or not (is_inline(node) or t.key in self.partition.recomputed)
+        if not inside and in_memory:
             return expr.load(self.param(t), flatten(index, t.shape), t.dtype, guard)
         if is_scalar_constant(node):
             value = expr.const(node.op.scalar, t.dtype)  # type: ignore[attr-defined]

@@ -14,6 +14,8 @@ from graphcore.shapes import bind
 
 __all__ = ["stages_of", "earliest_stages", "latest_stages"]
 
+_WORTH_SCATTERING = 1.1  # how much larger the peak may be for the sake of all updates running as rows of one kernel
+
 
 def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hints: Mapping[str, int]) -> tuple[list[int], str]:
     """The stage of every step, and the name of the order that won.
@@ -21,18 +23,20 @@ def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hint
     Args:
         plan: its steps, in any valid order.
         after: for every step the steps that must be finished before.
-        pinned: steps that run in the last stage of any of them: the optimizer's updates.
+        pinned: steps that run in the last stage of any of them, unless that costs much memory: the optimizer's updates.
         hints: extents to simulate with.
 
     Raises:
         CompileError: the steps depend on each other in a circle.
     """
     early = earliest_stages(after)
+    gathered = list(early)
     for i in pinned:
-        early[i] = max(early[j] for j in pinned)
-    late = latest_stages(after, early)
-    candidates = [("as early as possible", early), ("as late as possible", late)]
-    peaks = [_peak(plan, stages, hints) for _, stages in candidates]
+        gathered[i] = max(early[j] for j in pinned)
+    candidates = [("as early as possible", gathered), ("as late as possible", latest_stages(after, gathered))]
+    if gathered != early:  # updates apart are more kernels, so they must be worth it
+        candidates.append(("as early as possible, updates not gathered", early))
+    peaks = [_peak(plan, stages, hints) * (_WORTH_SCATTERING if stages is early else 1.0) for _, stages in candidates]
     best = min(range(len(candidates)), key=lambda i: peaks[i])
     return candidates[best][1], candidates[best][0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from graphcore.graph import Graph
 from graphcore.kernel.index import Axis, Index
@@ -79,6 +80,11 @@ class Partition:
     groups: Sequence[Group]
     recomputed: frozenset[Key] = frozenset()
     why: tuple[str, ...] = ()
+
+    @cached_property
+    def stored(self) -> frozenset[Key]:
+        """Every value that some group stores."""
+        return frozenset(t.key for g in self.groups for t in g.stored)
 
     def group_of(self) -> dict[Key, Group]:
         """The group of every member value."""

@@ -32,28 +32,42 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
     chosen: set[Key] = set(inlined)
     why = list(partition.why)
     for group in reversed(partition.groups):
+        vanishes = _vanishes(group, stored, chosen, forced, readers, target)
         for t in reversed(group.stored):
             if t.key in forced or t.key not in readers:
                 continue
             frontier = _frontier(t, stored, chosen)
             if frontier is None:
                 continue
-            if _worth(t, frontier, readers[t.key], target):
-                chosen |= frontier[2]
-                for reader in readers[t.key]:
-                    reader.reads.pop(t.key, None)
-                    for source in frontier[0]:
-                        if source.key not in reader.members:
-                            reader.reads.setdefault(source.key, source)
-                        if source.key in home and home[source.key] is not reader:
-                            listed = readers.setdefault(source.key, [])
-                            if reader not in listed:
-                                listed.append(reader)
-                why.append(f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: cheaper than storing it")
-            else:
+            gain = _gain(t, frontier, readers[t.key], target)
+            if gain is None or (gain <= 0 and not vanishes):
                 why.append(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
+                continue
+            chosen |= frontier[2]
+            for reader in readers[t.key]:
+                reader.reads.pop(t.key, None)
+                for source in frontier[0]:
+                    if source.key not in reader.members:
+                        reader.reads.setdefault(source.key, source)
+                    if source.key in home and home[source.key] is not reader:
+                        listed = readers.setdefault(source.key, [])
+                        if reader not in listed:
+                            listed.append(reader)
+            why.append(f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: cheaper than storing it")
         group.stored = [t for t in group.stored if t.key not in chosen]
     return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
+
+
+def _vanishes(group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: dict[Key, list[Group]], target: Target) -> bool:
+    """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be started."""
+    total = target.launch_seconds
+    for t in group.stored:
+        frontier = _frontier(t, stored, chosen) if t.key not in forced and t.key in readers else None
+        gain = _gain(t, frontier, readers[t.key], target) if frontier is not None else None
+        if gain is None:
+            return False
+        total += gain
+    return total > 0
 
 
 def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tensor], float, set[Key]] | None:
@@ -87,27 +101,28 @@ def _size(extent: Extent) -> float:
     return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))  # type: ignore[arg-type]
 
 
-def _worth(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: list[Group], target: Target) -> bool:
+def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: list[Group], target: Target) -> float | None:
+    """Seconds that readers win by computing a value again; None where they cannot or where it never pays."""
     sources, flops, _ = frontier
     points = _size(t.size)
     if points == 1 and all(_size(s.size) == 1 for s in sources):
-        return True  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
+        return target.launch_seconds  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
     nbytes = points * t.dtype.itemsize
     saved = nbytes * (1 + len(readers))
     extra_reads = 0.0
     extra_flops = -flops * points
     for reader in readers:
         if any(n.op.kind is Kind.CONTRACT for n in reader.nodes) and _feeds_product(t, reader):
-            return False  # a product reads every element many times
+            return None  # a product reads every element many times
         if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
-            return False
+            return None
         extra_flops += flops * points * _repeats(points, reader)
         for source in sources:
             if source.key not in reader.reads and source.key not in reader.members:
                 extra_reads += _size(source.size) * source.dtype.itemsize
     if any(_size(s.size) > points * 1.01 for s in sources):
-        return False
-    return max(extra_flops, 0.0) / target.flops_per_second + extra_reads / target.bytes_per_second < saved / target.bytes_per_second
+        return None
+    return (saved - extra_reads) / target.bytes_per_second - max(extra_flops, 0.0) / target.flops_per_second
 
 
 def _repeats(points: float, reader: Group) -> float:

@@ -183,8 +183,8 @@ class Runner:
         edges = np.concatenate([host[:GUARD], host[-GUARD:]])
         return host[GUARD:-GUARD], bool(np.isnan(edges).all())
 
-    def run(self, source: str, launches: list[tuple[str, int]], names: list[str], buffers: list[Any], n: int) -> None:
-        """Build ``source`` and start ``launches`` (function, tasks) one after the other."""
+    def build(self, source: str, launches: list[tuple[str, int]], names: list[str]) -> list[tuple[Any, int]]:
+        """Kernels around ``launches`` (function, tasks); every pointer is passed behind its guard."""
         pointers = ", ".join(f"__global {self.dtype}* {name}0" for name in names)
         shifted = " ".join(f"__global {self.dtype}* {name} = {name}0 + {GUARD};" for name in names)
         for function, _ in launches:
@@ -193,9 +193,12 @@ class Runner:
                 f"{{ {shifted} {function}({', '.join(names)}, N, (int)get_group_id(0)); }}\n"
             )
         program = self.cl.Program(self.context, HEAD + source).build()
-        for function, tasks in launches:
+        return [(self.cl.Kernel(program, f"k_{function}"), tasks) for function, tasks in launches]
+
+    def run(self, kernels: list[tuple[Any, int]], buffers: list[Any], n: int) -> None:
+        """Start the kernels one after the other."""
+        for kernel, tasks in kernels:
             if tasks:
-                kernel = self.cl.Kernel(program, f"k_{function}")
                 kernel(self.queue, (tasks,), (1,), *buffers, np.int32(n))
         self.queue.finish()
 
@@ -280,11 +283,12 @@ def compare(
 ) -> dict[str, float]:  # fmt: skip
     """Run twice on a NaN workspace: error, guards and whether both runs gave the same bits."""
     got, guards = [], True
+    kernels = runner.build(text, launches, ["ws", "a", "b", "out"])
     for _ in range(2):
         workspace = runner.buffer(np.full(space, np.nan))
         out = runner.buffer(np.full(expected.size, np.nan))
         buffers = [workspace, *(runner.buffer(a) for a in inputs), out]
-        runner.run(text, launches, ["ws", "a", "b", "out"], buffers, batch)
+        runner.run(kernels, buffers, batch)
         data, kept = runner.read(out)
         got.append(data)
         guards = guards and kept and runner.read(workspace)[1]

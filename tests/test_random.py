@@ -113,6 +113,8 @@ def test_extreme_words_stay_in_range() -> None:
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         u, v = extremes(gc.random.uniform(0, 1, shape, dtype)), extremes(gc.random.uniform(-3, 7, shape, dtype))
         assert u[0] == 0 and (u < 1).all() and v[0] == -3 and (v < 7).all(), dtype
+        far = extremes(gc.random.uniform(1000, 1001, shape, dtype)).astype(np.float64)  # where steps are coarse
+        assert far[0] == 1000 and (far >= 1000).all() and (far < 1001).all(), dtype
         normal, gumbel = gc.random.normal(0, 1, shape, dtype), gc.random.gumbel(shape, dtype)
         for t in (normal, gumbel, gc.random.exponential(1.0, shape, dtype)):
             assert np.isfinite(extremes(t).astype(np.float64)).all(), t

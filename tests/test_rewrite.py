@@ -1,8 +1,7 @@
-"""The rewrite driver and region inlining: sharing, dead nodes, marks, effects, limits and cost."""
+"""The rewrite driver: sharing, dead nodes, marks, effects and limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,13 +13,11 @@ from graphcore import source
 from graphcore.errors import VerifyError
 from graphcore.graph import Graph, verify_graph
 from graphcore.node import Builder, Node, Tensor, device, make_node, no_grad
-from graphcore.op import Effect, Kind, Map, Op, Opaque, TensorType
+from graphcore.op import Effect, Map, Op, Opaque, TensorType
 from graphcore.ops.arithmetic import Add, Mul, Neg, Sub
 from graphcore.ops.leaf import Constant, Parameter
-from graphcore.ops.region import Checkpoint
 from graphcore.variable import Variable, placeholder
 from passes.base import Call, Pass, PassContext, Replacement, Rule, rule
-from passes.inline_regions import InlineRegions
 from passes.rewrite import rewrite
 from passes.simplify import EXACT, Simplify
 
@@ -435,141 +432,3 @@ def test_what_a_rule_returns_unchanged_is_no_rewrite() -> None:
 def test_a_pass_without_run_says_so() -> None:
     with pytest.raises(TypeError, match="does not define run"):
         Pass().run(Graph(()), PassContext())
-
-
-# --- cost -------------------------------------------------------------------------------------------------------------
-
-Shape = Callable[[int], Graph]
-
-
-def _chain(n: int) -> Graph:
-    b = Builder()
-    t = _x()
-    for _ in range(n // 3):
-        t = b.tanh(b.neg(b.neg(t)))
-    return Graph((t,))
-
-
-def _wide(n: int) -> Graph:
-    b = Builder()
-    t = b.neg(b.neg(_x((n + 1,))))
-    return Graph(tuple(b.slice(t, starts=(i,), lengths=(1,), steps=(1,)) for i in range(n)))
-
-
-def _fibonacci(n: int) -> Graph:
-    b = Builder()
-    before, last = _x(), _x(name="y")
-    for _ in range(n // 3):
-        before, last = last, b.add(b.neg(before), b.neg(last))
-    return Graph((last,))
-
-
-def _diamonds(n: int) -> Graph:
-    b = Builder()
-    t = _x()
-    for _ in range(n // 4):
-        t = b.mul(b.tanh(t), b.sub(t, b.neg(t)))
-    return Graph((t,))
-
-
-def _below_broadcast(n: int) -> Graph:
-    b = Builder()
-    t = b.broadcast(_x(), shape=(3, 2))
-    for i in range(n // 2):
-        t = b.reshape(b.tanh(t), shape=(2, 3) if i % 2 else (3, 2))
-    return Graph((t,))
-
-
-def _permutes(n: int) -> Graph:
-    b = Builder()
-    t = _x((2, 3, 4))
-    for _ in range(n):
-        t = b.permute(t, axes=(1, 2, 0))
-    return Graph((t,))
-
-
-SCALES = [(1_000, 10_000), pytest.param((10_000, 100_000), marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("sizes", SCALES, ids=lambda s: f"{s[1]}")
-@pytest.mark.parametrize(
-    "shape", [_chain, _wide, _fibonacci, _diamonds, _below_broadcast, _permutes], ids=lambda f: f.__name__
-)
-def test_cost_is_linear(shape: Shape, sizes: tuple[int, int]) -> None:
-    counts = []
-    for n in sizes:
-        ctx = PassContext()
-        graph = shape(n)
-        result = rewrite(graph, EXACT, ctx)
-        assert ctx.hits
-        assert ctx.visits <= 4 * n + 16
-        assert result is not graph
-        counts.append((ctx.visits, ctx.rule_attempts))
-    (visits, attempts), (more_visits, more_attempts) = counts
-    assert more_visits <= 13 * visits
-    assert more_attempts <= 13 * attempts
-
-
-# --- regions ----------------------------------------------------------------------------------------------------------
-
-
-def _region(build: Callable[..., Tensor], *inputs: Tensor, clone: int = 0) -> Tensor:
-    parameters = tuple(make_node(Parameter(t.shape, t.dtype), ()).output() for t in inputs)
-    op: Op = Checkpoint((Graph((build(*parameters),), (), parameters),))
-    return make_node(op, inputs, clone=clone).output()
-
-
-def test_regions_are_inlined_with_those_inside_them() -> None:
-    b, x = Builder(), _x()
-    inner = _region(lambda p: _region(lambda q, r: b.mul(q, r), b.tanh(p), p), x)
-    check_rewrite(
-        b.add(inner, x),
-        [InlineRegions()],
-        """
-        %0 = placeholder(shape=(2), dtype=float32, label=x) : float32(2,)
-        %1 = tanh(%0) : float32(2,)
-        %2 = mul(%1, %0) : float32(2,)
-        %3 = add(%2, %0) : float32(2,)
-        return %3
-        """,
-    )
-
-
-def test_inlined_recomputations_keep_their_mark() -> None:
-    b, x = Builder(), _x()
-    graph = Graph((_region(b.tanh, x), _region(b.tanh, x, clone=5)))
-    after = run_passes(graph, [InlineRegions(), Simplify()])
-    assert [t.node.clone for t in after.outputs] == [0, 5]
-    assert [expression(t) for t in after.outputs] == ["tanh(x)", "tanh(x)"]
-
-
-def test_regions_of_other_kinds_stay() -> None:
-    @dataclass(frozen=True, eq=False)
-    class Repeat(Op):
-        """The body, run several times."""
-
-        bodies: tuple[Graph, ...]
-        name: ClassVar[str] = "test_repeat"
-        kind: ClassVar[Kind] = Kind.REGION
-        inlines: ClassVar[bool] = False
-
-        def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-            return tuple(t.type for t in self.bodies[0].outputs)
-
-    b, x = Builder(), _x()
-    region = _region(b.tanh, x)
-    repeat = make_node(Repeat(region.node.op.bodies), (region,))  # type: ignore[attr-defined]
-    after = InlineRegions().run(Graph((repeat.output(),)), PassContext())
-    assert after.outputs[0].node.op is repeat.op
-    assert after.outputs[0].node.inputs[0].node.op.name == "tanh"
-
-
-def test_many_regions_are_inlined_in_one_sweep() -> None:
-    b, t = Builder(), _x()
-    for _ in range(2000):
-        t = _region(b.tanh, t)
-    ctx = PassContext()
-    after = InlineRegions().run(Graph((t,)), ctx)
-    assert ctx.hits == {"inline-regions": 2000}
-    assert ctx.visits == 2001
-    assert len(after.nodes()) == 2001

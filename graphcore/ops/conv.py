@@ -62,6 +62,12 @@ def summed(axes: tuple[Axis, ...], body: Expr) -> Expr:
     return expr.reduce("add", axes, body) if axes else body
 
 
+def summed_products(axes: tuple[Axis, ...], a: Expr, b: Expr) -> Expr:
+    """The sum of products; half types multiply and add up in the compute type and round once."""
+    wide = dtypes.as_dtype(a.dtype.compute)
+    return expr.cast(summed(axes, expr.call("mul", expr.cast(a, wide), expr.cast(b, wide))), a.dtype)
+
+
 def tap(window: Index, offset: Index, stride: int, dilation: int, low: int, extent: Extent) -> tuple[Index, Expr]:
     """Where tap ``offset`` of a window lies in the input along one axis, and whether that is inside."""
     position = window * stride + offset * dilation - low
@@ -177,7 +183,7 @@ class Conv2d(_Convolution):
         y, in_y = tap(i, p, self.stride[0], self.dilation[0], self.padding[0], x[2])
         z, in_z = tap(j, q, self.stride[1], self.dilation[1], self.padding[2], x[3])
         value = read(0, (n, group * int(w[1]) + c, y, z), expr.both(in_y, in_z))
-        return summed(axes, expr.call("mul", value, read(1, (o, c, p, q))))
+        return summed_products(axes, value, read(1, (o, c, p, q)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (x, w), g = call.inputs, gradients[0]
@@ -233,7 +239,7 @@ class Conv2dInputGrad(_Convolution):
         i, in_i = landing(y, p, self.stride[0], self.dilation[0], self.padding[0], int(g[2]))
         j, in_j = landing(z, q, self.stride[1], self.dilation[1], self.padding[2], int(g[3]))
         value = read(0, (n, o, i, j), expr.both(in_i, in_j))
-        return summed(axes, expr.call("mul", value, read(1, (o, c % channels, p, q))))
+        return summed_products(axes, value, read(1, (o, c % channels, p, q)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (g, w), v = call.inputs, gradients[0]
@@ -290,7 +296,7 @@ class Conv2dWeightGrad(_Convolution):
         y, in_y = tap(i, p, self.stride[0], self.dilation[0], self.padding[0], x[2])
         z, in_z = tap(j, q, self.stride[1], self.dilation[1], self.padding[2], x[3])
         value = read(0, (n, group * (int(x[1]) // self.groups) + c, y, z), expr.both(in_y, in_z))
-        return summed(axes, expr.call("mul", value, read(1, (n, o, i, j))))
+        return summed_products(axes, value, read(1, (n, o, i, j)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (x, g), v = call.inputs, gradients[0]
