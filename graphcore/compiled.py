@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,25 +63,40 @@ class Compiled:
         """Raise OutOfMemoryError, before anything is allocated, if the plan needs more than ``limit`` bytes."""
         if limit is None:
             return
+        needed, text = self.demand(sizes)
+        if needed > limit:
+            raise OutOfMemoryError(f"the memory limit is {limit:,} bytes; {text}")
+
+    def demand(self, sizes: dict[str, int]) -> tuple[int, str]:
+        """The bytes that the plan needs, and a text that says so and lists the largest values."""
         placed = self.place(sizes)
         variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)  # type: ignore[arg-type]
-        if placed.arena_bytes + variables > limit:
-            sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets), reverse=True)  # type: ignore[arg-type]
-            largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
-            raise OutOfMemoryError(f"the plan needs {placed.arena_bytes + variables:,} bytes ({variables:,} of them variables), the limit is {limit:,}; the largest values:{largest}")
+        sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets or b.owner is not None), reverse=True)  # type: ignore[arg-type]
+        largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
+        needed = placed.arena_bytes + variables
+        return needed, f"the plan needs {needed:,} bytes, {placed.arena_bytes:,} for intermediate values and {variables:,} for variables; the largest values:{largest}"
 
     def bind(self, sizes: dict[str, int]) -> Any:
-        """An executable for these sizes."""
+        """An executable for these sizes.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
+        """
         from passes.specialize import bind_everything
 
         graph = bind_everything(self.stages.built, sizes) if self.backend.interprets else None
-        self.bound = self.backend.bind(self.program, self.place(sizes), graph)
-        self.bound.compiled = self
-        return self.bound
+        try:
+            bound = self.backend.bind(self.program, self.place(sizes), graph)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{error}\n{self.demand(sizes)[1]}") from None
+        bound.compiled = self
+        return bound
 
     def at(self, bound: Any) -> Compiled:
-        self.bound = bound
-        return self
+        """The same compilation, seen at the sizes of one executable."""
+        seen = copy.copy(self)
+        seen.bound = bound
+        return seen
 
     # What users ask
 

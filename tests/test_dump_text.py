@@ -64,12 +64,6 @@ def test_to_networkx():
     assert made.graph["outputs"] == [square.key] and list(made.graph["updates"]) == ["w"]
 
 
-def test_to_networkx_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "networkx", None)
-    with pytest.raises(UsageError, match="networkx"):
-        to_networkx(Graph(()))
-
-
 def test_dprint_enters_region_bodies(capsys):
     x = gc.placeholder("float32", (4,), name="x")
     dprint(gc.checkpoint(lambda a: gc.exp(gc.sin(a)))(x))

@@ -235,13 +235,14 @@ def test_at(index: Any, method: str) -> None:
 
 
 def test_at_rows() -> None:
-    rows, value = np.array([2, 0, 2]), RNG.standard_normal((3, 4)).astype(np.float32)
+    rows, value = np.array([0, 2, 2]), RNG.standard_normal((3, 4)).astype(np.float32)
     added, put = A.copy(), A.copy()
     np.add.at(added, rows, value)
     put[rows] = value
     check(lambda x: x.at[rows].add(value), A, expected=added)
     check(lambda x: x.at[rows].set(value), A, expected=put)
     check(lambda x: x.at[gc.constant(rows)].add(1.0), A, expected=A + np.array([[1], [0], [2]], np.float32))
+    check(lambda x: x.at[2:1].set(5.0) + x.at[:0].add(1.0), A, expected=2 * A)
 
 
 METHODS = [

@@ -80,8 +80,8 @@ class _Interpreted:
         results = interpret(self.graph, known)
         count = len(self.graph.outputs)
         outputs = [np.array(r) for r in results[:count]]
-        for (variable, _), value in zip(self.graph.updates, results[count:], strict=True):
-            self.backend.write(variable, value)
+        # One call into C: Ctrl-C comes before all updates or after.
+        self.backend.values.update({id(v): (v, np.array(value, v.dtype.storage).reshape(v.shape)) for (v, _), value in zip(self.graph.updates, results[count:], strict=True)})
         return outputs
 
 
@@ -100,17 +100,19 @@ class _Kernels:
         buffers: list[Any] = [self._view(arena, b) for b in self.plan.buffers]
         for (_, number), array in zip(self.plan.feeds, feeds, strict=True):
             np.copyto(buffers[number], _fed(array, buffers[number].dtype).reshape(-1))
+        fresh = {id(v): (v, buffers[number]) for v, number in self.plan.variables}
         for step in self.plan.steps:
             run_kernel(step.kernel, [buffers[n] for n in step.buffers], self.placed.sizes)
         out = []
         for fetch in self.plan.fetches:
             shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)  # type: ignore[arg-type]
             out.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
+        self.backend.values.update({key: (v, a.reshape(tuple(v.shape))) for key, (v, a) in fresh.items()})  # all updates at once
         return out
 
     def _view(self, arena: Any, buffer: Any) -> Any:
         if buffer.space == VARIABLE:
-            return self.backend.values[id(buffer.owner)][1].reshape(-1)
+            return self.backend.values[id(buffer.owner)][1].reshape(-1).copy()
         if buffer.space == CONSTANT:
             return np.ascontiguousarray(buffer.owner).reshape(-1)
         if buffer.number not in self.placed.offsets:

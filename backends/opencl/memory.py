@@ -49,18 +49,17 @@ class Memory:
                 start = -raw.ctypes.data % _PAGE
                 host = raw[start:start + wanted]
                 host[: self.size] = self.host[: self.size] if self.host is not None else 0
-                self.buffer = cl.Buffer(self.device.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=host)
-                self.host = host
+                fresh = cl.Buffer(self.device.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=host)
             else:
                 fresh = cl.Buffer(self.device.context, flags.READ_WRITE, wanted)
                 if self.buffer is not None:
                     cl.enqueue_copy(self.device.queue, fresh, self.buffer, byte_count=self.size)
                     self.device.queue.finish()
-                self.buffer = fresh
+                host = None
         except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
             raise OutOfMemoryError(f"{self.device.info.name} cannot allocate {wanted:,} bytes: {error}") from None
-        self.size = wanted
-        self.generation += 1
+        # No call between these: Ctrl-C comes before all of them or after.
+        self.buffer, self.host, self.size, self.generation = fresh, host, wanted, self.generation + 1
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Host memory at an offset as an array (CPU devices)."""

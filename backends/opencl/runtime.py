@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import call
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from backends.opencl.memory import Memory
 from backends.opencl.program import Source, compile_source, generate
 from backends.opencl.target import dialect_of, make_target
 from backends.opencl.templates import BY_NAME
-from graphcore.errors import FeedError
+from graphcore.errors import DeviceError, FeedError, OutOfMemoryError
 from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 from graphcore.shapes import bind
 
@@ -50,13 +53,14 @@ class OpenCLBackend:
         self.cl = icd.load()
         self.arena, self.variables, self.constants = Memory(device), Memory(device), Memory(device)
         self._slots: dict[int, tuple[int, Any]] = {}
+        self._written: set[int] = set()  # a slot may be made and its first value not yet be there
         self._constant_slots: dict[str, int] = {}
         self._variable_end = self._constant_end = 0
 
     # Variables
 
     def has(self, variable: Any) -> bool:
-        return id(variable) in self._slots
+        return id(variable) in self._written
 
     def slot(self, variable: Any) -> int:
         """The variable's offset in the pool; made on first use."""
@@ -64,9 +68,10 @@ class OpenCLBackend:
         if found is None:
             offset = self._variable_end
             nbytes = int(np.prod(variable.shape, dtype=np.int64)) * variable.dtype.itemsize
-            self._variable_end = offset + -(-max(nbytes, 1) // _ALIGN) * _ALIGN
-            self.variables.grow(self._variable_end)
-            found = self._slots[id(variable)] = (offset, variable)
+            end = offset + -(-max(nbytes, 1) // _ALIGN) * _ALIGN
+            self.variables.grow(end)
+            self._variable_end = end
+            self._slots[id(variable)] = found = (offset, variable)
         return found[0]
 
     def read(self, variable: Any) -> Any:
@@ -76,16 +81,19 @@ class OpenCLBackend:
     def write(self, variable: Any, value: Any) -> None:
         self.device.check_process()
         self.device.queue.finish()
-        self.variables.write(self.slot(variable), np.asarray(value, variable.dtype.storage))
+        array = np.asarray(value, variable.dtype.storage)
+        self.variables.write(self.slot(variable), array)
+        self._written.add(id(variable))
 
     def constant(self, key: str, array: Any) -> int:
         """The offset of a constant's array; equal constants share it."""
         found = self._constant_slots.get(key)
         if found is None:
             found = self._constant_end
-            self._constant_end = found + -(-max(array.nbytes, 1) // _ALIGN) * _ALIGN
-            self.constants.grow(self._constant_end)
+            end = found + -(-max(array.nbytes, 1) // _ALIGN) * _ALIGN
+            self.constants.grow(end)
             self.constants.write(found, array)
+            self._constant_end = end
             self._constant_slots[key] = found
         return found
 
@@ -114,6 +122,13 @@ def open_opencl(spec: str) -> OpenCLBackend:
     return OpenCLBackend(open_device("auto" if spec == "auto" else spec))
 
 
+def _failure(backend: OpenCLBackend, error: Exception) -> Exception:
+    """What a failed launch means: the runtime allocates some things only then."""
+    if isinstance(error, backend.cl.MemoryError) or "OUT_OF" in str(error):
+        return OutOfMemoryError(f"{backend.name} ran out of memory while it ran: {error}")
+    return DeviceError(f"{backend.name} failed while it ran: {error}")
+
+
 class BoundPlan:
     """A program with offsets and sizes: its table is on the device, its kernel's arguments are set."""
 
@@ -129,6 +144,7 @@ class BoundPlan:
         self._table: Any = None
         self._feeders: list[Callable[[Any], None]] = []
         self._fetchers: list[Callable[[], Any]] = []
+        self._work: list[Callable[[], Any]] = []  # launches, and waiting for them
         if program.built is not None:
             self._upload()
         self._prepare()
@@ -190,7 +206,11 @@ class BoundPlan:
             flat += row
         self._table_host = np.array(starts + flat, np.int64)
         flags = cl.mem_flags
-        self._table = cl.Buffer(self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host)
+        try:
+            self._table = cl.Buffer(self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host)
+        except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
+            nbytes = self._table_host.nbytes
+            raise OutOfMemoryError(f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's {len(self.rows)} steps: {error}") from None
         if self.mode == "one launch":
             self._kernels.append((cl.Kernel(self.program.built, "run_plan"), (1,)))
             self._ranges = [(0, len(self.rows), 1)]
@@ -207,11 +227,13 @@ class BoundPlan:
         now = (b.arena.generation, b.variables.generation, b.constants.generation)
         if now == self.generations:
             return
-        self.generations = now
         for (kernel, _), (first, last, whole) in zip(self._kernels, self._ranges if self._kernels else (), strict=True):
             kernel.set_args(b.arena.buffer, b.variables.buffer, b.constants.buffer, self._table, np.int32(first), np.int32(last), np.int32(whole))
         self._feeders = [self._feeder(number) for _, number in self.plan.feeds]
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
+        queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
+        self._work = [*(partial(enqueue, queue, kernel, size, (1,)) for kernel, size in self._kernels), queue.finish]
+        self.generations = now  # last: if this is interrupted, the next run does it again
 
     def _shape(self, shape: Sequence[Any]) -> tuple[int, ...]:
         return tuple(int(bind(e, self.placed.sizes)) for e in shape)  # type: ignore[arg-type]
@@ -257,8 +279,9 @@ class BoundPlan:
                 feeder(array)
             except (TypeError, ValueError) as error:
                 raise FeedError(str(error)) from None
-        queue, enqueue = self.backend.device.queue, self.backend.cl.enqueue_nd_range_kernel
-        for kernel, size in self._kernels:
-            enqueue(queue, kernel, size, (1,))
-        queue.finish()
+        try:
+            # One call into C from the first launch to the end of the last: Ctrl-C waits, so updates never tear.
+            deque(map(call, self._work), maxlen=0)
+        except self.backend.cl.Error as error:
+            raise _failure(self.backend, error) from error
         return [fetch() for fetch in self._fetchers]
