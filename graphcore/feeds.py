@@ -218,5 +218,7 @@ def cast_feed(t: Tensor, array: Any) -> Any:
         return array
     if array.dtype == half and t.dtype.is_float:
         return array.astype(storage)
+    if array.dtype.kind not in "biufc" and array.dtype != half:
+        raise FeedError(f"the feed for {t.name!r} is an array of {array.dtype}, which holds no numbers\n  {describe(t)}")
     raise FeedError(f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
                     f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")

@@ -90,6 +90,12 @@ class Step:
         self.buffers = tuple(new if b == old else b for b in self.buffers)
         self._reads = self._writes = None
 
+    def rename_written(self, old: int, new: int) -> None:
+        """Write another buffer, but read the same ones as before."""
+        written = self.kernel.written()
+        self.buffers = tuple(new if b == old and i in written else b for i, b in enumerate(self.buffers))
+        self._reads = self._writes = None
+
 
 @dataclass(frozen=True)
 class Fetch:

@@ -29,7 +29,7 @@ def attribute_text(node: Node) -> str:
 def _value_text(value: Any) -> str:
     if isinstance(value, DType):
         return value.name
-    return "(" + ", ".join(map(str, value)) + ("," if len(value) == 1 else "") + ")" if isinstance(value, tuple) else str(value)
+    return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, tuple) else str(value)
 
 
 def print_graph(graph: Graph, origins: bool = False) -> str:

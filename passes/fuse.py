@@ -21,7 +21,7 @@ from typing import Any
 from graphcore.graph import Graph
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.kernel.index import PARALLEL, Axis, Index, as_index, flatten, unflatten
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten, unflatten
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Reduce
 from graphcore.shapes import Dim, Extent, Shape
@@ -245,11 +245,15 @@ class Fuse:
                 return lower_node(t.node, t.index, at, read, lambda n, e, p: None)
             return expr.let_ref("outside", expr.const(0, t.dtype))
 
+        def axis(n: Node, extent: Extent, position: int) -> Axis | None:
+            """A reduction's axis of the domain, or one of a window's own: its reads depend on it."""
+            return bound[position] if position in bound else None if extent == 1 else Axis(f"w{position}", extent, REDUCE)
+
         free = frozenset(group.axes)
         if any(i.axes() - free for i in index):
             raise _Refused("it has axes that the kernel lacks")
         for output in range(len(node.types)):
-            lower_node(node, output, index, read, lambda n, extent, position: bound.get(position))
+            lower_node(node, output, index, read, axis)
         needed = frozenset().union(*(i.axes() for i in index)) if index else frozenset()
         reads_members = any(t.key in group.members for t in self.collect_sources(node))
         row_axes = free - (group.columns or frozenset())

@@ -39,6 +39,8 @@ class _Planner:
         self.variable_buffer: dict[int, int] = {}
         self.users: dict[int, list[int]] = {}  # steps that touch a buffer
         self.keys_of: dict[int, list[Key]] = {}
+        self.new_readers: dict[int, set[int]] = {}  # steps that read a variable's buffer after its update was written there
+        self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
 
     def run(self) -> Plan:
         plan = self.plan
@@ -121,13 +123,14 @@ class _Planner:
     def finish_updates(self) -> None:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the end."""
         plan = self.plan
+        self.keep_old_values()
         for i, step in enumerate(plan.steps):
             for number in step.buffers:
                 if not self.users.setdefault(number, []) or self.users[number][-1] != i:
                     self.users[number].append(i)
         for key, number in self.buffer_of.items():
             self.keys_of.setdefault(number, []).append(key)
-        fetched = {stored_root(t).key for t in self.graph.outputs}
+        replaced: list[tuple[int, int, int]] = []
         last: list[tuple[int, int, str]] = []
         for variable, value in self.graph.updates:
             old = self.variable(variable)
@@ -140,22 +143,36 @@ class _Planner:
                 last.append((held, old, f"{variable.name} <- {root.node.op.name}"))
                 continue
             new = self.buffer_of[root.key]
-            reason = self.cannot_replace(variable, old, new, fetched)
+            reason = self.cannot_replace(old, new)
             if reason is None:
-                self.replace(old, new)
+                replaced.append((old, new, self.replace(old, new)))
             else:
                 plan.why.append(f"the update of {variable.name} is copied at the end: {reason}")
                 last.append((new, old, f"{variable.name} <- {root.node.op.name}"))
+        circular = set(circular_steps(self.dependencies()))
+        for old, new, writer in replaced if circular else ():
+            if writer in circular:
+                self.restore(old, new, writer)
+                plan.why.append(f"the update of {plan.buffers[old].label} is copied at the end: updates need each other's old values")
+                last.append((new, old, plan.buffers[old].label))
         for source, target, why in last:
             plan.written.add(target)
             self.copy(source, target, why)
 
-    def cannot_replace(self, variable: Any, old: int, new: int, fetched: set[Key]) -> str | None:
+    def keep_old_values(self) -> None:
+        """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
+        updated = {v.key: v for v, value in self.graph.updates if stored_root(value).key != v.key}
+        for t in self.graph.outputs:
+            root = stored_root(t)
+            if root.key in updated and root.key not in self.old_values:
+                variable = updated[root.key]
+                held = self.old_values[root.key] = self.scratch(variable.shape, variable.dtype, f"old value of {variable.name}")
+                self.copy(self.variable(variable), held, f"{variable.name} is fetched and updated")
+
+    def cannot_replace(self, old: int, new: int) -> str | None:
         plan = self.plan
         if plan.buffers[new].space != ARENA or plan.buffers[new].role == "feed":
             return "its new value is no computed value of its own"
-        if variable.key in fetched:
-            return "its old value is fetched"
         writers = [i for i in self.users.get(new, ()) if new in plan.steps[i].writes]
         if len(writers) != 1:
             return "several kernels write its new value"
@@ -165,6 +182,8 @@ class _Planner:
             return "the kernel that computes it reads the old value out of order"
         if old in writer.buffers and not _same_elements(writer, old, new):
             return "the kernel that computes it reads other elements of the old value than it writes"
+        if old in writer.buffers and not _reads_before_writing(writer, old, new):
+            return "a reduction of the kernel that computes it may read the old value later"
         for i in self.users.get(old, ()):
             if i > place and self.follows(i, place):
                 return f"{plan.steps[i].kernel.name} needs the old value later"
@@ -178,41 +197,66 @@ class _Planner:
                 reached |= set(step.writes)
         return bool(reached & set(self.plan.steps[later].buffers))
 
-    def replace(self, old: int, new: int) -> None:
-        """Let the kernel that computes the new value write the variable's own buffer."""
+    def replace(self, old: int, new: int) -> int:
+        """Let the kernel that computes the new value write the variable's own buffer; returns that step."""
         plan = self.plan
         plan.written.add(old)
         for key in self.keys_of.get(new, ()):
             self.buffer_of[key] = old
+        writer = -1
         for i in self.users.pop(new, ()):
             step = plan.steps[i]
             if new in step.writes:
                 plan.in_place.append((old, i))
+                writer = i
+            else:
+                self.new_readers.setdefault(old, set()).add(i)
             step.rename(new, old)
             self.users.setdefault(old, []).append(i)
         plan.buffers[new].role = "replaced"
+        return writer
 
-    def level(self) -> None:
-        """Stages: a step runs after the writers of what it reads, and a variable's writer after the readers of the old value."""
+    def restore(self, old: int, new: int, writer: int) -> None:
+        """Take ``replace`` back."""
+        plan = self.plan
+        plan.written.discard(old)
+        plan.in_place.remove((old, writer))
+        plan.buffers[new].role = "value"
+        for key in self.keys_of.get(new, ()):
+            self.buffer_of[key] = new
+        for i in self.new_readers.pop(old, set()):
+            plan.steps[i].rename(old, new)
+        plan.steps[writer].rename_written(old, new)
+
+    def dependencies(self) -> list[set[int]]:
+        """For every step those before it: the writers of what it reads, and for a variable's writer the readers of the old value."""
         plan = self.plan
         writers: dict[int, list[int]] = {}
         after: list[set[int]] = [set() for _ in plan.steps]
         readers: dict[int, list[int]] = {}
         for i, step in enumerate(plan.steps):
             for b in step.reads:
-                for w in writers.get(b, ()):
-                    if plan.buffers[b].space != VARIABLE or w < i:
-                        after[i].add(w)
+                readers.setdefault(b, []).append(i)
+                if plan.buffers[b].space != VARIABLE:
+                    after[i].update(writers.get(b, ()))
             for b in step.writes:
                 writers.setdefault(b, []).append(i)
-        for i, step in enumerate(plan.steps):
-            for b in step.reads:
-                readers.setdefault(b, []).append(i)
-        for i, step in enumerate(plan.steps):
-            for b in step.writes:
-                if plan.buffers[b].space != VARIABLE:
-                    continue
-                after[i].update(j for j in readers.get(b, ()) if j != i and i not in after[j])
+        for b, steps in writers.items():
+            if plan.buffers[b].space != VARIABLE:
+                continue
+            late = self.new_readers.get(b, set())
+            for w in steps:
+                for j in readers.get(b, ()):
+                    if j in late:
+                        after[j].add(w)
+                    elif j != w:
+                        after[w].add(j)
+        return after
+
+    def level(self) -> None:
+        """Put the steps in stages and in order."""
+        plan = self.plan
+        after = self.dependencies()
         # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
         followed: set[int] = set().union(*after)
         sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
@@ -229,10 +273,28 @@ class _Planner:
         root = stored_root(t)
         if root.node.op.name == "constant":
             return Fetch(None, t.shape, t.dtype, root.node.op.array)  # type: ignore[attr-defined]
-        number = self.buffer(root)
+        number = self.old_values.get(root.key, -1)
+        if number < 0:
+            number = self.buffer(root)
         if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
             self.plan.buffers[number].role = "fetch"
         return Fetch(number, t.shape, t.dtype)
+
+
+def circular_steps(after: list[set[int]]) -> list[int]:
+    """Steps that wait for a circle of steps, or are in one."""
+    waiting = [len(before) for before in after]
+    users: list[list[int]] = [[] for _ in after]
+    for i, before in enumerate(after):
+        for j in before:
+            users[j].append(i)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    while ready:
+        for u in users[ready.pop()]:
+            waiting[u] -= 1
+            if waiting[u] == 0:
+                ready.append(u)
+    return [i for i, n in enumerate(waiting) if n]
 
 
 def _elements(b: Buffer) -> Any:
@@ -240,6 +302,15 @@ def _elements(b: Buffer) -> Any:
     for e in b.shape:
         total = total * e
     return total
+
+
+def _reads_before_writing(step: Step, old: int, new: int) -> bool:
+    """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may come after that store."""
+    reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
+    if not reductions:
+        return True
+    elsewhere = [*(v.args[0] for v in reductions), *(s.value for s in step.kernel.stores if step.buffers[s.param] != new)]
+    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in expr.walk(*elsewhere))
 
 
 def _same_elements(step: Step, old: int, new: int) -> bool:

@@ -15,6 +15,8 @@ from passes.partition import Group, Key, Partition, is_inline, is_scalar_constan
 
 __all__ = ["narrow_the_cut"]
 
+Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
+
 _EXPENSIVE_FLOPS = 25.0
 _SYMBOLIC_GUESS = 64
 _MAX_OPS = 24
@@ -23,11 +25,11 @@ _MAX_OPS = 24
 def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlined: set[Key]) -> Partition:
     """The same groups with fewer stored values. ``inlined`` are values that every reader computes anyway."""
     home = partition.group_of()
-    readers: dict[Key, list[Group]] = {}
+    readers: Readers = {}
     for group in partition.groups:
         for key in group.reads:
             if key in home:
-                readers.setdefault(key, []).append(group)
+                readers.setdefault(key, {})[group.number] = group
     stored = {t.key for g in partition.groups for t in g.stored}
     chosen: set[Key] = set(inlined)
     why = list(partition.why)
@@ -44,21 +46,19 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
                 why.append(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
                 continue
             chosen |= frontier[2]
-            for reader in readers[t.key]:
+            for reader in readers[t.key].values():
                 reader.reads.pop(t.key, None)
                 for source in frontier[0]:
                     if source.key not in reader.members:
                         reader.reads.setdefault(source.key, source)
                     if source.key in home and home[source.key] is not reader:
-                        listed = readers.setdefault(source.key, [])
-                        if reader not in listed:
-                            listed.append(reader)
+                        readers.setdefault(source.key, {})[reader.number] = reader
             why.append(f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: cheaper than storing it")
         group.stored = [t for t in group.stored if t.key not in chosen]
     return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
 
 
-def _vanishes(group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: dict[Key, list[Group]], target: Target) -> bool:
+def _vanishes(group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target) -> bool:
     """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be started."""
     total = target.launch_seconds
     for t in group.stored:
@@ -101,7 +101,7 @@ def _size(extent: Extent) -> float:
     return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))  # type: ignore[arg-type]
 
 
-def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: list[Group], target: Target) -> float | None:
+def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: dict[int, Group], target: Target) -> float | None:
     """Seconds that readers win by computing a value again; None where they cannot or where it never pays."""
     sources, flops, _ = frontier
     points = _size(t.size)
@@ -111,7 +111,7 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: li
     saved = nbytes * (1 + len(readers))
     extra_reads = 0.0
     extra_flops = -flops * points
-    for reader in readers:
+    for reader in readers.values():
         if any(n.op.kind is Kind.CONTRACT for n in reader.nodes) and _feeds_product(t, reader):
             return None  # a product reads every element many times
         if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):

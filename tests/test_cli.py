@@ -171,7 +171,7 @@ def test_dump_takes_a_module(
     (tmp_path / "a_model_module.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert cli.main(["dump", "a_model_module:other", "graph.json"]) == 0
-    assert dumped == [(["two", "fetches"], "graph.json", "built")]
+    assert dumped == [(["two", "fetches"], "graph.json", None)]
 
 
 @pytest.mark.parametrize(

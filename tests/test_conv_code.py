@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from backends.opencl.templates import conv_forward_code as forward  # noqa: E402
-from backends.opencl.templates import conv_schedule as schedule  # noqa: E402
-from backends.opencl.templates import conv_weight_code as weight  # noqa: E402
-from backends.opencl.templates.conv_code import (  # noqa: E402
+from backends.opencl.templates import conv_forward_code as forward
+from backends.opencl.templates import conv_schedule as schedule
+from backends.opencl.templates import conv_weight_code as weight
+from backends.opencl.templates.conv_code import (
     ConvShape,
     Load,
     Names,
@@ -127,7 +127,11 @@ def reference(x: np.ndarray, w: np.ndarray, dy: np.ndarray, shape: ConvShape) ->
     wg, dyg = w.reshape(g, -1, *w.shape[1:]), dy.reshape(n, g, shape.filters // g, rows, columns)
     for i in range(kh):
         for j in range(kw):
-            at = (..., slice(i * ey, i * ey + (rows - 1) * sy + 1, sy), slice(j * ex, j * ex + (columns - 1) * sx + 1, sx))
+            at = (
+                ...,
+                slice(i * ey, i * ey + (rows - 1) * sy + 1, sy),
+                slice(j * ex, j * ex + (columns - 1) * sx + 1, sx),
+            )
             xs = padded[at].reshape(n, g, shape.channels // g, rows, columns)
             y += np.einsum("ngchw,goc->ngohw", xs, wg[..., i, j]).reshape(y.shape)
             dw[:, :, i, j] = np.einsum("ngchw,ngohw->goc", xs, dyg).reshape(w.shape[:2])
@@ -243,7 +247,9 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
             config = replace(config, rows=min(rows, problem.grid[0]), images=1, share=True)
         outputs, pixels = problem.groups * problem.out_channels, problem.out_size[0] * problem.out_size[1]
 
-        def epilogue(n: str, o: str, pixel: str, acc: str, lanes: int, o_all: int = outputs, p_all: int = pixels) -> list[str]:
+        def epilogue(
+            n: str, o: str, pixel: str, acc: str, lanes: int, o_all: int = outputs, p_all: int = pixels
+        ) -> list[str]:
             return [store(acc, f"out + (({n}) * {o_all} + {o}) * {p_all} + {pixel}", lanes, case.dtype)]
 
         text = forward.conv_code(
@@ -298,7 +304,7 @@ def compare(
     return {"error": worst, "guards": float(guards), "same": float(got[0].tobytes() == got[1].tobytes())}
 
 
-@lru_cache(maxsize=None)
+@cache
 def results(runtime: str, group: str) -> dict[str, Any]:
     """All results of one set on one runtime, from a process of its own."""
     command = [sys.executable, __file__, runtime, group]

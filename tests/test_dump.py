@@ -288,7 +288,9 @@ def test_leaves_as_results_at_every_stage(tmp_path):
     a, b = gc.Variable([1.0, 2.0], name="a"), gc.Variable([3.0, 4.0], name="b")
     for stage in STAGES:
         diagram = diagram_of([x, a, gc.constant([5.0, 6.0]), a.assign(b), b.assign(a)], tmp_path, stage)
-        assert ("x", "fetch x") in linked(diagram) and ("a", "fetch a") in linked(diagram)
+        assert ("x", "fetch x") in linked(diagram)
+        # The plan keeps the old value of a fetched variable that is updated in a buffer of its own.
+        assert ("#1 workspace" if stage == "plan" else "a", "fetch a") in linked(diagram)
         assert {"a ←", "b ←"} <= set(labels(diagram))
 
 

@@ -12,12 +12,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from backends.numpy.interpreter import interpret
 from graphcore import dtypes
+from graphcore.graph import Graph
 from graphcore.node import Builder, Tensor
 from graphcore.op import Map, Reduce
 from graphcore.shapes import Dim
 from graphcore.variable import placeholder
-from helpers_devices import DEVICES, computed_ops, differing, examples_of, judge, run_plan
+from helpers_devices import DEVICES, computed_ops, differing, examples_of, judge, run_on, run_plan
 
 OPS = computed_ops()
 Case = tuple[Any, ...]  # an op and its operand arrays; an operand given twice is one array object
@@ -304,6 +306,45 @@ LARGER = larger_cases()
 @pytest.mark.parametrize("device", DEVICES)
 def test_larger_shapes(device: str, family: str) -> None:
     check(device, LARGER[family])
+
+
+# -- what is fused behind a product or a convolution reads its other operands in every way
+
+
+def epilogues() -> tuple[list[Tensor], dict[Tensor, Any]]:
+    """Products with something on top; whole numbers, so that results are exact."""
+    b, outputs, feeds = Builder(), [], {}
+
+    def fed(*shape: int, low: int = -3, high: int = 4, dtype: str = "float32") -> Tensor:
+        t = placeholder(dtype, shape)
+        feeds[t] = np.random.default_rng(len(feeds)).integers(low, high, shape).astype(dtype)
+        return t
+
+    for m, n in ((37, 42), (16, 64), (5, 90)):
+        product = b.matmul(fed(m, 30), fed(30, n))
+        repeated = b.reshape(b.broadcast_to(b.reshape(fed(n // 2), shape=(n // 2, 1)), (n // 2, 2)), shape=(n,))
+        rows = b.reshape(fed(m), shape=(m, 1))
+        for other in (repeated, rows, b.permute(fed(n, m), axes=(1, 0)), b.flip(fed(m, n), axes=(1,)), b.pad(fed(m - 1, n - 5), low=(1, 2), high=(0, 3), gaps=(0, 0)),
+                      b.slice(fed(m, 2 * n), starts=(0, 1), lengths=(m, n), steps=(1, 2)), b.take(fed(m, 9), fed(n, low=-9, high=9, dtype="int64"), axis=1),
+                      b.concat(fed(m, 3), fed(m, n - 3), axis=1), b.iota(shape=(m, n), axis=1, dtype=dtypes.float32)):
+            outputs.append(b.add(b.matmul(*product.node.inputs), b.broadcast_to(other, (m, n))))
+        outputs += [b.greater(b.add(product, b.broadcast_to(rows, (m, n))), 0), b.permute(b.mul(product, product), axes=(1, 0)), b.cast(b.neg(product), dtype=dtypes.int8)]
+    for size, kernel in ((9, 3), (4, 1), (1, 1), (2, 2)):
+        geometry: dict[str, Any] = {"stride": (1, 1), "padding": (kernel - 1, 0, 0, kernel - 1), "dilation": (1, 1), "groups": 1}
+        operands = fed(2, 3, size, size + 1), fed(5, 3, kernel, kernel)
+        shape = b.conv2d(*operands, **geometry).shape
+        for other in (b.reshape(fed(5), shape=(5, 1, 1)), fed(*shape), b.flip(fed(*shape), axes=(3,)), b.permute(fed(*shape[::-1]), axes=(3, 2, 1, 0)),  # type: ignore[arg-type]
+                      fed(2, 1, 1, 1), fed(shape[3])):  # type: ignore[arg-type]
+            outputs.append(b.relu(b.add(b.conv2d(*operands, **geometry), b.broadcast_to(other, shape))))
+    return outputs, feeds
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_epilogues(device: str) -> None:
+    outputs, feeds = epilogues()
+    expected = interpret(Graph(tuple(outputs), (), tuple(feeds)), {t.key: a for t, a in feeds.items()})
+    for number, (got, exact) in enumerate(zip(run_on(device, outputs, feeds), expected, strict=True)):
+        assert np.array_equal(got, exact), f"output {number}, {outputs[number].node.inputs[-1]}: {np.sum(got != exact)} of {got.size} differ"
 
 
 # -- symbolic leading extents: one program for every batch size, none included

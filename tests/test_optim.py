@@ -107,7 +107,7 @@ def test_slots_are_named_made_once_and_keyed():
         "optim/step/0.weight",
     }
     assert all(not v.trainable for v in adam.variables())
-    assert adam.slots(weight)["m"].name == f"{weight.name}/m"
+    assert adam.slots(weight)["m"].name == "optim/m/0.weight"
 
 
 def test_step_count_is_exact_and_shared():

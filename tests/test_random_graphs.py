@@ -151,7 +151,7 @@ class Program:
             self.add(getattr(self.b, "neg" if name == "sign" else "abs" if name == "relu" else name)(x.tensor), max(x.bound, 255.0 if x.dtype.kind == "u" else 0.0), x)
 
     def rough(self) -> None:
-        x = self.any(lambda v: v.dtype.is_float and not v.dtype.rounds)
+        x = self.any(lambda v: v.dtype.is_float and not v.dtype.rounds and not (v.rough and v.bound > 8))
         name = ("exp", "tanh", "sigmoid", "sin", "div", "sqrt")[self.pick(6)]
         if name == "div":
             y = self.b.add(self.b.abs(x.tensor), 1)
@@ -336,8 +336,33 @@ class Program:
         bound = max(x.bound * x.shape[0], 1.0) if x.dtype.is_float else 2.0**64
         self.add(self.b.scatter_add(index.tensor, x.tensor, rows=EXTENTS[self.pick(len(EXTENTS))]), bound, x, index)
 
+    def pool(self) -> None:
+        x = self.any(lambda v: v.dtype.is_float and len(v.shape) > 1 and min(v.shape[-2:]) > 1)
+        window = (1 + self.pick(2), 1 + self.pick(3) if x.shape[-1] > 2 else 2)
+        low = tuple(self.pick(n) for n in window)
+        geometry: dict[str, Any] = {"window": window, "stride": (1 + self.pick(2), 1 + self.pick(2)), "padding": (low[0], 0, low[1], 0)}
+        name = ("max_pool", "avg_pool", "max_pool_index")[self.pick(3)]
+        if name == "avg_pool":
+            self.add(self.b.avg_pool(x.tensor, **geometry, count_include_pad=bool(self.pick(2))), x.bound, x, rough=True)
+        elif name == "max_pool":
+            self.add(self.b.max_pool(x.tensor, **geometry, dilation=(1, 1)), x.bound, x)
+        elif not x.rough and not x.special:
+            self.add(self.b.max_pool_index(x.tensor, **geometry, dilation=(1, 1)), 6.0, x)
+
+    def conv(self) -> None:
+        x = self.any(lambda v: not v.dtype.is_bool and len(v.shape) == 4)
+        found = [v for v in self.values if v.dtype == x.dtype and len(v.shape) == 4 and v.shape[1] == x.shape[1] and 0 not in v.shape[1:]
+                 and all(a <= b + 1 for a, b in zip(v.shape[2:], x.shape[2:], strict=True))]
+        if not found:
+            raise Refused
+        w = found[self.pick(len(found))]
+        bound = max(x.bound * w.bound * int(np.prod(w.shape[1:])), 1.0)
+        stride = (1 + self.pick(2), 1 + self.pick(2))
+        self.add(self.b.conv2d(x.tensor, w.tensor, stride=stride, padding=(1, 0, 0, 1), dilation=(1, 1), groups=1),
+                 bound if x.dtype.is_float else 2.0**64, x, w)
+
     STEPS = (unary, binary, binary, binary, division, bits, compare, where, cast, cast, rough, reshape, reshape, permute, permute, broadcast, slice, flip,
-             pad, concat, reduce, reduce, reduce, normalise, matmul, matmul, take, positions, scatter)
+             pad, concat, reduce, reduce, reduce, normalise, matmul, matmul, take, positions, scatter, pool, conv)
 
 
 def broadcasts(small: tuple[int, ...], large: tuple[int, ...]) -> bool:

@@ -35,7 +35,10 @@ HEX = "0123456789abcdef"
 
 @dataclass(frozen=True)
 class Dialect:
-    """What code generation needs to know of a device."""
+    """What code generation needs to know of a device.
+
+    On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may use.
+    """
 
     vendor: str
     width: int
@@ -43,6 +46,8 @@ class Dialect:
     cores: int = 1
     device: str = ""
     kind: str = "cpu"
+    group: int = 1
+    local_memory: int = 0
 
     def lanes(self, kernel: Kernel) -> int:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""

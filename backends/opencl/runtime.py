@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import call
 from typing import Any
@@ -15,10 +15,10 @@ import numpy as np
 from backends.opencl import icd
 from backends.opencl.device import Device, open_device
 from backends.opencl.memory import Memory
-from backends.opencl.program import Source, compile_source, generate
+from backends.opencl.program import Source, compile_source, compile_whole, generate
 from backends.opencl.target import dialect_of, make_target
 from backends.opencl.templates import BY_NAME
-from graphcore.errors import DeviceError, FeedError, OutOfMemoryError
+from graphcore.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 from graphcore.shapes import bind
 
@@ -28,25 +28,49 @@ _ALIGN = 128
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
 PRODUCT_RATE = 5e10  # flops a second of one core in register tiles
 SCALAR_RATE = 8e9  # operations a second of one core in loop nests
+GROUP_SHARE = 0.3  # of a multiprocessor's peak, for one work-group alone
 STAGE_SECONDS = {"intel": 8e-6, "pocl": 25e-6}  # what starting and finishing one more launch costs
+
+
+LAUNCHES = {"step": "launch a step", "stage": "launch a stage", "one": "one launch"}
+_AS_GPU = ":as-gpu"
 
 
 @dataclass
 class Program:
-    """A compiled plan: its text and its built kernel's source."""
+    """A compiled plan: its text and its built programs: a CPU has one, a GPU one for single launches and one for all others."""
 
     plan: Plan
     source: Source
-    built: Any
+    built: Any = None
+    whole: Any = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel to start: its name, how many work-groups, and which rows of the table it runs."""
+
+    kernel: str
+    groups: int
+    first: int
+    last: int
 
 
 class OpenCLBackend:
-    """One device: its memory, and the programs compiled for it."""
+    """One device: its memory, and the programs compiled for it.
+
+    Args:
+        device: an open device.
+        kind: ``"gpu"`` runs a GPU's schedules and memory transfers on any device, for tests.
+    """
 
     interprets = False
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, kind: str | None = None) -> None:
+        if kind is not None and kind != device.info.kind:
+            device = replace(device, info=replace(device.info, kind=kind, vector_width=4))
         self.device = device
+        self._launch = "auto"
         self.name = f"opencl:{device.info.vendor}"
         self.target = make_target(device.info)
         self.dialect = dialect_of(device.info)
@@ -56,6 +80,17 @@ class OpenCLBackend:
         self._written: set[int] = set()  # a slot may be made and its first value not yet be there
         self._constant_slots: dict[str, int] = {}
         self._variable_end = self._constant_end = 0
+
+    @property
+    def launch(self) -> str:
+        """How plans bound from now on are launched: ``"step"``, ``"stage"``, ``"one"``, or ``"auto"`` by cost."""
+        return self._launch
+
+    @launch.setter
+    def launch(self, value: str) -> None:
+        if value != "auto" and value not in LAUNCHES:
+            raise UsageError(f"launch: {value!r} is no way to launch a plan; use one of auto, {', '.join(LAUNCHES)}")
+        self._launch = value
 
     # Variables
 
@@ -102,8 +137,18 @@ class OpenCLBackend:
     def compile(self, plan: Plan) -> Program:
         self.device.check_process()
         source = generate(plan, self.dialect)
-        built = compile_source(self.device, source, plan) if plan.steps else None
-        return Program(plan, source, built)
+        program = Program(plan, source)
+        if plan.steps and self.device.info.kind != "gpu":  # there the way to launch decides
+            self.built(program)
+        return program
+
+    def built(self, program: Program, whole: bool = False) -> Any:
+        """The program's kernels, built on first use; ``whole``: those that run a plan as one work-group (GPUs)."""
+        if whole:
+            program.whole = program.whole or compile_whole(self.device, program.source, program.plan)
+            return program.whole
+        program.built = program.built or compile_source(self.device, program.source, program.plan)
+        return program.built
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
@@ -118,8 +163,8 @@ class OpenCLBackend:
 
 
 def open_opencl(spec: str) -> OpenCLBackend:
-    """The backend of a device string."""
-    return OpenCLBackend(open_device("auto" if spec == "auto" else spec))
+    """The backend of a device string; ``as-gpu`` at its end makes a CPU run a GPU's schedules (for tests)."""
+    return OpenCLBackend(open_device(spec.removesuffix(_AS_GPU)), "gpu" if spec.endswith(_AS_GPU) else None)
 
 
 def _failure(backend: OpenCLBackend, error: Exception) -> Exception:
@@ -130,7 +175,12 @@ def _failure(backend: OpenCLBackend, error: Exception) -> Exception:
 
 
 class BoundPlan:
-    """A program with offsets and sizes: its table is on the device, its kernel's arguments are set."""
+    """A program with offsets and sizes: its table is on the device, its kernels' arguments are set.
+
+    Attributes:
+        launch: what was asked for: ``"auto"``, ``"step"``, ``"stage"`` or ``"one"``.
+        mode: what was chosen, in words.
+    """
 
     def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed) -> None:
         self.backend, self.program, self.placed = backend, program, placed
@@ -138,14 +188,16 @@ class BoundPlan:
         self.generations: tuple[int, ...] = ()
         self.compiled: Any = None
         backend.arena.grow(placed.arena_bytes)
+        self.launch = backend.launch
         self.rows, self.stages, self.tasks = self._rows()
-        self.mode = self._choose_mode()
+        self.mode = LAUNCHES[self.launch] if self.launch in LAUNCHES else self._choose_mode()
+        self._launches: list[Launch] = []
         self._kernels: list[tuple[Any, tuple[int, ...]]] = []
         self._table: Any = None
         self._feeders: list[Callable[[Any], None]] = []
         self._fetchers: list[Callable[[], Any]] = []
         self._work: list[Callable[[], Any]] = []  # launches, and waiting for them
-        if program.built is not None:
+        if self.plan.steps:
             self._upload()
         self._prepare()
 
@@ -188,6 +240,8 @@ class BoundPlan:
     def _choose_mode(self) -> str:
         """One work item for the whole plan where starting its stages would cost more than a second core saves."""
         info = self.backend.device.info
+        if info.kind == "gpu":
+            return self._choose_gpu_mode()
         if info.kind != "cpu":
             return "launch a stage"
         alone = 0.0
@@ -197,29 +251,64 @@ class BoundPlan:
         starting = STAGE_SECONDS.get(info.vendor, 8e-6) * len(self.stages)
         return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a stage"
 
+    def _choose_gpu_mode(self) -> str:
+        """One work-group for the whole plan where the launches would take longer than one multiprocessor does."""
+        target = self.backend.target
+        rate, bandwidth = GROUP_SHARE * target.flops_per_second / target.cores, target.bytes_per_second / target.cores
+        alone = sum(max(step.flops / rate, step.nbytes / bandwidth) for step in self.plan.steps)
+        return "one launch" if alone < target.launch_seconds * len(self._gpu_stages()[1]) else "launch a stage"
+
+    def _plan_launches(self) -> tuple[list[int], list[Launch]]:
+        """The rows in the order of the table, and the launches; rows' first tasks are set to fit them."""
+        gpu = self.backend.device.info.kind == "gpu"
+        if gpu and self.mode != "launch a step":
+            order, launches = self._gpu_stages()
+            return order, [Launch("run_whole", 1, 0, len(order))] if self.mode == "one launch" and order else launches
+        if self.mode == "launch a step":
+            order = [i for i, row in enumerate(self.rows) if row[2]]
+            for i in order:
+                self.rows[i][1] = 0
+            return order, [Launch(f"step_{self.rows[i][0]}" if gpu else "run_plan", self.rows[i][2], at, at + 1) for at, i in enumerate(order)]
+        order = list(range(len(self.rows)))
+        if self.mode == "one launch":
+            return order, [Launch("run_plan", 1, 0, len(order))]
+        return order, [Launch("run_plan", tasks, first, last) for first, last, tasks in self.stages if tasks]
+
+    def _gpu_stages(self) -> tuple[list[int], list[Launch]]:
+        """A launch for every function of a stage: its steps are rows of one grid."""
+        order: list[int] = []
+        launches: list[Launch] = []
+        for first, last, _ in self.stages:
+            of_function: dict[int, list[int]] = {}
+            for i in range(first, last):
+                if self.rows[i][2]:
+                    of_function.setdefault(self.rows[i][0], []).append(i)
+            for function, members in of_function.items():
+                started = 0
+                for i in members:
+                    self.rows[i][1] = started
+                    started += self.rows[i][2]
+                launches.append(Launch(f"step_{function}", started, len(order), len(order) + len(members)))
+                order += members
+        return order, launches
+
     def _upload(self) -> None:
         cl = self.backend.cl
+        order, self._launches = self._plan_launches()
         starts, flat = [], []
-        offset = len(self.rows)
-        for row in self.rows:
-            starts.append(offset + len(flat))
-            flat += row
-        self._table_host = np.array(starts + flat, np.int64)
+        for i in order:
+            starts.append(len(order) + len(flat))
+            flat += self.rows[i]
+        self._table_host = np.array(starts + flat or [0], np.int64)  # buffers cannot be empty
         flags = cl.mem_flags
         try:
             self._table = cl.Buffer(self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host)
         except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
             nbytes = self._table_host.nbytes
             raise OutOfMemoryError(f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's {len(self.rows)} steps: {error}") from None
-        if self.mode == "one launch":
-            self._kernels.append((cl.Kernel(self.program.built, "run_plan"), (1,)))
-            self._ranges = [(0, len(self.rows), 1)]
-        else:
-            self._ranges = []
-            for first, last, tasks in self.stages:
-                if tasks:
-                    self._kernels.append((cl.Kernel(self.program.built, "run_plan"), (tasks,)))
-                    self._ranges.append((first, last, 0))
+        for launch in self._launches:
+            built = self.backend.built(self.program, whole=launch.kernel == "run_whole")
+            self._kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.dialect.group,)))
 
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
@@ -227,12 +316,13 @@ class BoundPlan:
         now = (b.arena.generation, b.variables.generation, b.constants.generation)
         if now == self.generations:
             return
-        for (kernel, _), (first, last, whole) in zip(self._kernels, self._ranges if self._kernels else (), strict=True):
-            kernel.set_args(b.arena.buffer, b.variables.buffer, b.constants.buffer, self._table, np.int32(first), np.int32(last), np.int32(whole))
+        for (kernel, _), launch in zip(self._kernels, self._launches, strict=True):
+            whole = (np.int32(self.mode == "one launch"),) if launch.kernel == "run_plan" else ()
+            kernel.set_args(b.arena.buffer, b.variables.buffer, b.constants.buffer, self._table, np.int32(launch.first), np.int32(launch.last), *whole)
         self._feeders = [self._feeder(number) for _, number in self.plan.feeds]
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
         queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
-        self._work = [*(partial(enqueue, queue, kernel, size, (1,)) for kernel, size in self._kernels), queue.finish]
+        self._work = [*(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self._kernels), queue.finish]
         self.generations = now  # last: if this is interrupted, the next run does it again
 
     def _shape(self, shape: Sequence[Any]) -> tuple[int, ...]:

@@ -8,16 +8,25 @@ from typing import Any
 from backends.base import Piece
 from backends.opencl.device import DeviceInfo
 from backends.opencl.emit import Dialect
-from backends.opencl.templates import TEMPLATES
+from backends.opencl.templates import GPU_TEMPLATES, TEMPLATES
 from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind
 from graphcore.target import Reject, Target
 
 __all__ = ["make_target", "dialect_of", "estimate"]
 
+_GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
+# GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least as well as
+# vectors whose alignment the compiler does not know.
+_VECTOR_GPUS = ("intel", "arm", "qualcomm")
+
 
 def dialect_of(info: DeviceInfo) -> Dialect:
     """Code generation's view of a device."""
+    if info.kind == "gpu":
+        width = info.vector_width if info.vendor in _VECTOR_GPUS else 1
+        group = 1 << (min(info.max_work_group, _GROUP).bit_length() - 1)
+        return Dialect(info.vendor, width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind, group, info.local_mem)
     return Dialect(info.vendor, info.vector_width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind)
 
 
@@ -27,7 +36,7 @@ def make_target(info: DeviceInfo) -> Target:
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reasons = []
-        for template in TEMPLATES:
+        for template in GPU_TEMPLATES if dialect.kind == "gpu" else TEMPLATES:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
                 flops, nbytes = estimate(kernel, hints)
@@ -37,7 +46,7 @@ def make_target(info: DeviceInfo) -> Target:
 
     gpu = info.kind == "gpu"
     return Target(
-        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}", kind="gpu" if gpu else "cpu", cores=info.compute_units,
+        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}", kind="gpu" if gpu else "cpu", cores=info.compute_units,
         vector_width=info.vector_width, local_memory=info.local_mem, max_alloc=info.max_alloc, launch_seconds=5e-6,
         bytes_per_second=5e11 if gpu else 1e10, flops_per_second=1e13 if gpu else 4e10 * info.compute_units, schedule=schedule,
     )

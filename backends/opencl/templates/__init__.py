@@ -1,14 +1,22 @@
 """Kernel templates: each turns a kernel of the IR into the text of a C function.
 
-``TEMPLATES`` is the order in which they are asked; the loop nest takes whatever the others refuse.
+``TEMPLATES`` and ``GPU_TEMPLATES`` are the orders in which they are asked on the two kinds of device; the loop nest takes whatever
+the others refuse. The templates of ``GROUP_TEMPLATES`` give a task to a whole work-group.
 """
 
-from backends.opencl.templates.base import Template
+from backends.opencl.templates.base import GroupTemplate, Scheduler, Template
 from backends.opencl.templates.conv import Convolution, ConvolutionWeightSums
+from backends.opencl.templates.gpu_matmul import GpuMatmul
+from backends.opencl.templates.gpu_rows import GpuRows
+from backends.opencl.templates.gpu_split import GpuSplit
 from backends.opencl.templates.matmul import Matmul
 from backends.opencl.templates.nest import Nest
 
-TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), Matmul(), Nest())
-BY_NAME: dict[str, Template] = {t.name: t for t in TEMPLATES}
+_NEST = Nest()
+_GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
+TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), Matmul(), _NEST)
+GPU_TEMPLATES: tuple[Scheduler, ...] = (GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _NEST)
+BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
+GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
 
-__all__ = ["TEMPLATES", "BY_NAME", "Template"]
+__all__ = ["TEMPLATES", "GPU_TEMPLATES", "BY_NAME", "GROUP_TEMPLATES", "Scheduler", "Template", "GroupTemplate"]

@@ -12,18 +12,25 @@ from graphcore.kernel.ir import Kernel, symbolic_sizes
 from graphcore.shapes import Dim, Extent
 from graphcore.target import Reject
 
-__all__ = ["Template", "signature", "sizes_of", "NAME"]
+__all__ = ["Scheduler", "Template", "GroupTemplate", "signature", "sizes_of", "NAME"]
 
 NAME = "@NAME@"  # stands for the function's name, which is given when equal texts have been merged
 
 
-class Template(Protocol):
-    """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``."""
+class Scheduler(Protocol):
+    """Says how a kernel is run: with which template, or as which other kernels."""
 
     name: str
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        """The pieces that run a kernel, or why this template does not."""
+        """The pieces that run a kernel, or why not."""
+
+
+class Template(Scheduler, Protocol):
+    """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``.
+
+    On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups there.
+    """
 
     def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
         """The function's text, named ``NAME``."""
@@ -33,6 +40,16 @@ class Template(Protocol):
 
     def tasks(self, kernel: Kernel, config: Any, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """How many independent tasks to start for these sizes."""
+
+
+class GroupTemplate(Template, Protocol):
+    """A template whose tasks are whole work-groups (GPUs): its functions end in a parameter ``__local char* pool``.
+
+    ``tasks`` counts work-groups. All work items of a group call the function, which may hold barriers; the caller puts one after it.
+    """
+
+    def local_bytes(self, kernel: Kernel, config: Any, dialect: Dialect) -> int:
+        """Bytes of local memory behind ``pool``."""
 
 
 def sizes_of(kernel: Kernel) -> dict[Dim, str]:

@@ -11,12 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.opencl.templates.conv_code import (
-    CONTRACT, ConvProblem, Load, Names, Taps, Writer, emit_copy, emit_fill, emit_spread, load, plain_load, store,
-    vector, vector_types, widths_below,
-)  # fmt: skip
+    CONTRACT,
+    ConvProblem,
+    Load,
+    Names,
+    Taps,
+    Writer,
+    emit_copy,
+    emit_fill,
+    emit_spread,
+    load,
+    plain_load,
+    store,
+    vector,
+    vector_types,
+    widths_below,
+)
 from backends.opencl.templates.conv_schedule import (
-    ConvConfig, Scratch, extra_rows, part_channels, scratch, stage_pitch, uses_out_scratch,
-)  # fmt: skip
+    ConvConfig,
+    Scratch,
+    extra_rows,
+    part_channels,
+    scratch,
+    stage_pitch,
+    uses_out_scratch,
+)
 
 Epilogue = Callable[[str, str, str, str, int], list[str]]
 """``epilogue(n, o, pixel, acc, width)``: statements that store ``width`` outputs.
@@ -84,10 +103,8 @@ class _ConvText:
                 w.add(
                     f"__global {self.dtype}* const panel = {self.names.workspace} + (size_t)task * {self.space.slice};"
                 )
-            w.add(f"const int last_unit = (int)((long)units * (chunk + 1) / max(chunks, 1));")
-            with w.block(
-                "for (int unit = (int)((long)units * chunk / max(chunks, 1)); unit < last_unit; ++unit)"
-            ):
+            w.add("const int last_unit = (int)((long)units * (chunk + 1) / max(chunks, 1));")
+            with w.block("for (int unit = (int)((long)units * chunk / max(chunks, 1)); unit < last_unit; ++unit)"):
                 w.add(f"const int row0 = (unit % {bands}) * {c.rows}, rows = min({c.rows}, {p.grid[0]} - row0);")
                 w.add(f"const int group = (unit / {bands}) % {p.groups};")
                 w.add(f"const int image0 = (unit / {per_image}) * {c.images};")

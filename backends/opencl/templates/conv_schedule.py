@@ -118,7 +118,9 @@ def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
         out = part_channels(problem, config) * problem.phases * pitch
         panel = max(panel, config.rows * problem.phase_step[0] * problem.out_size[1] + width)
         panel = -(-panel // 16) * 16
-    stage = 0 if config.direct else max(stage_size(problem, config, y, x) for y in problem.taps_y for x in problem.taps_x)
+    stage = (
+        0 if config.direct else max(stage_size(problem, config, y, x) for y in problem.taps_y for x in problem.taps_x)
+    )
     return Scratch(plane, panel, pitch, out, stage)
 
 
@@ -237,5 +239,15 @@ def choose(
         parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))
     depth = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
     return ConvConfig(
-        width, channel_tiles, vector_tiles, rows, images, share, direct, parts, min(total, wanted * 2), half, depth < 128
+        width,
+        channel_tiles,
+        vector_tiles,
+        rows,
+        images,
+        share,
+        direct,
+        parts,
+        min(total, wanted * 2),
+        half,
+        depth < 128,
     )

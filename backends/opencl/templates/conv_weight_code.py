@@ -12,13 +12,43 @@ order, transposes them back and runs the epilogue. No atomics: the same sizes gi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from backends.opencl.templates.conv_code import (
-    CONTRACT, ConvShape, Load, Names, Writer, emit_copy, emit_fill, load, plain_load, store, vector, vector_types,
+    CONTRACT,
+    ConvShape,
+    Load,
+    Names,
+    Writer,
+    emit_copy,
+    emit_fill,
+    load,
+    plain_load,
+    store,
+    vector,
+    vector_types,
     widths_below,
-)  # fmt: skip
-from backends.opencl.templates.conv_schedule import register_count
+)
+from backends.opencl.templates.conv_weight_schedule import (
+    WeightConfig,
+    choose_weight,
+    even_runs,
+    reduce_task_count,
+    reduce_tiles,
+    weight_sizes,
+    weight_task_count,
+    weight_workspace_elements,
+)
+
+__all__ = [
+    "WeightConfig",
+    "WeightEpilogue",
+    "choose_weight",
+    "reduce_code",
+    "reduce_task_count",
+    "weight_code",
+    "weight_task_count",
+    "weight_workspace_elements",
+]
 
 WeightEpilogue = Callable[[str, str, str, int], list[str]]
 """``epilogue(o, k, acc, width)``: statements that store ``width`` elements of dw from element ``o * K + k``.
@@ -26,185 +56,6 @@ WeightEpilogue = Callable[[str, str, str, int], list[str]]
 ``o`` and ``k`` are C expressions: output channel over all groups, and position in (channel of the group, ky, kx)
 flattened, whose extent is K; ``acc`` names the vector (a scalar for width 1). Each element is handed over once.
 """
-
-
-@dataclass(frozen=True)
-class WeightConfig:
-    """How the weight gradient of one shape is computed.
-
-    Attributes:
-        width: lanes of a vector, at most the device's: fewer where a group has few output channels.
-        vector_tiles: channel vectors of the register tiles, falling; they cover the channels of a group.
-        channels: input channels of a register tile; the rest forms its own tile.
-        taps: sizes of the runs into which the (channel, ky, kx) of a tile are cut; one loop over pixels each.
-        rows: output rows of a block.
-        images: images of a block; more than one only with ``rows`` equal to the output's rows.
-        direct: read x in place (no padding reached, no fused load).
-        part_channels: input channels of one item; a part is a run of (group, item).
-        parts: cuts of the items.
-        chunks: cuts of the blocks; each keeps sums of its own.
-        reduce_tasks: most tasks of the second function.
-    """
-
-    width: int
-    vector_tiles: tuple[int, ...]
-    channels: int
-    rows: int
-    images: int
-    direct: bool
-    part_channels: int
-    parts: int
-    chunks: int
-    reduce_tasks: int
-    tile_taps: int
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Derived sizes of one configured weight gradient, all literals of the text."""
-
-    group_in: int
-    group_out: int
-    padded_out: int
-    taps: int
-    pixels: int
-    x_rows: int
-    x_pitch: int
-    x_image: int
-    x_panel: int
-    dy_panel: int
-    sums: int
-
-    @property
-    def scratch(self) -> int:
-        """Elements of one task's packed x and dy."""
-        return self.x_panel + self.dy_panel
-
-
-def _sizes(shape: ConvShape, config: WeightConfig) -> _Sizes:
-    """Sizes of scratch and sums."""
-    group_in, group_out = shape.channels // shape.groups, shape.filters // shape.groups
-    kh, kw = shape.kernel
-    padded = -(-group_out // config.width) * config.width
-    pixels = config.rows * shape.out_width * config.images
-    x_rows = (config.rows - 1) * shape.stride[0] + (kh - 1) * shape.dilation[0] + 1
-    x_pitch = (shape.out_width - 1) * shape.stride[1] + (kw - 1) * shape.dilation[1] + 1
-    x_image = x_rows * x_pitch
-    x_panel = 0 if config.direct else -(-config.part_channels * config.images * x_image // 32) * 32
-    sums = shape.groups * group_in * kh * kw * padded
-    dy_panel = -(-pixels * padded // 32) * 32
-    return _Sizes(group_in, group_out, padded, kh * kw, pixels, x_rows, x_pitch, x_image, x_panel, dy_panel, sums)
-
-
-def weight_workspace_elements(shape: ConvShape, config: WeightConfig) -> int:
-    """Elements of the workspace of both functions, for any batch."""
-    sizes = _sizes(shape, config)
-    return config.chunks * sizes.sums + config.parts * config.chunks * sizes.scratch
-
-
-def _blocks(shape: ConvShape, config: WeightConfig, batch: int) -> int:
-    return -(-batch // config.images) * -(-shape.out_height // config.rows)
-
-
-def weight_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:
-    """Tasks of the first function."""
-    return config.parts * min(_blocks(shape, config, batch), config.chunks)
-
-
-def reduce_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:
-    """Tasks of the second function, to start when all tasks of the first are done (any batch, also 0)."""
-    del batch
-    return min(_reduce_tiles(shape, config), config.reduce_tasks)
-
-
-def _reduce_tiles(shape: ConvShape, config: WeightConfig) -> int:
-    sizes = _sizes(shape, config)
-    k = sizes.group_in * sizes.taps
-    return shape.groups * (sizes.padded_out // config.width) * -(-k // config.width)
-
-
-def _tile_cost(vectors: int, taps: int, vector_bytes: int) -> float:
-    """Cycles of one pixel of a register tile: products against loads, and latency."""
-    if vector_bytes >= 64:
-        return max(vectors * taps, vectors + taps, 4) + 0.7
-    return max(vectors * taps, vectors + taps, 8) + 0.7
-
-
-def _runs(total: int, most: int) -> list[int]:
-    """``total`` cut into even runs of at most ``most``."""
-    count = -(-total // most)
-    return [total // count + (i < total % count) for i in range(count)]
-
-
-def _choose_tile(group_in: int, vectors: int, taps: int, vector_bytes: int) -> tuple[tuple[int, ...], int, int]:
-    """Cheapest (vector tiles, channels of a tile, most taps of a run)."""
-    registers = register_count(vector_bytes)
-    best: tuple[float, tuple[int, ...], int, int] | None = None
-    for ov in range(1, min(vectors, 6) + 1):
-        for channels in sorted({min(group_in, c) for c in (1, 2, 3, 4, 5, 6, 8, 10, 12)}):
-            if channels > 1 and channels * taps > 36:
-                continue
-            # with more sums than this compilers spill: measured, 26 of 32 registers lose 15% and 12 of 16 lose 30%
-            most = max(1, registers * 5 // 8 // ov)
-            cost, bodies = 0.0, 0
-            for v, times_v in ((ov, vectors // ov), (vectors % ov, 1)):
-                for c, times_c in ((channels, group_in // channels), (group_in % channels, 1)):
-                    if v and c:
-                        runs = _runs(c * taps, most)
-                        bodies += len(runs)
-                        cost += times_v * times_c * sum(_tile_cost(v, r, vector_bytes) for r in runs)
-            cost *= 1 + 0.005 * bodies
-            if best is None or cost < best[0]:
-                tiles = (ov, vectors % ov) if vectors % ov else (ov,)
-                best = (cost, tiles, channels, most)
-    assert best is not None
-    return best[1:]
-
-
-def choose_weight(
-    shape: ConvShape, *, width: int, batch: int, cores: int, fused_load: bool = False, itemsize: int = 4
-) -> WeightConfig:
-    """Pick a schedule.
-
-    Args:
-        shape: the convolution.
-        width: lanes of a vector of the device (16, 8 or 4).
-        batch: expected number of images; any other number works too.
-        cores: compute units of the device.
-        fused_load: a ``load_x`` callback will be given.
-        itemsize: bytes of an element; ``width * itemsize`` should be the device's register width.
-    """
-    vector_bytes = width * itemsize
-    group_in, group_out = shape.channels // shape.groups, shape.filters // shape.groups
-    kh, kw = shape.kernel
-    while width > 4 and width // 2 >= group_out:
-        width //= 2
-    padded = -(-group_out // width) * width
-    tiles, channels, most = _choose_tile(group_in, padded // width, kh * kw, vector_bytes)
-    inside = (shape.out_height - 1) * shape.stride[0] + (kh - 1) * shape.dilation[0] < shape.height
-    inside = inside and (shape.out_width - 1) * shape.stride[1] + (kw - 1) * shape.dilation[1] < shape.width
-    direct = not fused_load and inside and shape.padding == (0, 0)
-    pixels = shape.out_height * shape.out_width
-    wanted_pixels = max(64, min(512, 32 * 1024 // padded))
-    rows, images = shape.out_height, 1
-    if pixels > wanted_pixels:
-        rows = max(1, wanted_pixels // shape.out_width)
-        rows = -(-shape.out_height // -(-shape.out_height // rows))
-    elif batch > 1:
-        images = max(1, min(wanted_pixels // pixels, -(-batch // (2 * cores))))
-    blocks = -(-batch // images) * -(-shape.out_height // rows)
-    # items: input channels whose sums stay in the cache, in whole tiles; then more parts where blocks are few
-    fit = max(1, 64 * 1024 // (padded * kh * kw))
-    wanted = 4 * cores
-    if shape.groups * -(-group_in // fit) * blocks < wanted:
-        fit = min(fit, max(1, -(-group_in * shape.groups * blocks // wanted)))
-    part_channels = min(group_in, -(-min(fit, group_in) // channels) * channels)
-    items = shape.groups * -(-group_in // part_channels)
-    parts = min(items, wanted) if items * padded * part_channels * kh * kw > 16 * 1024 or blocks < wanted else 1
-    chunks = max(1, min(blocks, -(-wanted // parts)))
-    return WeightConfig(
-        width, tiles, channels, rows, images, direct, part_channels, parts, chunks, 2 * cores, most
-    )
 
 
 def weight_code(
@@ -244,7 +95,7 @@ def emit_transpose(w: Writer, dtype: str, width: int, rows: list[str]) -> list[s
     """Transpose ``width`` vectors of ``width`` lanes in registers; returns the names of the results."""
     kind, level = vector(dtype, width), 0
     while 1 << level < width:
-        merged = []
+        merged: list[str] = []
         for i in range(width // 2):
             for half in ("lo", "hi"):
                 name = f"t{level}_{len(merged)}"
@@ -264,7 +115,7 @@ class _WeightText:
         self.shape, self.config, self.dtype, self.names = shape, config, dtype, names
         self.load_dy = load_dy or plain_load(names.source, dtype)
         self.load_x = load_x or plain_load(names.weight, dtype)
-        self.sizes = _sizes(shape, config)
+        self.sizes = weight_sizes(shape, config)
         self.vec = vector(dtype, config.width)
         self.w = Writer()
 
@@ -316,9 +167,7 @@ class _WeightText:
         end = max(begin, min(z.x_pitch, s.width + s.padding[1]))
         reach = (s.kernel[0] - 1) * s.dilation[0] + 1
         with w.block("for (int c = first_c; c < last_c; ++c)"), w.block("for (int i = 0; i < images; ++i)"):
-            w.add(
-                f"const int plane = ((image0 + i) * {s.channels} + group * {z.group_in} + c) * {s.height * s.width};"
-            )
+            w.add(f"const int plane = ((image0 + i) * {s.channels} + group * {z.group_in} + c) * {s.height * s.width};")
             with w.block(f"for (int j = 0; j < (rows - 1) * {s.stride[0]} + {reach}; ++j)"):
                 w.add(f"const int iy = row0 * {s.stride[0]} - {s.padding[0]} + j;")
                 w.add(
@@ -433,7 +282,7 @@ class _WeightText:
             for x in range(kw)
         ]
         first = 0
-        for count in _runs(len(offsets), self.config.tile_taps):
+        for count in even_runs(len(offsets), self.config.tile_taps):
             with self.w.block():
                 self._run(vectors, offsets[first : first + count], first, image, row)
             first += count
@@ -464,7 +313,9 @@ class _WeightText:
                     with w.block():
                         w.add(CONTRACT)
                         for v in range(vectors):
-                            w.add(f"const {self.vec} d{v} = {load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};")
+                            w.add(
+                                f"const {self.vec} d{v} = {load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
+                            )
                         for k, offset in enumerate(offsets):
                             w.add(f"const {self.vec} x{k} = ({self.vec})(xp[{offset + copy * s.stride[1]}]);")
                             w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
@@ -476,7 +327,7 @@ class _WeightText:
         s, c, z, w = self.shape, self.config, self.sizes, self.w
         depth = z.group_in * z.taps
         across, down = z.padded_out // c.width, -(-depth // c.width)
-        tiles = _reduce_tiles(s, c)
+        tiles = reduce_tiles(s, c)
         tasks = min(tiles, c.reduce_tasks)
         with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
             self._prologue()
@@ -493,7 +344,9 @@ class _WeightText:
                 with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
                     w.add(f"{self.vec} sum = ({self.vec})(0);")
                     with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
-                        w.add(f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width, self.dtype)};")
+                        w.add(
+                            f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width, self.dtype)};"
+                        )
                     w.add(store("sum", f"tile + j * {c.width}", c.width, self.dtype, "__private"))
                 self._store_tile(epilogue)
         return w.text()
@@ -503,7 +356,9 @@ class _WeightText:
         c, z, w = self.config, self.sizes, self.w
         with w.block():
             for lane in range(c.width):
-                w.add(f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width, self.dtype, '__private')};")
+                w.add(
+                    f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width, self.dtype, '__private')};"
+                )
             results = emit_transpose(w, self.dtype, c.width, [f"r{lane}" for lane in range(c.width)])
             for lane, result in enumerate(results):
                 w.add(store(result, f"tile + {lane * c.width}", c.width, self.dtype, "__private"))
@@ -511,5 +366,7 @@ class _WeightText:
             w.add("int q = 0;")
             for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
                 with w.block(f"for (; q + {piece} <= count; q += {piece})"):
-                    w.add(f"const {vector(self.dtype, piece)} acc = {load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};")
+                    w.add(
+                        f"const {vector(self.dtype, piece)} acc = {load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};"
+                    )
                     w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -24,6 +24,7 @@ from graphcore.target import Reject
 __all__ = ["Nest", "NestConfig", "choose_nest", "nest_units"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
+_GROUPS_PER_CORE = 32  # of a GPU: enough work-groups to hide latency, few enough that starting them costs nothing
 _EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
     lgamma digamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
 
@@ -36,14 +37,18 @@ class NestConfig:
         lane: the axis that vectors run along; None for scalar code.
         width: lanes.
         leading: whether the outermost row axis's extent is an argument, so that kernels over different sizes are one function.
+        strided: whether task t takes the units t, t + tasks, ... (GPUs: neighbouring work items then touch neighbouring elements),
+            not a run of neighbouring units.
     """
 
     lane: Axis | None
     width: int
     leading: bool = False
+    strided: bool = False
 
     def describe(self) -> str:
-        return f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
+        lanes = f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
+        return f"{lanes}, strided" if self.strided else lanes
 
 
 def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
@@ -123,7 +128,7 @@ class Nest:
     name = "nest"
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel))
+        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel), strided=dialect.kind == "gpu")
         return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
@@ -140,6 +145,8 @@ class Nest:
     def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """Enough for all cores, each worth starting: a task costs about a microsecond."""
         units = int(bind(nest_units(kernel, config), sizes))  # type: ignore[arg-type]
+        if config.strided:  # work-groups, not work items
+            return max(1, min(-(-units // dialect.group), _GROUPS_PER_CORE * dialect.cores))
         work = kernel_work(kernel, sizes)
         wanted = min(4 * dialect.cores, max(1, int(work // 20000)))
         return max(1, min(units, wanted))
@@ -172,8 +179,12 @@ class _Nest:
             return em.scope.lines
         total = self._units_code()
         em.line(f"const int units = {total};")
-        em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
-        with em.block("for (int u = begin; u < end; ++u)", self.rows):
+        if config.strided:
+            header = "for (int u = task; u < units; u += tasks)"
+        else:
+            em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
+            header = "for (int u = begin; u < end; ++u)"
+        with em.block(header, self.rows):
             self.unit("u")
         return em.scope.lines
 
@@ -286,8 +297,8 @@ class _Nest:
         em.cached = {}
         count = product(a.extent for a in self.columns)
         self.kept = {}
-        if not isinstance(count, int) or self.config.lane not in (None, *self.columns[-1:]):
-            return
+        if not isinstance(count, int) or self.config.strided or self.config.lane not in (None, *self.columns[-1:]):
+            return  # a GPU's private arrays live in its slow memory
         phases: dict[Expr, set[int]] = {}
         for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [(s.value, self.depth[s.value] + 1) for s in stores]:
             for value in _reached(root, self.is_row_reduce):
