@@ -81,8 +81,9 @@ class Fuse:
         """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of one launch."""
         read = {key for g in self.groups for key in g.reads}
         last = [g for g in self.groups if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()]
+        together = max((g.stage for g in last), default=0)
         for group in last:
-            group.stage = max(g.stage for g in last)
+            group.stage = together
 
     def is_read_through(self, node: Node) -> bool:
         """Inline nodes vanish into their readers, unless they are themselves results or read too much.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphcore.errors import CompileError
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
@@ -31,7 +32,10 @@ def lower_node(node: Node, output: int, index: tuple[Index, ...], read: Callable
     def read_operand(i: int, at: tuple[Index, ...], guard: Expr | None = None) -> Expr:
         return read(node.inputs[i], at, guard)
 
-    return node.op.lower(call, index, read_operand)
+    try:
+        return node.op.lower(call, index, read_operand)
+    except NotImplementedError:  # the base class's answer: never fall back to the host in silence
+        raise CompileError(f"{node.op.name} has no kernel: its class defines no lowering\n  it was built at {node.origin.place}") from None
 
 
 class LoweredGroup:

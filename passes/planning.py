@@ -307,8 +307,10 @@ def _elements(b: Buffer) -> Any:
 def _reads_before_writing(step: Step, old: int, new: int) -> bool:
     """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may come after that store."""
     reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
-    if not reductions:
-        return True
+    bound = {a for v in reductions for a in v.data[1]}
+    stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
+    if not any(s.index.axes() & bound for s in stores):
+        return True  # it is written after all loops, when the values of all such stores have been computed
     elsewhere = [*(v.args[0] for v in reductions), *(s.value for s in step.kernel.stores if step.buffers[s.param] != new)]
     return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in expr.walk(*elsewhere))
 

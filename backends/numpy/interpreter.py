@@ -43,6 +43,9 @@ def _evaluate(node: Node, operands: list[Any]) -> tuple[Any, ...]:
     if node.op.kind is Kind.LEAF:
         raise CompileError(f"{node.op.name} has no value: {node} was neither fed nor initialised")
     with np.errstate(all="ignore"):
-        result = node.op.reference(*operands)
+        try:
+            result = node.op.reference(*operands)
+        except NotImplementedError:
+            raise CompileError(f"{node.op.name} has no NumPy reference\n  it was built at {node.origin.place}") from None
     results = result if isinstance(result, tuple) else (result,)
     return tuple(np.asarray(r, dtype=t.dtype.storage) for r, t in zip(results, node.types, strict=True))

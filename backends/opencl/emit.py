@@ -323,6 +323,13 @@ class Emitter:
             return f"-(int{width})({', '.join(lanes)})"
         return f"({vector_type(e.dtype, width)})({', '.join(lanes)})"
 
+    def store_all(self, stores: Sequence[Store]) -> None:
+        """Compute the values of all stores, then write them: a store may be in place over what another one reads."""
+        for store in stores:
+            self.value(store.value)
+        for store in stores:
+            self.store(store)
+
     def store(self, store: Store) -> None:
         """Write one element, or the lanes."""
         pointer, dtype = self.pointers[store.param], store.value.dtype

@@ -184,12 +184,10 @@ class Convolution:
             if axes:
                 with emitter.lanes(axes[-1], f"({flat})", width):
                     emitter.scope.names[total] = acc
-                    for store in kernel.stores:
-                        emitter.store(store)
+                    emitter.store_all(kernel.stores)
                 return emitter.scope.lines
             emitter.scope.names[total] = acc if width == 1 else f"{acc}.s0"  # the result is one element: lane 0
-            for store in kernel.stores:
-                emitter.store(store)
+            emitter.store_all(kernel.stores)
             return emitter.scope.lines
 
         if weights:

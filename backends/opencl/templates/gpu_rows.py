@@ -62,7 +62,8 @@ def contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:
     along = across = 0
     for r in reductions:
         for value in _below(r):
-            if value.fn == "load":
+            # What all rows share stays in the cache.
+            if value.fn == "load" and (not rows or rows[-1] in value.data[1].axes()):
                 along += value.data[1].stride(r.data[1][-1]) == 1
                 across += bool(rows) and value.data[1].stride(rows[-1]) == 1
     return along >= across

@@ -1,8 +1,8 @@
-"""Long reductions on GPUs in two steps: partial results for blocks of the summed axis, into a workspace, then their combination.
+"""Long reductions on GPUs in steps: partial results for blocks of the summed axis, into a workspace, then their combination.
 
-It is a change of the kernel, not a schedule: the first kernel has one more parallel axis, the second reduces over that, and both are
-scheduled like any other. Few results of long sums (losses, bias and weight gradients) then still use the whole device. The order of
-all sums is fixed.
+It is a change of the kernel, not a schedule: the first kernel has one more parallel axis, the second reduces over that, and a third
+computes what the kernel stores for every element. They are scheduled like any other. Few results of long sums (losses, bias and
+weight gradients) then still use the whole device. The order of all sums is fixed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from backends.opencl.emit import Dialect, identity
 from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_matmul import TileConfig, find_contraction
 from backends.opencl.templates.gpu_rows import RowsConfig, contiguous, row_reductions
+from backends.opencl.templates.nest import columns_of, rows_of
 from graphcore.kernel.expr import Expr, both, call, const, dynamic_values, in_range, load, reduce, select, transform, walk
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store
@@ -44,7 +45,7 @@ class _Cut:
 
 
 class GpuSplit:
-    """Schedules the two kernels that it makes with the templates it was given."""
+    """Schedules the kernels that it makes with the templates it was given."""
 
     name = "gpu-split"
 
@@ -61,12 +62,14 @@ class GpuSplit:
         parts = self._parts(kernel, reductions, dialect, hints)
         if parts < 2:
             return Reject("its sums are short, or many enough")
-        first, last, workspaces = split_reductions(kernel, reductions, parts, hints)
-        used, first = _without_unused(first)
-        (one,) = self._scheduled(first, dialect, hints)
-        (two,) = self._scheduled(last, dialect, hints)
+        kernels, workspaces = split_reductions(kernel, reductions, parts, hints)
         numbered = tuple((i, shape, dtype) for i, (shape, dtype) in enumerate(workspaces))
-        return [replace(one, params=used, workspace=numbered, helper=True), replace(two, params=tuple(range(len(last.params))), workspace=numbered)]
+        pieces = []
+        for i, made in enumerate(kernels):
+            used, small = _without_unused(made)
+            (piece,) = self._scheduled(small, dialect, hints)
+            pieces.append(replace(piece, params=used, workspace=numbered, helper=i < len(kernels) - 1))
+        return pieces
 
     def _scheduled(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
         answers = (t.schedule(kernel, dialect, hints) for t in self.templates)
@@ -78,7 +81,7 @@ class GpuSplit:
         if length < (_LONGEST if contiguous(kernel, reductions) else _LONGEST // 8):
             return 1
         config = self._scheduled(kernel, dialect, hints)[0].config
-        results = _number(kernel.axes, hints)
+        results = _number(rows_of(kernel), hints)
         if isinstance(config, TileConfig):
             found = find_contraction(kernel)
             assert not isinstance(found, Reject)
@@ -103,8 +106,8 @@ def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
     axes = reductions[0].data[1]
     if any(r.data[1] != axes or r.data[0].startswith("arg") or r.dtype.rounds for r in reductions):
         return "its reductions are over different axes, or not sums"
-    if set(axes) & set(kernel.axes):
-        return "its reductions bind the columns of its results"
+    if set(axes) & set(kernel.axes) and set(axes) != set(columns_of(kernel)):
+        return "its reductions take a part of the columns"
     if any(v.fn == "reduce" for r in reductions for v in walk(r.args[0])):
         return "a reduction needs another one"
     if sum(isinstance(a.extent, Dim) for a in kernel.axes) > 1:
@@ -116,8 +119,8 @@ def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
     return None
 
 
-def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hints: Mapping[str, int]) -> tuple[Kernel, Kernel, list[tuple[Any, Any]]]:
-    """The two kernels of a split, and the workspaces' shapes and types; workspaces are parameters after the kernel's own.
+def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hints: Mapping[str, int]) -> tuple[list[Kernel], list[tuple[Any, Any]]]:
+    """The kernels of a split, and the workspaces' shapes and types; workspaces are parameters after the kernel's own.
 
     Args:
         kernel: has reductions over the same axes only.
@@ -126,29 +129,46 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
         hints: sizes that decide which axis is cut.
     """
     axes: tuple[Axis, ...] = reductions[0].data[1]
+    rows, columns = rows_of(kernel), frozenset(columns_of(kernel))
     cut = _cut(_chosen(axes, parts, hints), parts)
-    count = cut.block.extent
     inside = tuple(cut.inside if a == cut.axis else a for a in axes)
     # Many results are combined by a work item each: then neighbouring results are neighbours. Few are by a group each.
-    many = _number(kernel.axes, hints) >= _MANY_RESULTS
-    order = (cut.block, *kernel.axes) if many else (*kernel.axes, cut.block)
-    order = tuple(sorted(order, key=lambda a: isinstance(a.extent, int)))  # a symbolic extent must lead
-    shape = tuple(a.extent for a in order)
-    at = flatten(tuple(map(as_index, order)), shape)
-    stores: list[Store] = []
-    replaced: dict[Expr, Expr] = {}
+    many = _number(rows, hints) >= _MANY_RESULTS
+    shape, at = _layout((cut.block, *rows) if many else (*rows, cut.block))
+    over = [s for s in kernel.stores if (s.index.axes() | s.value.axes) & columns]
     params = list(kernel.params)
-    spaces: list[tuple[Any, Any]] = []
+    sums: list[Store] = []
+    combined: dict[Expr, Expr] = {}
+    whole = Axis("part", cut.block.extent, REDUCE)
     for r in reductions:
-        number = len(params)
-        params.append(Param(f"p{number}", r.dtype, shape))
-        spaces.append((shape, r.dtype))
-        stores.append(Store(number, at, reduce(r.data[0], inside, _cut_body(r, cut))))
-        combined = Axis("part", count, REDUCE)
-        replaced[r] = reduce(r.data[0], (combined,), load(number, at.substitute({cut.block: as_index(combined)}), r.dtype))
-    first = replace(kernel, name=f"{kernel.name}_parts", params=tuple(params), axes=(cut.block, *kernel.axes), stores=tuple(stores))
-    results = tuple(replace(s, value=transform(s.value, lambda node, _: replaced.get(node))) for s in kernel.stores)
-    return first, replace(kernel, params=tuple(params), stores=results), spaces
+        sums.append(Store(len(params), at, reduce(r.data[0], inside, _cut_body(r, cut))))
+        combined[r] = reduce(r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype))
+        params.append(Param(f"p{len(params)}", r.dtype, shape))
+    results = [_with(s, combined) for s in kernel.stores if s not in over]
+    # What is stored for every element reads the combined results from memory.
+    shape, at = _layout(rows)
+    known: dict[Expr, Expr] = {}
+    for r in reductions:
+        if any(v is r for s in over for v in walk(s.value)):
+            results.append(Store(len(params), at, combined[r]))
+            known[r] = load(len(params), at, r.dtype)
+            params.append(Param(f"p{len(params)}", r.dtype, shape))
+    kernels = [replace(kernel, name=f"{kernel.name}_parts", axes=(cut.block, *rows), stores=tuple(sums)),
+               replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
+               replace(kernel, stores=tuple(_with(s, known) for s in over))]
+    made = [replace(k, params=tuple(params)) for k in kernels if k.stores]
+    return made, [(p.shape, p.dtype) for p in params[len(kernel.params):]]
+
+
+def _layout(axes: Sequence[Axis]) -> tuple[tuple[Any, ...], Index]:
+    """A workspace over axes, and the address of a point: a symbolic extent must lead."""
+    order = sorted(axes, key=lambda a: isinstance(a.extent, int))
+    shape = tuple(a.extent for a in order)
+    return shape, flatten(tuple(map(as_index, order)), shape)
+
+
+def _with(store: Store, mapping: Mapping[Expr, Expr]) -> Store:
+    return replace(store, value=transform(store.value, lambda node, _: mapping.get(node)))
 
 
 def _chosen(axes: Sequence[Axis], parts: int, hints: Mapping[str, int]) -> Axis:

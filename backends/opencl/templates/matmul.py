@@ -141,8 +141,7 @@ class Matmul:
             with emitter.lanes(product.col, f"({col})", width):
                 emitter.axis_code[product.col] = f"({col})"
                 emitter.scope.names[product.total] = acc
-                for store in kernel.stores:
-                    emitter.store(store)
+                emitter.store_all(kernel.stores)
             return emitter.scope.lines
 
         inner = f"{NAME}_block"

@@ -281,6 +281,8 @@ class _Nest:
             if mine or stores:
                 self.phase(mine, stores)
         for store in once:
+            em.value(store.value)
+        for store in once:
             if set(self.rows) - store.index.axes() and not store.index.axes():
                 first = " && ".join(f"{em.axis_code[a]} == 0" for a in self.rows) or "1"
                 with em.block(f"if ({first})"):
@@ -408,8 +410,7 @@ class _Nest:
         em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
         for accumulator, reduce in zip(accumulators, reduces, strict=True):
             accumulator.add(reduce.args[0], linear_position(em, reduce.data[1]))
-        for store in stores:
-            em.store(store)
+        em.store_all(stores)
         for e, (name, first) in kept.items():
             if first == level and e in em.scope.names:
                 where, width = linear_position(em, self.columns), em.width_of(e)
