@@ -70,8 +70,8 @@ class Compiled:
     def demand(self, sizes: dict[str, int]) -> tuple[int, str]:
         """The bytes that the plan needs, and a text that says so and lists the largest values."""
         placed = self.place(sizes)
-        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)  # type: ignore[arg-type]
-        sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets or b.owner is not None), reverse=True)  # type: ignore[arg-type]
+        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)
+        sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets or b.owner is not None), reverse=True)
         largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
         needed = placed.arena_bytes + variables
         return needed, f"the plan needs {needed:,} bytes, {placed.arena_bytes:,} for intermediate values and {variables:,} for variables; the largest values:{largest}"
@@ -105,7 +105,7 @@ class Compiled:
         placed, plan = self.bound.placed, self.plan
 
         def total(numbers: Any) -> int:
-            return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)  # type: ignore[arg-type]
+            return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)
 
         return {
             "arena_bytes": placed.arena_bytes, "lower_bound_bytes": placed.lower_bound_bytes, "feed_bytes": total(n for _, n in plan.feeds),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,8 +203,6 @@ class _Subject:
 
     def every_stage(self, insist: bool) -> list[Diagram]:
         """All diagrams; unless ``insist``, only those that need no device if there is none."""
-        from dataclasses import replace
-
         try:
             self.compile()
         except DeviceError as error:

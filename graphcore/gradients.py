@@ -8,7 +8,7 @@ from typing import Any
 
 from graphcore import source
 from graphcore.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.graph import close_over
+from graphcore.graph import close_over, toposort
 from graphcore.node import Builder, Tensor, describe, make_node
 from graphcore.ops.leaf import Parameter
 from graphcore.ops.region import Checkpoint, CustomGradient
@@ -89,8 +89,6 @@ def _seed(y: Tensor, given: Any) -> Tensor:
 
 def backward(loss: Tensor, variables: Sequence[Variable] | None = None) -> None:
     """Add the symbolic gradient of a scalar to ``variable.grad`` of every trainable variable it depends on."""
-    from graphcore.graph import toposort
-
     if variables is None:
         variables = [n.op.variable for n in toposort([loss]) if n.op.name == "variable" and n.op.variable.trainable]  # type: ignore[attr-defined]
     for variable, g in zip(variables, gradients(loss, list(variables)), strict=True):

@@ -192,7 +192,7 @@ class Builder:
 
     def full(self, shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
         """A constant scalar, broadcast to a shape."""
-        scalar = self.apply(lookup("constant").of(value, dtype)).output(0)  # type: ignore[attr-defined]
+        scalar = self.apply(lookup("constant").of(value, dtype)).output(0)
         return self.broadcast_to(scalar, shape)
 
     def broadcast_to(self, x: Tensor, shape: Shape) -> Tensor:

@@ -13,7 +13,7 @@ There are six kinds. Passes look at kinds and declared facts, never at lists of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -82,7 +82,7 @@ class Lowering:
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     output: int
-    axis: Callable[[Any, Index | None], Axis]
+    axis: Callable[[Any, int], Axis | None]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,9 @@ class Op:
     def examples(self) -> Iterator[Example]:
         """``(op, operand arrays...)`` tuples for the registry-driven tests."""
         return iter(())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{k}={v!r}' for k, v in self.attributes().items())})"
 
     def attributes(self) -> dict[str, Any]:
         """Attribute names and values, in order."""
@@ -206,11 +209,13 @@ _REGISTRY: dict[str, type[Op]] = {}
 _T = TypeVar("_T", bound=type)
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def primitive(cls: _T) -> _T:
     """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``)."""
     own_eq = "__eq__" in cls.__dict__  # leaves with an identity of their own keep it
-    result: Any = dataclass(frozen=True, eq=not own_eq)(cls)
+    # Making a dataclass compiles six functions; an op without attributes of its own inherits all it needs.
+    plain = not own_eq and all("ClassVar" in str(a) for a in cls.__dict__.get("__annotations__", {}).values())
+    result: Any = cls if plain else dataclass(frozen=True, eq=not own_eq, repr=False)(cls)
     if not cls.__dict__.get("name"):
         words = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__)
         result.name = words.lstrip("_")
@@ -220,7 +225,7 @@ def primitive(cls: _T) -> _T:
     return result  # type: ignore[no-any-return]
 
 
-def lookup(name: str) -> type[Op]:
+def lookup(name: str) -> Any:
     """The registered op class of a name."""
     try:
         return _REGISTRY[name]

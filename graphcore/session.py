@@ -6,16 +6,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from graphcore import random
+from graphcore.anomaly import anomaly_error, holds_nan, watching
+from graphcore.cached import CACHE_SIZE, Entry, Program, shrink
 from graphcore.compiled import Compiled
 from graphcore.errors import DeviceError, FeedError, SessionError, UsageError
 from graphcore.feeds import (
-    Constraint,
     as_feed,
     cast_feed,
     check_feeds,
@@ -49,50 +49,6 @@ from graphcore.variable import Variable
 
 __all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
 
-_CACHE_SIZE = 128  # programs, what leads to them, and shapes of each
-
-
-@dataclass
-class _Program:
-    """What a session keeps of all graphs with one fingerprint: the first of them and what was compiled for it.
-
-    Attributes:
-        graph: the first graph.
-        symbols: its symbolic extents in canonical order.
-        lines: tells whether another graph was built by the same lines.
-        pinned: objects whose addresses are in the fingerprint.
-        compiled: compilations, for sizes too different for one.
-        bound: executables by the shapes that are fed.
-    """
-
-    graph: Graph
-    symbols: tuple[str, ...]
-    lines: bytes
-    pinned: tuple[Any, ...]
-    compiled: list[Compiled] = field(default_factory=list)
-    bound: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
-    lock: Any = field(default_factory=threading.Lock)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """The way from fetched and fed tensors to their program. It holds no node, so a graph lives no longer than its user wants.
-
-    Attributes:
-        program: the compiled program.
-        storages: NumPy types of the fed tensors.
-        rename: this graph's symbolic extents to the program's.
-        needed: the symbolic extents that feeds must give.
-        constraints: equalities between extents that every feed must satisfy.
-        lines: as in ``_Program``.
-    """
-
-    program: _Program
-    storages: tuple[np.dtype[Any], ...]
-    rename: dict[str, str]
-    needed: frozenset[str]
-    constraints: tuple[Constraint, ...]
-    lines: bytes
 
 
 class Session:
@@ -131,8 +87,8 @@ class Session:
         self._backend = open_backend(device)
         self._pid = os.getpid()
         self._closed = False
-        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()  # by the serials of tensors, which are never used again
-        self._programs: OrderedDict[bytes, _Program] = OrderedDict()  # by fingerprint
+        self._entries: OrderedDict[tuple[Any, ...], Entry] = OrderedDict()  # by the serials of tensors, which are never used again
+        self._programs: OrderedDict[bytes, Program] = OrderedDict()  # by fingerprint
         self._cache_lock = threading.Lock()
         self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
         self._line = Line()
@@ -192,7 +148,10 @@ class Session:
         self._check_alive()
         keys, arrays = split_feeds(feed_dict)
         tensors, updates, nest = flatten_fetches(fetches)
-        bound, values = self._execute(self._entry(tensors, updates, keys), keys, arrays)
+        if watching():
+            bound, values = self._watched(tensors, updates, keys, arrays)
+        else:
+            bound, values = self._execute(self._entry(tensors, updates, keys), keys, arrays)
         checked = self.check_numerics if options is None or options.check_numerics is None else options.check_numerics
         if checked:
             refuse_nonfinite(tensors, values)
@@ -220,7 +179,7 @@ class Session:
             self._check_alive()
             if len(arrays) != len(listed):
                 raise FeedError(f"this callable takes {len(listed)} arrays ({', '.join(t.name for t in listed)}), got {len(arrays)}")
-            _, values = self._execute(entry, listed, arrays)
+            _, values = self._watched(tensors, updates, listed, arrays) if watching() else self._execute(entry, listed, arrays)
             if self.check_numerics:
                 refuse_nonfinite(tensors, values)
             return nest(values)
@@ -245,7 +204,7 @@ class Session:
             sizes = {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}
         else:  # shared with a graph of other lines and names, which would show
             graph = self._graph(tensors, updates, keys)
-            program = _Program(graph, tuple(entry.rename), entry.lines, ())
+            program = Program(graph, tuple(entry.rename), entry.lines, ())
         bound = self._bind(program, sizes)
         return bound.compiled.at(bound)  # type: ignore[no-any-return]
 
@@ -254,7 +213,7 @@ class Session:
         check_feeds(graph, fed)
         return graph
 
-    def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> _Entry:
+    def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
         key = (tuple(t.key for t in tensors), tuple((u.variable.uid, u.value.key) for u in updates), tuple(t.key for t in fed))
         with self._cache_lock:
             entry = self._entries.get(key)
@@ -267,15 +226,15 @@ class Session:
         with self._cache_lock:
             program = self._programs.get(found.digest)
             if program is None:
-                program = self._programs[found.digest] = _Program(graph, found.symbols, found.lines, found.pinned)
+                program = self._programs[found.digest] = Program(graph, found.symbols, found.lines, found.pinned)
             self._programs.move_to_end(found.digest)
-            entry = self._entries[key] = _Entry(program, tuple(t.dtype.storage for t in fed), dict(zip(found.symbols, program.symbols, strict=True)),
+            entry = self._entries[key] = Entry(program, tuple(t.dtype.storage for t in fed), dict(zip(found.symbols, program.symbols, strict=True)),
                                                 symbols_in(nodes), constraints_of(nodes), found.lines)
-            _shrink(self._entries)
-            _shrink(self._programs)
+            shrink(self._entries)
+            shrink(self._programs)
         return entry
 
-    def _execute(self, entry: _Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+    def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         prepared = []
         for array, t, storage in zip(arrays, fed, entry.storages, strict=True):
             fitting = array if type(array) is np.ndarray else as_feed(array, t)
@@ -291,14 +250,27 @@ class Session:
             values: list[Any] = bound.run(prepared)
         return bound, values
 
-    def _bind(self, program: _Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
+    def _watched(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """A run under ``detect_anomaly``."""
+        entry = self._entry(tensors, updates, fed)
+        graph = self._graph(tensors, updates, fed)
+        variables = [n.op.variable for n in graph.nodes() if n.op.name == "variable"]  # type: ignore[attr-defined]
+        before = dict(zip((v.uid for v in variables), self._read(variables), strict=True))
+        bound, values = self._execute(entry, fed, arrays)
+        if any(map(holds_nan, values)) or any(map(holds_nan, self._read([v for v, _ in graph.updates]))):
+            feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
+            sizes = sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints)
+            raise anomaly_error(graph, sizes, feeds, before)
+        return bound, values
+
+    def _bind(self, program: Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
         """An executable for these sizes; compiles where no compilation fits them."""
         with program.lock:
             compiled = next((c for c in program.compiled if c.fits(sizes)), None)
             if compiled is None:
                 compiled = Compiled(program.graph, self._backend, sizes, self._passes, self._verify)
                 program.compiled.append(compiled)
-                del program.compiled[:-_CACHE_SIZE]
+                del program.compiled[:-CACHE_SIZE]
         compiled.check_limit(sizes, self.memory_limit)
         self._initialise(compiled.variables)
         turn = Turn()
@@ -308,7 +280,7 @@ class Session:
         if shapes is not None:
             with program.lock:
                 program.bound[shapes] = bound
-                _shrink(program.bound)
+                shrink(program.bound)
         return bound
 
     # Variables
@@ -420,11 +392,6 @@ class Session:
         """
         self._check_alive()
         self.load_state_dict(load_arrays(path)[0], strict, module)
-
-
-def _shrink(cache: OrderedDict[Any, Any]) -> None:
-    while len(cache) > _CACHE_SIZE:
-        cache.popitem(last=False)
 
 
 def open_backend(device: str) -> Any:

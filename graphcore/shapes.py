@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
 from typing import Any, Union
 
 from graphcore.errors import ShapeError
@@ -232,7 +231,10 @@ def _as_extent(extent: Any, shape: Any) -> Extent:
 
 def product(extents: Iterable[Extent]) -> Extent:
     """The product of extents (1 for none)."""
-    return reduce(lambda a, b: a * b, extents, 1)
+    result: Extent = 1
+    for extent in extents:
+        result = result * extent
+    return result
 
 
 def bind(extent: Extent, values: Mapping[str, int]) -> Extent:

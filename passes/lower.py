@@ -183,7 +183,7 @@ def _index_uses(kernel: Kernel) -> list[Index]:
 def _walk_as_one(uses: Sequence[Index], a: Axis, b: Axis) -> bool:
     for index in uses:
         sa, sb = index.stride(a), index.stride(b)
-        if sa is None or sb is None or sa != sb * b.extent:  # type: ignore[operator]
+        if sa is None or sb is None or sa != sb * b.extent:
             return False
     return True
 

@@ -40,7 +40,7 @@ def place(plan: Plan, sizes: Mapping[str, int], alignment: int = 128, check: boo
         VerifyError: two buffers that live at the same time would overlap (a defect of the planner).
     """
     lives = lifetimes(plan)
-    blocks = [Block(n, max(int(bind(plan.buffers[n].nbytes, sizes)), 1), first, last) for n, (first, last) in lives.items()]  # type: ignore[arg-type]
+    blocks = [Block(n, max(int(bind(plan.buffers[n].nbytes, sizes)), 1), first, last) for n, (first, last) in lives.items()]
     placement = assign_offsets(blocks, alignment)
     if check:
         check_no_overlap(blocks, placement.offsets)

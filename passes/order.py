@@ -31,8 +31,9 @@ def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hint
     """
     early = earliest_stages(after)
     gathered = list(early)
+    together = max((early[i] for i in pinned), default=0)
     for i in pinned:
-        gathered[i] = max(early[j] for j in pinned)
+        gathered[i] = together
     candidates = [("as early as possible", gathered), ("as late as possible", latest_stages(after, gathered))]
     if gathered != early:  # updates apart are more kernels, so they must be worth it
         candidates.append(("as early as possible, updates not gathered", early))
@@ -88,7 +89,7 @@ def _peak(plan: Plan, stages: Sequence[int], hints: Mapping[str, int]) -> int:
                 life[0], life[1] = min(life[0], stage), max(life[1], stage)
     change = [0] * (last + 3)
     for number, (first, end) in lives.items():
-        size = int(bind(plan.buffers[number].nbytes, hints))  # type: ignore[arg-type]
+        size = int(bind(plan.buffers[number].nbytes, hints))
         change[first + 1] += size
         change[(last if plan.buffers[number].role == "fetch" else end) + 2] -= size
     peak = total = 0

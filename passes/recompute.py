@@ -98,7 +98,7 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
 
 
 def _size(extent: Extent) -> float:
-    return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))  # type: ignore[arg-type]
+    return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))
 
 
 def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: dict[int, Group], target: Target) -> float | None:

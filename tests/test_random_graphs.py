@@ -22,7 +22,7 @@ from backends.numpy.interpreter import interpret
 from graphcore import dtypes
 from graphcore.graph import Graph
 from graphcore.node import Builder, Tensor
-from graphcore.variable import placeholder
+from graphcore.variable import constant, placeholder
 from passes.pipeline import DEFAULT
 
 LIMIT = 2.0**22  # below this, float32 holds every whole number and every sum of them
@@ -399,6 +399,13 @@ def check(device: str, programs: Sequence[Program], **options: Any) -> None:
     assert not problems, "\n".join(problems[:5])
 
 
+def check_graph(device: str, outputs: Sequence[Tensor], feeds: dict[Tensor, Any], bound: float = 0.0) -> None:
+    """Run a graph that was written by hand; results must be equal, or within 1e-4 of ``bound``."""
+    program = object.__new__(Program)
+    program.feeds, program.fetched = feeds, [Value(t, bound, bound > 0) for t in outputs]
+    check(device, [program])
+
+
 def seeded(seed: int, steps: int | None = None) -> Program:
     """The program of a seed."""
     rng = random.Random(seed)
@@ -454,3 +461,51 @@ def test_many_programs_in_kernels(first: int) -> None:
 def test_many_programs_on_devices(device: str, first: int) -> None:
     programs = [seeded(20_000 + first + i, 30) for i in range(10)]
     check(device, programs, allow=None if first % 20 else coin(first, 0.6))
+
+
+# -- what random programs found
+
+
+def test_a_fetched_view_is_read_where_it_is_stored() -> None:
+    """Not through to its operand, which nothing stores."""
+    b, x = Builder(), placeholder("float32", (17, 5))
+    turned = b.permute(b.abs(x), axes=(1, 0))
+    check_graph(KERNELS, [turned, b.sum(turned, axes=(0, 1))], {x: np.arange(85.0, dtype=np.float32).reshape(17, 5) - 40})
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 1, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize("name", ["max_pool", "max_pool_index"])
+def test_a_window_is_no_neighbour_of_what_it_reads(name: str, padding: tuple[int, ...]) -> None:
+    """Its taps lie at other elements, and outside of the operand where it is padded."""
+    b, x = Builder(), placeholder("int64", (4, 19))
+    cast = b.cast(x, dtype=dtypes.float32)
+    pooled = getattr(b, name)(cast, window=(1, 2), stride=(1, 1), padding=padding, dilation=(1, 1))
+    check_graph(KERNELS, [cast, pooled], {x: np.random.default_rng(0).integers(-9, 9, (4, 19))})
+
+
+def test_a_one_element_constant_of_any_rank_and_type() -> None:
+    b, x = Builder(), placeholder("bfloat16", (3, 4))
+    one = constant(np.full((1, 1), 1.5), "bfloat16")
+    check_graph(KERNELS, [b.add(x, b.broadcast_to(one, (3, 4)))], {x: np.ones((3, 4)).astype(dtypes.bfloat16.storage)})
+
+
+@pytest.mark.parametrize("device", [KERNELS, RUNTIMES[0]])
+def test_half_products_round_once(device: str) -> None:
+    """Products are added up in float32, not rounded one by one."""
+    b, rng = Builder(), np.random.default_rng(1)
+    x, y = placeholder("bfloat16", (9, 40)), placeholder("bfloat16", (40, 17))
+    image, weights = placeholder("bfloat16", (1, 4, 6, 7)), placeholder("bfloat16", (3, 4, 3, 3))
+    conv = b.conv2d(image, weights, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    feeds = {t: rng.integers(-99, 99, t.shape).astype(dtypes.bfloat16.storage) for t in (x, y, image, weights)}  # type: ignore[arg-type]
+    check_graph(device, [b.matmul(x, y), conv], feeds)
+
+
+@pytest.mark.parametrize("device", [KERNELS, *RUNTIMES])
+def test_a_scalar_beside_empty_rows_and_sums_over_nothing(device: str) -> None:
+    """Loops that never run must not lose what does not depend on them."""
+    b = Builder()
+    empty, wide, step = placeholder("float32", (0, 5)), placeholder("float32", (7, 0)), placeholder("int64", ())
+    ones = b.full((5, 3), 1, dtypes.float32)
+    outputs = [b.abs(empty), b.add(step, 1), b.sum(empty, axes=(0,)), b.prod(wide, axes=(1,)), b.sum(empty, axes=(1,)), b.matmul(wide, empty),
+               b.matmul(empty, ones), b.add(b.sum(wide, axes=(1,)), 2), ones]
+    check_graph(device, outputs, {empty: np.zeros((0, 5), np.float32), wide: np.zeros((7, 0), np.float32), step: np.array(41)})

@@ -77,7 +77,7 @@ def test_the_same_tensor_may_be_fetched_often_and_every_fetch_is_fresh(sess: gc.
     w = gc.Variable(np.ones(3, np.float32))
     constant = gc.constant(np.arange(3, dtype=np.float32))
     fed = np.array([5, 6, 7], np.float32)
-    run = lambda: sess.run([x, x, w, w, constant, constant, x * 1, x.reshape(3, 1)], {x: fed})  # noqa: E731
+    run = lambda: sess.run([x, x, w, w, constant, constant, x * 1, x.reshape(3, 1)], {x: fed})
     first = run()
     kept = [a.copy() for a in first]
     for i, a in enumerate(first):
@@ -723,9 +723,9 @@ def test_a_dropped_graph_is_freed_while_its_program_lives(fast: gc.Session) -> N
 
 
 def test_the_caches_are_bounded(fast: gc.Session) -> None:
-    from graphcore import session as module
+    from graphcore.cached import CACHE_SIZE
 
     x = gc.placeholder("float32", ())
-    for i in range(module._CACHE_SIZE + 5):
+    for i in range(CACHE_SIZE + 5):
         assert fast.run(x * float(i), {x: 2}) == 2 * i
-    assert len(fast._programs) == len(fast._entries) == module._CACHE_SIZE
+    assert len(fast._programs) == len(fast._entries) == CACHE_SIZE

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import graphcore as gc
-from graphcore.op import Map, _REGISTRY, primitive
+from graphcore.op import _REGISTRY, Map, primitive
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("numpy", "numpy:kernels", "opencl:intel", "opencl:pocl")
@@ -192,9 +192,8 @@ def test_a_turn_that_is_given_up_lets_nobody_jump_the_line() -> None:
     entered = threading.Event()
     with first.lock:
         line.wait(first)
-        with given_up.lock:  # as an interrupted wait leaves it
-            with line._guard:
-                given_up.before, line._last = line._last, given_up
+        with given_up.lock, line._guard:  # as an interrupted wait leaves it
+            given_up.before, line._last = line._last, given_up
 
         def take() -> None:
             with last.lock:

@@ -39,7 +39,7 @@ class _Evaluation:
         self.values: dict[Expr, Any] = {}
 
     def extent(self, axis: Axis) -> int:
-        return int(bind(axis.extent, self.sizes))  # type: ignore[arg-type]
+        return int(bind(axis.extent, self.sizes))
 
     def grid(self, axis: Axis) -> Any:
         shape = [1] * self.rank

@@ -105,7 +105,7 @@ class _Kernels:
             run_kernel(step.kernel, [buffers[n] for n in step.buffers], self.placed.sizes)
         out = []
         for fetch in self.plan.fetches:
-            shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)  # type: ignore[arg-type]
+            shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)
             out.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
         self.backend.values.update({key: (v, a.reshape(tuple(v.shape))) for key, (v, a) in fresh.items()})  # all updates at once
         return out
@@ -119,7 +119,7 @@ class _Kernels:
             return np.empty(0, buffer.dtype.storage)  # replaced by a variable's own memory
         start = self.placed.offsets[buffer.number]
         assert buffer.space == ARENA
-        return arena[start:start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)  # type: ignore[arg-type]
+        return arena[start:start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)
 
 
 def _fed(array: Any, storage: Any) -> Any:

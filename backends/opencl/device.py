@@ -28,8 +28,8 @@ class DeviceInfo:
         name: Name of the device.
         version: The device's OpenCL version string.
         driver: The driver's version string.
-        kind: "cpu", "gpu" or "other" (accelerators, emulators).
-        compute_units: Cores or multiprocessors.
+        kind: "cpu", "gpu" or "other" (accelerators, emulators); the simulator Oclgrind counts as "cpu".
+        compute_units: Cores or multiprocessors; for Oclgrind a number of our own.
         local_mem: Local memory of a work-group.
         global_mem: Device memory.
         max_alloc: Largest single buffer.
@@ -37,7 +37,8 @@ class DeviceInfo:
         extensions: Names of the OpenCL extensions.
         fp64: Whether doubles work.
         fp16: Whether arithmetic on halves works (halves can be stored on any device).
-        vector_width: Floats in the explicit vectors that kernels for this device should use.
+        vector_width: Floats in the explicit vectors that kernels for this device should use; the environment variable
+            GRAPHCORE_VECTOR_WIDTH (4, 8 or 16) overrides it for all devices.
     """
 
     index: int
@@ -144,6 +145,12 @@ _AVX2_NAMES = (
     + ("bdver4", "znver1", "znver2", "znver3", "x86-64-v3")
 )
 
+# Sets the floats of explicit vectors (4, 8 or 16), whatever the device prefers: for tests of generated code in Oclgrind.
+_WIDTH_VARIABLE = "GRAPHCORE_VECTOR_WIDTH"
+_WIDTHS = (4, 8, 16)
+# Oclgrind says that it has one compute unit; plans are divided for more, or there would be no races to find.
+_SIMULATED_UNITS = 4
+
 _lock = threading.Lock()
 _contexts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -198,7 +205,7 @@ def _refuse_fork() -> None:
 def _describe(index: int, platform: Any, handle: Any, cl: Any) -> DeviceInfo:
     vendor = _vendor_key(platform.name, platform.vendor)
     extensions = frozenset(handle.extensions.split())
-    kind = _kind(handle, cl)
+    kind = "cpu" if vendor == "oclgrind" else _kind(handle, cl)  # it claims to be every type at once
     return DeviceInfo(
         index=index,
         platform=platform.name.strip(),
@@ -207,7 +214,7 @@ def _describe(index: int, platform: Any, handle: Any, cl: Any) -> DeviceInfo:
         version=handle.version.strip(),
         driver=handle.driver_version.strip(),
         kind=kind,
-        compute_units=handle.max_compute_units,
+        compute_units=_SIMULATED_UNITS if vendor == "oclgrind" else handle.max_compute_units,
         local_mem=handle.local_mem_size,
         global_mem=handle.global_mem_size,
         max_alloc=handle.max_mem_alloc_size,
@@ -253,8 +260,16 @@ def _vector_width(vendor: str, kind: str, version: str, flags: frozenset[str]) -
         flags: The CPU's feature flags.
 
     Returns:
-        4, 8 or 16.
+        4, 8 or 16; what the environment variable GRAPHCORE_VECTOR_WIDTH says, if it is set.
+
+    Raises:
+        DeviceError: The variable is set to anything else.
     """
+    wanted = os.environ.get(_WIDTH_VARIABLE)
+    if wanted:
+        if wanted not in map(str, _WIDTHS):
+            raise DeviceError(f"{_WIDTH_VARIABLE} is {wanted!r}; it must be 4, 8 or 16, or not set")
+        return int(wanted)
     if kind != "cpu":
         return 4
     if vendor == "intel":

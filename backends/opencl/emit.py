@@ -533,10 +533,10 @@ def identity(combine: str, dtype: DType) -> bool | int | float:
         return float("-inf") if lowest else float("inf")
     if dtype.is_bool:
         return not lowest
-    bits = dtype.itemsize * 8
+    bits = int(dtype.itemsize) * 8
     if dtype.kind == "u":
         return 0 if lowest else 2**bits - 1
-    return -(2 ** (bits - 1)) if lowest else 2 ** (bits - 1) - 1
+    return int(-(2 ** (bits - 1)) if lowest else 2 ** (bits - 1) - 1)
 
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "bit_and": "&", "bit_or": "|", "bit_xor": "^", "and": "&", "or": "|", "xor": "^"}

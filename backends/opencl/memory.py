@@ -24,7 +24,8 @@ class Memory:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.on_host = device.info.kind == "cpu"
+        # Oclgrind copies what it should use in place, and tells what was never written only of memory that it owns.
+        self.on_host = device.info.kind == "cpu" and device.info.vendor != "oclgrind"
         self.size = 0
         self.generation = 0
         self.buffer: Any = None

@@ -24,7 +24,7 @@ from backends.opencl.templates.base import NAME
 from graphcore.kernel.ir import Kernel
 from graphcore.plan import Plan, Step
 
-__all__ = ["Function", "Source", "generate", "compile_source", "compile_whole"]
+__all__ = ["Function", "Source", "compile_source", "compile_whole", "generate"]
 
 _ROW_HEAD = 3
 _NOINLINE = "__attribute__((noinline))"  # on GPUs calls cost more than text

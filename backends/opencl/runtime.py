@@ -22,7 +22,7 @@ from graphcore.errors import DeviceError, FeedError, OutOfMemoryError, UsageErro
 from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 from graphcore.shapes import bind
 
-__all__ = ["OpenCLBackend", "Program", "BoundPlan", "open_opencl"]
+__all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 
 _ALIGN = 128
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
@@ -230,7 +230,7 @@ class BoundPlan:
                 row = [function.number, started, tasks]
                 for number in step.buffers:
                     row += self._place(number)
-                row += [int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)]  # type: ignore[arg-type]
+                row += [int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)]
                 rows.append(row)
                 counts.append(tasks)
                 started += tasks
@@ -295,7 +295,8 @@ class BoundPlan:
     def _upload(self) -> None:
         cl = self.backend.cl
         order, self._launches = self._plan_launches()
-        starts, flat = [], []
+        starts: list[int] = []
+        flat: list[int] = []
         for i in order:
             starts.append(len(order) + len(flat))
             flat += self.rows[i]
@@ -326,7 +327,7 @@ class BoundPlan:
         self.generations = now  # last: if this is interrupted, the next run does it again
 
     def _shape(self, shape: Sequence[Any]) -> tuple[int, ...]:
-        return tuple(int(bind(e, self.placed.sizes)) for e in shape)  # type: ignore[arg-type]
+        return tuple(int(bind(e, self.placed.sizes)) for e in shape)
 
     def _feeder(self, number: int) -> Callable[[Any], None]:
         buffer = self.plan.buffers[number]

@@ -13,7 +13,7 @@ from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind
 from graphcore.target import Reject, Target
 
-__all__ = ["make_target", "dialect_of", "estimate"]
+__all__ = ["dialect_of", "estimate", "make_target"]
 
 _GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
 # GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least as well as

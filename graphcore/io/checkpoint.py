@@ -311,14 +311,14 @@ def _check_size(name: str) -> None:
 
 
 def _read_array(file: safe_open, name: str, key: str) -> np.ndarray:
-    description = file.get_slice(key)
+    description = file.get_slice(key)  # type: ignore[no-untyped-call]
     shape, code = description.get_shape(), description.get_dtype()
     if len(shape) > _MAX_NDIM:
         raise FormatError(f"{name}: array {key!r} has {len(shape)} dimensions, NumPy has at most {_MAX_NDIM}")
     if code not in _READABLE:
         raise FormatError(f"{name}: array {key!r} has dtype {code}, readable are {', '.join(sorted(_READABLE))}")
     try:
-        array: np.ndarray = file.get_tensor(key)
+        array: np.ndarray = file.get_tensor(key)  # type: ignore[no-untyped-call]
     except (ValueError, OverflowError) as error:
         raise FormatError(f"{name}: array {key!r} of shape {shape} cannot be an array: {error}") from error
     if code == "BOOL" and array.size and array.view(np.uint8).max() > 1:

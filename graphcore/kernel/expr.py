@@ -245,9 +245,11 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
     if args == node.args:
         return node
     if node.fn == "reduce":
-        return reduce(*node.data, args[0])
+        combine, axes = node.data
+        return reduce(combine, axes, args[0])
     if node.fn == "load":
-        return load(*node.data, node.dtype, *args)
+        param, index = node.data
+        return load(param, index, node.dtype, *args)
     if node.fn == "cast":
         return cast(args[0], node.dtype)
     if node.fn == "select":

@@ -127,7 +127,7 @@ class Index:
                     a, b = b, a
                 low, high = low + a * coefficient, high + b * coefficient
             cached = self._cache["range"] = (max(low, -_UNBOUNDED), min(high, _UNBOUNDED))
-        return cached  # type: ignore[no-any-return]
+        return cached
 
     def axes(self) -> frozenset[Axis]:
         """The axes this index depends on, through divisions and dynamic values too."""
@@ -135,7 +135,7 @@ class Index:
         if cached is None:
             cached = frozenset().union(*(_atom_axes(a) for a, _ in self.terms)) if self.terms else frozenset()
             self._cache["axes"] = cached
-        return cached  # type: ignore[no-any-return]
+        return cached
 
     def stride(self, axis: Axis) -> int | None:
         """The constant step along ``axis``; None where the dependence is not linear."""

@@ -57,7 +57,7 @@ class Matmul(Contract):
             return build.permute(x, axes=swap)
 
         def is_turned(x: Any) -> bool:
-            return x.node.op.name == "permute" and x.node.op.axes == swap
+            return bool(x.node.op.name == "permute" and x.node.op.axes == swap)
 
         left = turned(build.matmul(b, turned(g))) if is_turned(a) else build.matmul(g, turned(b))
         right = turned(build.matmul(turned(g), a)) if is_turned(b) else build.matmul(turned(a), g)

@@ -53,7 +53,7 @@ def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int
 
 def fresh_axes(call: Lowering, *extents: Extent) -> tuple[tuple[Axis, ...], tuple[Index, ...]]:
     """Reduction axes of an op's own (those of extent 1 left out) and the index along each."""
-    axes = tuple(call.axis(extent, -1 - i) for i, extent in enumerate(extents))  # type: ignore[arg-type]
+    axes = tuple(call.axis(extent, -1 - i) for i, extent in enumerate(extents))
     return tuple(a for a in axes if a is not None), tuple(as_index(a) if a is not None else Index(0) for a in axes)
 
 

@@ -142,8 +142,8 @@ class Iota(Opaque):
     def reference(self, *inputs: Any) -> Any:
         shape = [1] * len(self.shape)
         shape[self.axis] = -1
-        positions = np.arange(self.shape[self.axis]).reshape(shape)
-        return np.broadcast_to(positions, self.shape).astype(self.dtype.storage)
+        positions = np.arange(int(self.shape[self.axis])).reshape(shape)
+        return np.broadcast_to(positions, [int(e) for e in self.shape]).astype(self.dtype.storage)
 
     def examples(self) -> Iterator[Example]:
         yield (Iota((3, 4), 1, dtypes.int32),)

@@ -102,7 +102,7 @@ class Broadcast(View):
         return (call.b.unbroadcast(gradients[0], call.inputs[0].shape),)
 
     def reference(self, *inputs: Any) -> Any:
-        return np.broadcast_to(inputs[0], self.shape)
+        return np.broadcast_to(inputs[0], [int(e) for e in self.shape])
 
     def examples(self) -> Iterator[Example]:
         yield Broadcast((2, 3)), floats(3)
@@ -168,7 +168,7 @@ class Slice(View):
         return (call.b.pad(gradients[0], low=self.starts, high=high, gaps=gaps),)
 
     def reference(self, *inputs: Any) -> Any:
-        where = tuple(slice(s, s + n * step, step) for s, n, step in zip(self.starts, self.lengths, self.steps, strict=True))  # type: ignore[operator]
+        where = tuple(slice(s, s + n * step, step) for s, n, step in zip(self.starts, self.lengths, self.steps, strict=True))
         return inputs[0][where]
 
     def examples(self) -> Iterator[Example]:
@@ -239,7 +239,7 @@ class Pad(Opaque):
 
     def reference(self, *inputs: Any) -> Any:
         shape = self.infer(TensorType(inputs[0].shape, dtypes.as_dtype(inputs[0].dtype)))[0].shape
-        out = np.zeros(shape, inputs[0].dtype)  # type: ignore[arg-type]
+        out = np.zeros(shape, inputs[0].dtype)
         out[tuple(slice(low, low + n * (gap + 1), gap + 1) for low, n, gap in zip(self.low, inputs[0].shape, self.gaps, strict=True))] = inputs[0]
         return out
 

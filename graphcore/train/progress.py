@@ -8,7 +8,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, TextIO
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from graphcore.errors import UsageError
 
@@ -97,7 +97,7 @@ class Progress:
             self._view = None
 
 
-class _QuietBar(tqdm):
+class _QuietBar(tqdm):  # type: ignore[misc]
     monitor_interval = 0  # no watching thread: the bar redraws as it is updated
 
 

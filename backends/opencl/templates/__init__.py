@@ -19,4 +19,4 @@ GPU_TEMPLATES: tuple[Scheduler, ...] = (GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
 
-__all__ = ["TEMPLATES", "GPU_TEMPLATES", "BY_NAME", "GROUP_TEMPLATES", "Scheduler", "Template", "GroupTemplate"]
+__all__ = ["BY_NAME", "GPU_TEMPLATES", "GROUP_TEMPLATES", "TEMPLATES", "GroupTemplate", "Scheduler", "Template"]

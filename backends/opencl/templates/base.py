@@ -12,7 +12,7 @@ from graphcore.kernel.ir import Kernel, symbolic_sizes
 from graphcore.shapes import Dim, Extent
 from graphcore.target import Reject
 
-__all__ = ["Scheduler", "Template", "GroupTemplate", "signature", "sizes_of", "NAME"]
+__all__ = ["NAME", "GroupTemplate", "Scheduler", "Template", "signature", "sizes_of"]
 
 NAME = "@NAME@"  # stands for the function's name, which is given when equal texts have been merged
 

@@ -82,6 +82,8 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     sums = [v for v in kernel.values() if v.fn == "reduce"]
     if len(sums) != 1 or sums[0].dtype.name not in ("float32", "float64"):
         return "it is not one sum of float32 or float64 products"
+    if any(kernel.params[p].dtype != sums[0].dtype for p in kernel.fact("operands")):
+        return "its operands are stored in a narrower type than it adds up in"
     if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
         return "an extent is symbolic or zero"
     if any(s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
@@ -98,7 +100,7 @@ def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], st
         if any(s is None for s in steps):
             return axes, "its epilogue's addresses are not linear in the pixel"
         for inner, step, finer in zip(axes[1:], steps, steps[1:], strict=False):
-            if step != finer * inner.extent:  # type: ignore[operator]
+            if step != finer * inner.extent:
                 return axes, "its epilogue does not walk the pixels in order"
     return axes, None
 
@@ -136,7 +138,7 @@ class Convolution:
         if width not in (4, 8, 16):
             return Reject(f"vectors of {width} elements are not supported")
         batch = kernel.fact("shapes")[0][0]
-        count = max(int(bind(batch, hints)), 1)  # type: ignore[arg-type]
+        count = max(int(bind(batch, hints)), 1)
         weights = op.name == "conv2d_weight_grad"
         _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         if problem is not None:
@@ -199,7 +201,7 @@ class Convolution:
         return text + _wrapper(inner, kernel)
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
-        batch = int(bind(config.batch, sizes))  # type: ignore[arg-type]
+        batch = int(bind(config.batch, sizes))
         if config.kind == "weights":
             return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
         return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]

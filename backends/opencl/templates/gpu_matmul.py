@@ -22,7 +22,7 @@ from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind, product
 from graphcore.target import Reject
 
-__all__ = ["GpuMatmul", "Contraction", "TileConfig", "find_contraction"]
+__all__ = ["Contraction", "GpuMatmul", "TileConfig", "find_contraction"]
 
 _SMALLEST = 8  # rows or columns below which a tile is mostly empty
 _SHORTEST = 8  # terms below which the tiles are not used again
@@ -156,7 +156,7 @@ def _contraction(kernel: Kernel) -> Contraction:
 
 
 def _count(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:
-    return int(bind(product(a.extent for a in axes), sizes))  # type: ignore[arg-type]
+    return int(bind(product(a.extent for a in axes), sizes))
 
 
 class _Tiles:

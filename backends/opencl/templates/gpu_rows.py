@@ -21,7 +21,7 @@ from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Extent, bind, product
 from graphcore.target import Reject
 
-__all__ = ["GpuRows", "RowsConfig", "row_reductions", "row_length"]
+__all__ = ["GpuRows", "RowsConfig", "row_length", "row_reductions"]
 
 _SHORTEST = 32  # elements of a row below which one work item a row is as good
 _FEW_ROWS, _LONG_ROW = 1024, 1024  # few long rows are worth a group each even where their elements lie apart
@@ -53,7 +53,7 @@ def row_reductions(kernel: Kernel) -> list[Expr]:
 
 def row_length(kernel: Kernel, reductions: Sequence[Expr], sizes: Mapping[str, int]) -> int:
     """Elements of the longest reduction of a row."""
-    return max((int(bind(product(a.extent for a in r.data[1]), sizes)) for r in reductions), default=0)  # type: ignore[arg-type]
+    return max((int(bind(product(a.extent for a in r.data[1]), sizes)) for r in reductions), default=0)
 
 
 def contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:
@@ -97,10 +97,13 @@ def _reason(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> str |
         return "it adds to memory"
     if any(True for s in kernel.stores for _ in dynamic_values(s.index)):
         return "it scatters"
+    depth = _depths(kernel)
+    if rows_of(kernel) and any(not s.value.axes and depth[s.value] for s in kernel.stores):
+        return "it stores a reduction that belongs to no row"
     length = row_length(kernel, reductions, hints)
     if length < _SHORTEST:
         return f"rows of {length} elements are too short to share"
-    count = int(bind(product(a.extent for a in rows_of(kernel)), hints))  # type: ignore[arg-type]
+    count = int(bind(product(a.extent for a in rows_of(kernel)), hints))
     if not contiguous(kernel, reductions) and (count > _FEW_ROWS or length < _LONG_ROW):
         return "its rows' elements lie apart"
     return None
@@ -141,7 +144,7 @@ class GpuRows:
 
     def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """Work-groups: one for every few rows, but no more than keep the device busy."""
-        rows = int(bind(product(a.extent for a in rows_of(kernel)), sizes))  # type: ignore[arg-type]
+        rows = int(bind(product(a.extent for a in rows_of(kernel)), sizes))
         return max(1, min(-(-rows * config.lanes // config.group), _GROUPS_PER_CORE * dialect.cores))
 
 
@@ -165,6 +168,8 @@ class _Rows:
         self.rows, self.columns = rows_of(self.kernel), columns_of(self.kernel)
         self.reductions = row_reductions(self.kernel)
         self.depth = _depths(self.kernel)
+        # Scalars that have nothing to do with the rows are stored also when there are no rows.
+        self.free = [s for s in self.kernel.stores if self.rows and not s.index.axes() and not s.value.axes]
 
     def emit(self) -> list[str]:
         em, lanes, at_once = self.em, self.config.lanes, self.config.group // self.config.lanes
@@ -175,6 +180,9 @@ class _Rows:
             em.line("const int live = 1;")
             self.phases()
             return em.scope.lines
+        for store in self.free:
+            with em.block("if (task == 0 && item == 0)"):
+                em.store(store)
         em.line(f"const int rows = {' * '.join(em.extent(a.extent) for a in self.rows)};")
         with em.block(f"for (int first = task * {at_once}; first < rows; first += tasks * {at_once})", self.rows):
             mine = "first" if at_once == 1 else f"first + item / {lanes}"
@@ -195,7 +203,7 @@ class _Rows:
     def phases(self) -> None:
         columns = set(self.columns)
         over_columns = [s for s in self.kernel.stores if (s.index.axes() | s.value.axes) & columns]
-        once = [s for s in self.kernel.stores if s not in over_columns]
+        once = [s for s in self.kernel.stores if s not in over_columns and s not in self.free]
         last = max([*(self.depth[r] for r in self.reductions), *(self._level(s) for s in over_columns)])
         for level in range(1, last + 1):
             self.phase([r for r in self.reductions if self.depth[r] == level], [s for s in over_columns if self._level(s) == level])

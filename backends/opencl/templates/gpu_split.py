@@ -17,7 +17,19 @@ from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_matmul import TileConfig, find_contraction
 from backends.opencl.templates.gpu_rows import RowsConfig, contiguous, row_reductions
 from backends.opencl.templates.nest import columns_of, rows_of
-from graphcore.kernel.expr import Expr, both, call, const, dynamic_values, in_range, load, reduce, select, transform, walk
+from graphcore.kernel.expr import (
+    Expr,
+    both,
+    call,
+    const,
+    dynamic_values,
+    in_range,
+    load,
+    reduce,
+    select,
+    transform,
+    walk,
+)
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.shapes import Dim, bind, product
@@ -96,7 +108,7 @@ class GpuSplit:
 
 
 def _number(axes: Sequence[Axis], hints: Mapping[str, int]) -> int:
-    return int(bind(product(a.extent for a in axes), hints))  # type: ignore[arg-type]
+    return int(bind(product(a.extent for a in axes), hints))
 
 
 def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
@@ -205,7 +217,7 @@ def _cut_body(r: Expr, cut: _Cut) -> Expr:
     def guarded(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
         if node.fn != "load" or not node.axes & new:
             return None
-        return load(*node.data, node.dtype, both(args[0], guard) if args else guard)
+        return load(node.data[0], node.data[1], node.dtype, both(args[0], guard) if args else guard)
 
     body = transform(body, guarded)
     if r.data[0] == "add" and body.fn == "mul":  # keep the form of a product of two factors
@@ -219,7 +231,7 @@ def _without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
     position = {old: new for new, old in enumerate(used)}
 
     def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return load(position[node.data[0]], node.data[1], node.dtype, *args) if node.fn == "load" else None
+        return load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None) if node.fn == "load" else None
 
     stores = tuple(Store(position[s.param], s.index, transform(s.value, moved), s.mode) for s in kernel.stores)
     params = tuple(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used))

@@ -129,7 +129,7 @@ class Matmul:
         batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
         pointers = [f"p{i}" for i in range(len(kernel.params))]
         left, right = (self._pointer(kernel, e, product, batch, dialect) for e in (product.left, product.right))
-        dims = tuple("1" if axis is None else sizes.get(axis.extent, str(axis.extent)) for axis in (product.row, product.col, product.term))  # type: ignore[call-overload]
+        dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
 
         def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
             emitter = Emitter(kernel, dialect, pointers, sizes)
@@ -167,7 +167,7 @@ class Matmul:
             return "  const int gt = task;\n"
         count = " * ".join(sizes.get(a.extent, str(a.extent)) for a in batch)
         lines = [f"  const int per = tasks / ({count});", "  const int gt = task % per;", "  int rest = task / per;"]
-        for axis, name in reversed(batch.items()):
+        for axis, name in reversed(list(batch.items())):
             extent = sizes.get(axis.extent, str(axis.extent))
             lines.append(f"  const int {name} = rest % {extent}; rest /= {extent};")
         return "\n".join(lines) + "\n"
@@ -182,7 +182,12 @@ class Matmul:
 
 
 def _size(axis: Axis | None, sizes: Mapping[str, int]) -> int:
-    return 1 if axis is None else int(bind(axis.extent, sizes))  # type: ignore[arg-type]
+    return 1 if axis is None else int(bind(axis.extent, sizes))
+
+
+def _extent(axis: Axis, names: Mapping[Any, str]) -> str:
+    """An axis's extent as C."""
+    return names.get(axis.extent, str(axis.extent))
 
 
 def _literal(axis: Axis | None) -> bool:

@@ -114,7 +114,7 @@ def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
         if value.fn == "reduce":
             axes.update(dict.fromkeys(value.data[1]))
     for axis in axes:
-        points *= float(bind(axis.extent, sizes))  # type: ignore[arg-type]
+        points *= float(bind(axis.extent, sizes))
     return points * (4 + sum(8 if v.fn in _EXPENSIVE else 1 for v in kernel.values()))
 
 
@@ -144,7 +144,7 @@ class Nest:
 
     def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """Enough for all cores, each worth starting: a task costs about a microsecond."""
-        units = int(bind(nest_units(kernel, config), sizes))  # type: ignore[arg-type]
+        units = int(bind(nest_units(kernel, config), sizes))
         if config.strided:  # work-groups, not work items
             return max(1, min(-(-units // dialect.group), _GROUPS_PER_CORE * dialect.cores))
         work = kernel_work(kernel, sizes)
