@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from graphcore import functional, init, operators, ops, random
@@ -86,7 +87,7 @@ __all__ = [  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     """Load a part of the package on first use."""
     if name not in _LAZY:
-        raise AttributeError(f"module 'graphcore' has no attribute {name!r}")
+        raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     module_name, attribute = _LAZY[name]
     try:
         module = importlib.import_module(module_name)

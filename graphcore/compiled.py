@@ -24,13 +24,19 @@ class Compiled:
     """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
 
     def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool) -> None:
-        from passes.pipeline import compile_graph
-
         self.backend = backend
         self.hints = dict(sizes)
-        self.stages = compile_graph(graph, backend.target, sizes, passes=passes, verify=verify)
-        self.program = backend.compile(self.stages.plan)
         self.bound: Any = None
+        self.fewest_bytes = False
+        self._source = graph, passes, verify
+        self._compile()
+
+    def _compile(self) -> None:
+        from passes.pipeline import compile_graph
+
+        graph, passes, verify = self._source
+        self.stages = compile_graph(graph, self.backend.target, self.hints, passes=passes, verify=verify, fewest_bytes=self.fewest_bytes)
+        self.program = self.backend.compile(self.stages.plan)
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
 
     @property
@@ -60,9 +66,16 @@ class Compiled:
         return self._placed[key]
 
     def check_limit(self, sizes: dict[str, int], limit: int | None) -> None:
-        """Raise OutOfMemoryError, before anything is allocated, if the plan needs more than ``limit`` bytes."""
+        """Reorder the steps if the plan needs more than ``limit`` bytes.
+
+        Raises:
+            OutOfMemoryError: even that is not enough; nothing has been allocated.
+        """
         if limit is None:
             return
+        if not self.fewest_bytes and self.demand(sizes)[0] > limit:
+            self.fewest_bytes = True
+            self._compile()
         needed, text = self.demand(sizes)
         if needed > limit:
             raise OutOfMemoryError(f"the memory limit is {limit:,} bytes; {text}")

@@ -51,7 +51,8 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None,
         raise UsageError(f"gradients: unconnected is {unconnected!r}; use 'none', 'zero' or 'raise'")
     outputs = [_checked(y, "ys") for y in _listed(ys)]
     targets = [_checked(x, "xs") for x in _listed(xs)]
-    given = _listed(grad_ys) if grad_ys is not None else [None] * len(outputs)
+    single = not isinstance(ys, (list, tuple)) and not (isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1)  # then a list is an array
+    given = [None] * len(outputs) if grad_ys is None else [grad_ys] if single else _listed(grad_ys)
     if len(given) != len(outputs):
         raise UsageError(f"gradients: {len(outputs)} ys but {len(given)} grad_ys")
     seeds = [_seed(y, g) for y, g in zip(outputs, given, strict=True)]
@@ -108,6 +109,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     By two reverse sweeps: with ``g(u) = J^T u`` linear in ``u``, ``J v`` is the gradient of ``<g(u), v>`` for ``u``.
     """
+    if len(primals) != len(tangents):
+        raise UsageError(f"jvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
     inputs = [as_tensor(p) for p in primals]
     y = f(*inputs)
     ys = _listed(y)
@@ -119,6 +122,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 def hvp(f: Callable[..., Tensor], primals: Sequence[Any], tangents: Sequence[Any]) -> list[Tensor]:
     """Hessian of a scalar function times a vector."""
+    if len(primals) != len(tangents):
+        raise UsageError(f"hvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
     inputs = [as_tensor(p) for p in primals]
     first = gradients(f(*inputs), inputs, unconnected="zero")
     return gradients(first, inputs, [as_tensor(t, g.dtype) for t, g in zip(tangents, first, strict=True)], unconnected="zero")  # type: ignore[no-any-return]
@@ -137,6 +142,9 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapper(*args: Any) -> Any:
         inputs, outputs, nested = _trace(function, args)
+        for t in outputs:
+            if not isinstance(t, Tensor):
+                raise UsageError(f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of them, got {type(t).__name__}")
         body, captured = close_over(outputs, inputs)
         node = make_node(Checkpoint((body,)), (*map(as_tensor, args), *captured))
         return _like(nested, node.outputs)

@@ -150,6 +150,7 @@ class Map(Op):
     commutative: ClassVar[bool] = False
     identity: ClassVar[float | None] = None
     cheap: ClassVar[bool] = True
+    selects: ClassVar[bool] = False  # picks its second or third operand by its first
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         first = inputs[0]

@@ -81,7 +81,7 @@ class Session:
         self.memory_limit = parse_bytes(memory_limit)
         self.check_numerics = check_numerics
         self.deterministic = deterministic
-        self._passes = passes
+        self._passes = checked_passes(passes)
         self._verify = verify
         self._seed = checked_seed(seed)
         self._backend = open_backend(device)
@@ -410,6 +410,17 @@ def open_backend(device: str) -> Any:
     return opened(device)
 
 
+def checked_passes(passes: Any) -> Sequence[Any] | None:
+    """The passes of a session, once they are sure to be passes."""
+    if passes is None:
+        return None
+    from passes.pipeline import choose_passes
+
+    if not isinstance(passes, (list, tuple)):
+        raise UsageError(f"passes: expected a list of passes, got {type(passes).__name__}")
+    return choose_passes(passes)
+
+
 _local = threading.local()
 _default: dict[str, Session] = {}
 _default_lock = threading.Lock()
@@ -446,6 +457,9 @@ def function(inputs: Any, outputs: Any, updates: Any = None) -> Callable[..., An
     >>> f = gc.function([x], x * 2)
     """
     listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for t in listed:
+        if not isinstance(t, Tensor):
+            raise UsageError(f"function: inputs must be placeholders, got {type(t).__name__}")
     fetches = outputs if updates is None else (outputs, updates)
     flatten_fetches(fetches)  # wrong ones fail here and not at the first call
     latest: list[tuple[Session, Callable[..., Any]]] = []

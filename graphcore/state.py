@@ -22,6 +22,8 @@ def keyed_variables(module: Any, used: Sequence[Variable]) -> dict[str, Variable
         SessionError: two variables with one key; the message shows both lines.
     """
     pairs: Iterable[tuple[str, Variable]]
+    if module is not None and not (hasattr(module, "named_parameters") and hasattr(module, "named_buffers")):
+        raise UsageError(f"state: expected a module, got {type(module).__name__}")
     if module is not None:
         pairs = [*module.named_parameters(), *module.named_buffers()]
     else:

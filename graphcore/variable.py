@@ -51,7 +51,7 @@ def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     """
     if isinstance(value, Tensor):
         raise DTypeError(f"constant: the value is already a tensor ({describe(value)}); use it as it is, or gc.Variable(...)")
-    array = np.asarray(value)
+    array = _numbers_of(value)
     if dtype is None:
         strong = hasattr(value, "dtype")
         dtype = array.dtype if strong else {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_}.get(array.dtype.kind, array.dtype)
@@ -59,6 +59,17 @@ def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     if name is not None:
         op = Constant(op.array, op.dtype, op.digest, str(name))
     return make_node(op, ()).output()
+
+
+def _numbers_of(value: Any) -> Any:
+    """A value as an array of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"a nested list is no array: its parts have different lengths ({error})") from None
+    if array.dtype.kind not in "biufc" and not hasattr(value, "dtype"):
+        raise DTypeError(f"{value!r:.80} of type {type(value).__name__} holds no numbers; use a number, an array or a nested list of numbers")
+    return array
 
 
 def is_tensor_like(value: Any) -> bool:
@@ -143,10 +154,20 @@ class Variable(Tensor):
         Raises:
             ShapeError: another shape.
         """
-        array = np.asarray(value)
+        if isinstance(value, Tensor):
+            raise DTypeError(f"set_initial: the value for {self.name!r} is a symbolic tensor; pass an array\n  the value is {describe(value)}")
+        array = _numbers_of(value)
         if array.shape != self.shape:
-            raise ShapeError(f"variable {self.name!r} has shape {format_shape(self.shape)}, the value {format_shape(array.shape)}")
+            raise ShapeError(f"set_initial: variable {self.name!r} has shape {format_shape(self.shape)}, the value {format_shape(array.shape)}\n  the variable was made at {self.place}")
+        self._check_kind("set_initial", array)
         self._initial = array.astype(self.dtype.storage)
+
+    def _check_kind(self, function: str, array: Any) -> None:
+        """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
+        kinds = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[self.dtype.kind]
+        if array.dtype.kind not in kinds and not (self.dtype.is_float and array.dtype == dtypes.bfloat16.storage):
+            raise DTypeError(f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with array.astype({self.dtype.name!r})\n"
+                             f"  the variable was made at {self.place}")
 
     def read(self) -> Tensor:
         """The variable's value as a plain tensor."""
@@ -158,6 +179,8 @@ class Variable(Tensor):
         Raises:
             ShapeError, DTypeError: the value does not fit.
         """
+        if not isinstance(value, Tensor):
+            self._check_kind("assign", _numbers_of(value))
         new = as_tensor(value, self.dtype)
         if new.dtype != self.dtype:
             raise DTypeError(f"assign: variable {self.name!r} is {self.dtype}, the value {new.dtype}; cast it with .astype('{self.dtype}')\n"

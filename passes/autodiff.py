@@ -4,6 +4,10 @@ The driver is one reverse topological sweep without recursion. It owns what ever
 contributions to one value (by one n-ary add), cutting at integers, detached nodes and stops, checking that a cotangent has its
 value's type, and telling three answers apart: *disconnected* (no path), *not differentiable* (an error that names op and line) and
 *zero* (a rule that contributes nothing).
+
+It also keeps what a selection masks out at zero. The cotangent of the branch that ``where`` did not take is zero there, but going on
+through the branch it is multiplied by derivatives, and zero times infinity is NaN: ``where(x > 0, sqrt(x), 0)`` at zero. So through
+elementwise ops the mask travels with the cotangent and is applied again wherever a product could undo it.
 """
 
 from __future__ import annotations
@@ -12,12 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from graphcore.errors import GradientError
 from graphcore.graph import builder_for, toposort
 from graphcore.node import Builder, Node, Tensor, describe
+from graphcore.op import Kind, Map
 from graphcore.source import reset_scopes
 
 __all__ = ["differentiate"]
+
+Mask = tuple[Tensor, bool]  # a condition, and which of its values keeps the cotangent
 
 
 @dataclass
@@ -65,18 +74,20 @@ def differentiate(ys: Sequence[Tensor], xs: Sequence[Tensor], grad_ys: Sequence[
     stops = {t.key for t in stop} | ({x.key for x in xs} if frontier else set())
     order = toposort(ys, (lambda node: all((node.serial, i) in stops for i in range(len(node.types)))) if stops else None)
     needed = _between(order, {x.key for x in xs}, stops)
-    pending: dict[tuple[int, int], list[Tensor]] = {}
+    pending: dict[tuple[int, int], list[tuple[Tensor, Mask | None]]] = {}
     for y, g in zip(ys, grad_ys, strict=True):
-        pending.setdefault(y.key, []).append(g)
+        pending.setdefault(y.key, []).append((g, None))
     total: dict[tuple[int, int], Tensor] = {}
     wanted = {x.key for x in xs}
     for node in reversed(order):
         keys = [(node.serial, i) for i in range(len(node.types))]
         b = builder_for(node)
         gradients: list[Tensor | None] = []
+        mask: Mask | None = None
         for key in keys:
             parts = pending.pop(key, None)
-            gradient = None if parts is None else _summed(parts, b)
+            gradient = None if parts is None else _summed([g for g, _ in parts], b)
+            mask = _common(parts) if parts is not None and node.op.kind is Kind.MAP else None
             if gradient is not None and key in wanted:
                 total[key] = gradient
             gradients.append(None if key in stops else gradient)
@@ -84,9 +95,12 @@ def differentiate(ys: Sequence[Tensor], xs: Sequence[Tensor], grad_ys: Sequence[
             continue
         with reset_scopes(node.origin.scope):
             contributions = _apply_rule(node, b, gradients)
-        for operand, contribution in zip(node.inputs, contributions, strict=True):
-            if contribution is not None and operand.dtype.is_float and (operand.node.serial in needed or operand.key in wanted):
-                pending.setdefault(operand.key, []).append(contribution)
+            masks = _masks(node, mask, b)
+            for operand, contribution, inner in zip(node.inputs, contributions, masks, strict=True):
+                if contribution is not None and operand.dtype.is_float and (operand.node.serial in needed or operand.key in wanted):
+                    if mask is not None:
+                        contribution = _applied(mask, contribution, gradients[0], b)
+                    pending.setdefault(operand.key, []).append((contribution, inner))
     return [total.get(x.key) for x in xs]
 
 
@@ -104,6 +118,53 @@ def _between(order: Sequence[Node], wanted: set[tuple[int, int]], stops: set[tup
 
 def _summed(parts: list[Tensor], b: Builder) -> Tensor:
     return parts[0] if len(parts) == 1 else b.add_n(*parts)
+
+
+def _common(parts: list[tuple[Tensor, Mask | None]]) -> Mask | None:
+    """The mask that all contributions to a value have, if it is one."""
+    first = parts[0][1]
+    if first is None or any(m is None or m[1] is not first[1] or not m[0].same(first[0]) for _, m in parts[1:]):
+        return None
+    return first
+
+
+def _masks(node: Node, mask: Mask | None, b: Builder) -> Sequence[Mask | None]:
+    """The masks of a node's operands' cotangents: its own cotangent's, and for a selection's branches the condition as well."""
+    if not (isinstance(node.op, Map) and node.op.selects):
+        return (mask,) * len(node.inputs)
+    condition = node.inputs[0]
+    branches: list[Mask | None] = [(condition, True), (condition, False)]
+    if mask is not None:
+        outer = mask[0] if mask[1] else b.logical_not(mask[0])
+        branches = [(b.logical_and(outer, condition if taken else b.logical_not(condition)), True) for taken in (True, False)]
+    return (None, *branches)
+
+
+def _applied(mask: Mask, contribution: Tensor, gradient: Tensor | None, b: Builder) -> Tensor:
+    """A contribution with what is masked out at zero again."""
+    if gradient is None or contribution.same(gradient) or _keeps_zero(contribution, gradient):
+        return contribution
+    zero = b.zeros_like(contribution)
+    return b.where(mask[0], contribution, zero) if mask[1] else b.where(mask[0], zero, contribution)
+
+
+def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
+    """Whether a contribution is zero where the cotangent is: it is made of that and of fixed numbers only, as a scaling is."""
+    node = contribution.node
+    if node.op.kind is not Kind.MAP:
+        return False
+    operands = []
+    for t in node.inputs:
+        if t.same(gradient):
+            operands.append(np.zeros((), t.dtype.storage))
+            continue
+        while t.node.op.kind is Kind.VIEW:
+            t = t.node.inputs[0]
+        if t.node.op.name != "constant" or t.size != 1:
+            return False
+        operands.append(t.node.op.array.reshape(()))  # type: ignore[attr-defined]
+    with np.errstate(all="ignore"):
+        return bool(node.op.reference(*operands) == 0)
 
 
 def _apply_rule(node: Node, b: Builder, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:

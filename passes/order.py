@@ -1,7 +1,8 @@
 """Order: in which stage every step runs.
 
-All orders with the fewest stages are tried that differ in one choice, how late independent steps run, and the one whose simulated
-peak of live bytes is lowest wins; ties go to the earliest. Fewest stages, because a stage is a launch.
+By default all orders with the fewest stages are tried that differ in one choice, how late independent steps run, and the one whose simulated
+peak of live bytes is lowest wins; ties go to the earliest. Fewest stages, because a stage is a launch. Under a memory limit
+that such an order exceeds, every step gets a stage of its own, in the order with the lowest peak that list scheduling finds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from graphcore.errors import CompileError
 from graphcore.plan import ARENA, Plan
 from graphcore.shapes import bind
+from passes.step_order import StepInfo, best_order
 
-__all__ = ["stages_of", "earliest_stages", "latest_stages"]
+__all__ = ["stages_of", "single_steps", "earliest_stages", "latest_stages"]
 
 _WORTH_SCATTERING = 1.1  # how much larger the peak may be for the sake of all updates running as rows of one kernel
 
@@ -40,6 +42,19 @@ def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hint
     peaks = [_peak(plan, stages, hints) * (_WORTH_SCATTERING if stages is early else 1.0) for _, stages in candidates]
     best = min(range(len(candidates)), key=lambda i: peaks[i])
     return candidates[best][1], candidates[best][0]
+
+
+def single_steps(plan: Plan, after: Sequence[set[int]], hints: Mapping[str, int]) -> tuple[list[int], str]:
+    """A stage for every step: the order in which the fewest bytes live at once, and its name."""
+    infos = [StepInfo(step.reads, step.writes, 0, tuple(sorted(before))) for step, before in zip(plan.steps, after, strict=True)]
+    external = {b.number for b in plan.buffers if b.space != ARENA}
+    sizes = {b.number: int(bind(b.nbytes, hints)) for b in plan.buffers if b.space == ARENA}
+    kept = {f.buffer for f in plan.fetches if f.buffer is not None} - external
+    found = best_order(infos, sizes, kept, external)
+    stages = [0] * len(infos)
+    for position, step in enumerate(found.order):
+        stages[step] = position
+    return stages, f"one at a time, {found.name}"
 
 
 def earliest_stages(after: Sequence[set[int]]) -> list[int]:

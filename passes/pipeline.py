@@ -70,7 +70,7 @@ def choose_passes(passes: Sequence[Pass] | None) -> tuple[Pass, ...]:
 
 
 def compile_graph(graph: Graph, target: Target, sizes: Mapping[str, int], *, passes: Sequence[Pass] | None = None, verify: bool = False,
-                  fuel: int | None = None, allow: Callable[..., bool] | None = None) -> Compilation:
+                  fuel: int | None = None, allow: Callable[..., bool] | None = None, fewest_bytes: bool = False) -> Compilation:
     """Run every stage.
 
     Args:
@@ -80,6 +80,7 @@ def compile_graph(graph: Graph, target: Target, sizes: Mapping[str, int], *, pas
         verify: check the graph before and after each pass.
         fuel: stop rewriting after so many rewrites (to find a guilty rule by bisection).
         allow: an extra condition on every fusion.
+        fewest_bytes: order the steps for memory rather than for few launches.
 
     Raises:
         CompileError: an op that the target cannot run.
@@ -93,7 +94,7 @@ def compile_graph(graph: Graph, target: Target, sizes: Mapping[str, int], *, pas
         for p in choose_passes(passes):
             special = _run_pass(p, special, fuel, verify, records)
     partition = _timed("fuse", records, lambda: fuse(special, target, allow))
-    plan = _timed("plan", records, lambda: build_plan(partition, target, sizes))
+    plan = _timed("plan", records, lambda: build_plan(partition, target, sizes, fewest_bytes))
     return Compilation(graph, special, partition, plan, bound, records)
 
 

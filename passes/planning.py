@@ -16,23 +16,24 @@ from graphcore.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
 from graphcore.target import Reject, Target
 from passes.fuse import stored_root
 from passes.lower import lower_group
-from passes.order import stages_of
+from passes.order import single_steps, stages_of
 from passes.partition import Key, Partition, is_scalar_constant
 
 __all__ = ["build_plan"]
 
 
-def build_plan(partition: Partition, target: Target, hints: Mapping[str, int]) -> Plan:
-    """The plan of a partition.
+def build_plan(partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool = False) -> Plan:
+    """The plan of a partition; with ``fewest_bytes`` in the order that needs the least memory rather than the fewest launches.
 
     Raises:
         CompileError: a kernel that no template of the target can run; the message names its ops and lines.
     """
-    return _Planner(partition, target, hints).run()
+    return _Planner(partition, target, hints, fewest_bytes).run()
 
 
 class _Planner:
-    def __init__(self, partition: Partition, target: Target, hints: Mapping[str, int]) -> None:
+    def __init__(self, partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool) -> None:
+        self.fewest_bytes = fewest_bytes
         self.partition, self.graph, self.target = partition, partition.graph, target
         self.plan = Plan(hints=dict(hints), why=list(partition.why))
         self.buffer_of: dict[Key, int] = {}
@@ -260,7 +261,7 @@ class _Planner:
         # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
         followed: set[int] = set().union(*after)
         sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
-        stages, name = stages_of(plan, after, sinks, plan.hints)
+        stages, name = single_steps(plan, after, plan.hints) if self.fewest_bytes else stages_of(plan, after, sinks, plan.hints)
         plan.why.append(f"steps run {name}")
         for step, stage in zip(plan.steps, stages, strict=True):
             step.stage = stage

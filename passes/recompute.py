@@ -7,6 +7,8 @@ intermediate values, and what lets a chain of elementwise work vanish into its o
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from graphcore.node import Tensor
 from graphcore.op import Kind, Map
 from graphcore.shapes import Extent, bind, symbols_of
@@ -34,6 +36,11 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
     chosen: set[Key] = set(inlined)
     why = list(partition.why)
     for group in reversed(partition.groups):
+        root = _common_root(group, stored, chosen, forced, readers, target)
+        if root is not None:
+            stored.add(root.key)
+            group.stored = [t for node in group.nodes for t in node.outputs if t.key == root.key or any(t.same(s) for s in group.stored)]
+            why.append(f"{root.node.op.name} at {root.node.origin} is stored: several values that others read are made of it")
         vanishes = _vanishes(group, stored, chosen, forced, readers, target)
         for t in reversed(group.stored):
             if t.key in forced or t.key not in readers:
@@ -56,6 +63,39 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
             why.append(f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: cheaper than storing it")
         group.stored = [t for t in group.stored if t.key not in chosen]
     return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
+
+
+def _common_root(group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target) -> Tensor | None:
+    """A member to be stored so that several stored members, which are elementwise made of it, need not be.
+
+    A GELU's backward reads three values made of the product's result: storing that one is a third of the traffic and memory.
+    """
+    stuck = [t for t in group.stored if t.key not in forced and t.key in readers and _frontier(t, stored, chosen) is None]
+    if len(stuck) < 2:
+        return None
+    best: Tensor | None = None
+    best_gain = 0.0
+    for root in [t for node in group.nodes for t in node.outputs if t.key not in stored and t.size == stuck[0].size]:
+        stored.add(root.key)
+        gain = _gain_of_root(root, stuck, stored, chosen, readers, target)
+        stored.discard(root.key)
+        if gain > 0 and gain >= best_gain:
+            best, best_gain = root, gain
+    return best
+
+
+def _gain_of_root(root: Tensor, stuck: list[Tensor], stored: set[Key], chosen: set[Key], readers: Readers, target: Target) -> float:
+    total = -_size(root.size) * root.dtype.itemsize / target.bytes_per_second
+    loaded: set[tuple[int, Key]] = set()
+    for t in stuck:
+        frontier = _frontier(t, stored, chosen)
+        if frontier is None or not any(s.same(root) for s in frontier[0]):
+            continue
+        gain = _gain(t, frontier, readers[t.key], target, loaded)
+        if gain is not None and gain > 0:
+            total += gain
+            loaded |= {(number, root.key) for number in readers[t.key]}
+    return total
 
 
 def _vanishes(group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target) -> bool:
@@ -101,8 +141,12 @@ def _size(extent: Extent) -> float:
     return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))
 
 
-def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: dict[int, Group], target: Target) -> float | None:
-    """Seconds that readers win by computing a value again; None where they cannot or where it never pays."""
+def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: dict[int, Group], target: Target,
+          loaded: AbstractSet[tuple[int, Key]] = frozenset()) -> float | None:
+    """Seconds that readers win by computing a value again; None where they cannot or where it never pays.
+
+    ``loaded`` are groups' numbers with values that they are going to read anyway.
+    """
     sources, flops, _ = frontier
     points = _size(t.size)
     if points == 1 and all(_size(s.size) == 1 for s in sources):
@@ -118,7 +162,7 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
             return None
         extra_flops += flops * points * _repeats(points, reader)
         for source in sources:
-            if source.key not in reader.reads and source.key not in reader.members:
+            if source.key not in reader.reads and source.key not in reader.members and (reader.number, source.key) not in loaded:
                 extra_reads += _size(source.size) * source.dtype.itemsize
     if any(_size(s.size) > points * 1.01 for s in sources):
         return None

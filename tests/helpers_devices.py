@@ -21,7 +21,20 @@ from passes.base import Pass
 from passes.memory import place
 from passes.pipeline import compile_graph
 
-__all__ = ["DEVICES", "KERNELS", "RUNTIMES", "backend", "run_on", "run_plan", "Bound", "judge", "differing", "examples_of", "computed_ops", "ULPS"]
+__all__ = [
+    "DEVICES",
+    "KERNELS",
+    "RUNTIMES",
+    "backend",
+    "run_on",
+    "run_plan",
+    "Bound",
+    "judge",
+    "differing",
+    "examples_of",
+    "computed_ops",
+    "ULPS",
+]
 
 KERNELS = "numpy:kernels"
 RUNTIMES = ("opencl:intel", "opencl:pocl")
@@ -53,15 +66,27 @@ class Bound:
 
     def at(self, feeds: Mapping[Tensor, Any]) -> Bound:
         """The same program bound to other sizes of the symbolic extents."""
-        return Bound(self.device.bind(self.program, place(self.plan, _sizes(feeds))), self.placeholders, self.plan, self.program, self.device)
+        return Bound(
+            self.device.bind(self.program, place(self.plan, _sizes(feeds))),
+            self.placeholders,
+            self.plan,
+            self.program,
+            self.device,
+        )
 
     def run(self, feeds: Mapping[Tensor, Any]) -> list[Any]:
         """The outputs as arrays."""
         return list(self.executable.run([feeds[p] for p in self.placeholders]))
 
 
-def run_plan(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], *, passes: Sequence[Pass] = (),
-             allow: Callable[..., bool] | None = None) -> Bound:
+def run_plan(
+    spec: str,
+    outputs: Sequence[Tensor],
+    feeds: Mapping[Tensor, Any],
+    *,
+    passes: Sequence[Pass] = (),
+    allow: Callable[..., bool] | None = None,
+) -> Bound:
     """Compile outputs for a device as one plan and bind it.
 
     Args:
@@ -73,7 +98,9 @@ def run_plan(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], 
     """
     device = backend(spec)
     sizes = _sizes(feeds)
-    stages = compile_graph(Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, passes=passes, verify=True, allow=allow)
+    stages = compile_graph(
+        Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, passes=passes, verify=True, allow=allow
+    )
     program = device.compile(stages.plan)
     return Bound(device.bind(program, place(stages.plan, sizes)), list(feeds), stages.plan, program, device)
 
@@ -97,17 +124,25 @@ def _sizes(feeds: Mapping[Tensor, Any]) -> dict[str, int]:
 # matrices and the like are judged against the sum of the terms' magnitudes, everything else against the result. Moves,
 # comparisons, + - * and casts are exact: IEEE arithmetic rounded once, whatever the type.
 ULPS = {"exact": 0.0, "narrowed": 1.0, "function": 4.0, "hard": 16.0, "sum": 8.0}
-_FUNCTIONS = frozenset("""exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
-    erf erfc erfinv sigmoid atan2 div reciprocal""".split())
+_FUNCTIONS = frozenset(
+    """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
+    erf erfc erfinv sigmoid atan2 div reciprocal""".split()
+)
 _HARD = frozenset("pow lgamma digamma floor_divide remainder prod".split())
-_SUMS = frozenset("""sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
-    scatter_add scatter_along""".split())
+_SUMS = frozenset(
+    """sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
+    scatter_add scatter_along""".split()
+)
 
 
 def computed_ops() -> dict[str, type[Op]]:
     """The registered ops of the package that compute something; tests may register others."""
     families = {f"graphcore.ops.{module}" for module in graphcore.ops.__all__}
-    return {n: c for n, c in sorted(registered().items()) if c.__module__ in families and c.kind not in (Kind.LEAF, Kind.REGION)}
+    return {
+        n: c
+        for n, c in sorted(registered().items())
+        if c.__module__ in families and c.kind not in (Kind.LEAF, Kind.REGION)
+    }
 
 
 def examples_of(cls: type[Op]) -> list[tuple[Any, ...]]:
@@ -128,7 +163,9 @@ def op_class(op: Op, *arrays: Any) -> str:
 
 def _spacing(magnitude: Any, dtype: dtypes.DType) -> Any:
     """The distance between neighbouring numbers of a type at a magnitude."""
-    bits, lowest = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}[dtype.name]
+    bits, lowest = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}[
+        dtype.name
+    ]
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log2(np.where((magnitude > 0) & np.isfinite(magnitude), magnitude, 1.0)))
     return np.exp2(np.maximum(exponent, lowest) - bits)
@@ -137,14 +174,18 @@ def _spacing(magnitude: Any, dtype: dtypes.DType) -> Any:
 def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
     """What is wrong with an op's results, or None.
 
-    Integers and bools must equal the reference. Floats are compared with the reference in float64 by the op's class, with one
-    unit more for rounding to the result's type; NaN and infinity must be where they are there.
+    Integers and bools must equal the reference. Floats are compared with the reference in float64 by the op's class,
+    with one unit more for rounding to the result's type; NaN and infinity must be where they are there.
     """
     kind = op_class(op, *arrays)
     with np.errstate(all="ignore"):
         narrow = _tuple(op.reference(*arrays))
         wide = _tuple(op.reference(*(_widened(a) for a in arrays)))
-        terms = _tuple(op.reference(*(np.abs(_widened(a)) if _is_float(a) else a for a in arrays))) if kind == "sum" else wide
+        terms = (
+            _tuple(op.reference(*(np.abs(_widened(a)) if _is_float(a) else a for a in arrays)))
+            if kind == "sum"
+            else wide
+        )
     if op.name == "digamma":  # near its root the reference itself cancels
         terms = tuple(np.maximum(np.abs(t), 1.0) for t in terms)
     for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, terms, found, strict=True)):
@@ -179,7 +220,8 @@ def differing(got: Any, exact: Any, scale: Any, ulps: float) -> str | None:
     if good.all():
         return None
     where = tuple(int(i) for i in np.argwhere(~good)[0]) if good.ndim else ()
-    return f"{int((~good).sum())} of {good.size} differ, first at {where}: {got[where]!r} instead of {np.asarray(exact)[where]!r} ({error[where] / unit[where]:.1f} units)"
+    shown = f"{got[where]!r} instead of {np.asarray(exact)[where]!r} ({error[where] / unit[where]:.1f} units)"
+    return f"{int((~good).sum())} of {good.size} differ, first at {where}: {shown}"
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

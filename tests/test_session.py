@@ -220,7 +220,7 @@ def test_function_runs_in_the_default_session() -> None:
             assert f(1.0) == [11]  # its own variables
         assert gc.default_session() is one
         assert f(1.0) == [13]
-    assert "cannot fetch a int" in message_of(gc.UsageError, lambda: gc.function([x], 3))
+    assert "cannot fetch an int" in message_of(gc.UsageError, lambda: gc.function([x], 3))
 
 
 def test_a_closed_session_says_so() -> None:

@@ -201,4 +201,6 @@ def _build(device: Any, text: str, plan: Plan) -> Any:
     options: tuple[str, ...] = () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)
     if device.info.kind == "gpu":  # the one version that all GPUs' compilers know
         options = ("-cl-std=CL1.2",)
+    if device.info.vendor == "oclgrind":  # knows no generic pointers, and extends the optimiser's vectors of single bits wrongly
+        options = ("-cl-std=CL1.2", "-cl-opt-disable")
     return build_program(device, text, options, origins)

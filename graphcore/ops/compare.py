@@ -323,6 +323,7 @@ class Where(Map):
     """y where the condition holds, else z, elementwise. Gradients flow to the chosen branch only, NaN included."""
 
     arity: ClassVar[int | None] = 3
+    selects: ClassVar[bool] = True
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         condition, yes, no = inputs

@@ -246,7 +246,6 @@ class _Tiles:
                 decode(em, f.rows, "row")
                 decode(em, f.cols, "col")
                 inside.names[f.total] = "sums[i][j]"
-                for store in self.kernel.stores:
-                    em.store(store)
+                em.store_all(self.kernel.stores)
 
 

@@ -208,6 +208,8 @@ class _Rows:
         for level in range(1, last + 1):
             self.phase([r for r in self.reductions if self.depth[r] == level], [s for s in over_columns if self._level(s) == level])
         for store in once:
+            self.em.value(store.value)
+        for store in once:
             absent = [a for a in self.rows if a not in store.index.axes()]
             first = "".join(f" && {self.em.axis_code[a]} == 0" for a in absent)
             with self.em.block(f"if (live && lane == 0{first})"):
@@ -241,8 +243,7 @@ class _Rows:
             decode(em, axes, name)
             for accumulator, r in members:
                 accumulator.add(r.args[0], linear_position(em, r.data[1]))
-            for store in stores:
-                em.store(store)
+            em.store_all(stores)
 
     def tree(self, accumulators: Mapping[Expr, Accumulator]) -> None:
         """Combine the work items' results; afterwards each knows the row's."""

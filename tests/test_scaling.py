@@ -1,0 +1,129 @@
+"""Compiling large graphs costs near-linear work, counted and not timed; another batch size builds nothing."""
+
+from __future__ import annotations
+
+import cProfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_devices import backend
+from plan_models import RUNTIMES, mlp, session, train
+
+import graphcore as gc
+from backends.opencl.build import build_count
+from graphcore import optim
+from graphcore.graph import Graph, collect
+from graphcore.node import Tensor
+from graphcore.structure import flatten_fetches
+from passes.base import PassContext
+from passes.fuse import Fuse
+from passes.pipeline import DEFAULT
+from passes.planning import build_plan
+from passes.specialize import specialize
+
+GROWTH = 13  # for ten times the nodes
+
+
+def chain(nodes: int) -> tuple[Any, Tensor]:
+    x = gc.placeholder("float32", (64,))
+    t = x
+    for _ in range(nodes // 4):
+        t = gc.tanh(t + 1.0)
+    return t, x
+
+
+def wide_optimizer(nodes: int) -> tuple[Any, Tensor]:
+    variables = [gc.Variable(np.zeros(8, np.float32)) for _ in range(nodes // 32)]
+    x = gc.placeholder("float32", (8,))
+    loss = added([(v * x).sum() for v in variables])
+    return [loss, optim.Adam(1e-3).minimize(loss, variables)], x
+
+
+def many_users(nodes: int) -> tuple[Any, Tensor]:
+    x = gc.placeholder("float32", (8,))
+    y = gc.exp(x)
+    return added([y * float(i) for i in range(nodes // 4)]), x
+
+
+def fibonacci(nodes: int) -> tuple[Any, Tensor]:
+    x = gc.placeholder("float32", (8,))
+    a, b = x, gc.tanh(x)
+    for _ in range(nodes - 2):
+        a, b = b, a + b
+    return b, x
+
+
+def diamonds(nodes: int) -> tuple[Any, Tensor]:
+    x = gc.placeholder("float32", (8,))
+    t = x
+    for _ in range(nodes // 3):
+        t = gc.sin(t) + gc.cos(t)
+    return t, x
+
+
+def added(values: list[Any]) -> Any:
+    while len(values) > 1:
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2:]
+    return values[0]
+
+
+def counted(make: Callable[[int], tuple[Any, Tensor]], nodes: int) -> dict[str, int]:
+    """Visits, rule attempts and Python calls of every stage."""
+    fetches, x = make(nodes)
+    tensors, updates, _ = flatten_fetches(fetches)
+    graph = collect(tensors, updates, (x,))
+    graph = Graph(graph.outputs, graph.updates, (x,))
+    assert 0.9 * nodes <= len(graph.nodes()) <= 1.1 * nodes
+    target = backend(RUNTIMES[0]).target
+    work: dict[str, int] = {}
+    for p in DEFAULT:
+        context = PassContext()
+        graph = calls(f"{p.name} calls", work, lambda p=p, g=graph, c=context: p.run(g, c))  # type: ignore[misc]
+        work[f"{p.name} visits"], work[f"{p.name} attempts"] = context.visits, context.rule_attempts
+    graph, _ = calls("specialize calls", work, lambda: specialize(graph, {}))
+    fusion = Fuse(graph, target)
+    partition = calls("fuse calls", work, fusion.run)
+    work["fuse visits"] = fusion.visits
+    plan = calls("plan calls", work, lambda: build_plan(partition, target, {}))
+    work["steps"] = len(plan.steps)
+    return work
+
+
+def calls(name: str, work: dict[str, int], run: Callable[[], Any]) -> Any:
+    """The result of some work, its calls added to ``work``."""
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        return run()
+    finally:
+        profile.disable()
+        work[name] = sum(entry.callcount for entry in profile.getstats())
+
+
+GRAPHS = [chain, wide_optimizer, many_users, fibonacci, diamonds]
+
+
+@pytest.mark.parametrize("nodes", [320, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", GRAPHS)
+def test_ten_times_the_nodes_are_at_most_13_times_the_work(make: Callable[[int], tuple[Any, Tensor]], nodes: int) -> None:
+    small, large = counted(make, nodes), counted(make, 10 * nodes)
+    assert {k for k, v in small.items() if v} >= {"simplify visits", "simplify attempts", "simplify calls", "fuse visits", "fuse calls", "plan calls"}
+    grown = {k: f"{small[k]:,} -> {large[k]:,}" for k in small if large[k] > GROWTH * max(small[k], 10)}
+    assert not grown, grown
+
+
+@pytest.mark.parametrize("device", RUNTIMES)
+def test_a_last_smaller_batch_builds_nothing(device: str) -> None:
+    sess = session(device)
+    fetches, feeds = train(mlp([16, 24, 10]), (16,), 32)
+    step = sess.make_callable(fetches, list(feeds))
+    features, labels = feeds.values()
+    step(features, labels)
+    built = build_count()
+    loss, _ = step(features[:7], labels[:7])
+    assert np.isfinite(loss)
+    step(features, labels)
+    step(features[:1], labels[:1])
+    assert build_count() == built
