@@ -105,7 +105,7 @@ def measure(name: str, nodes: int, target: Any) -> dict[str, Any]:
         stages[p.name]["attempts"] = context.rule_attempts
     fusion = Fuse(graph, target)
     fusion.run()
-    stages["fuse"]["visits"] = fusion.visits
+    stages["fuse"].update(visits=fusion.visits, attempts=fusion.attempts)
     return {
         "graph": name, "nodes": len(compiled.built.nodes()), "kernels": len(compiled.plan.steps), "build_seconds": round(building, 4),
         "total_seconds": round(total, 4), "calls": calls(lambda: compile_graph(compiled.built, target, {})), "stages": stages,
@@ -154,7 +154,7 @@ def row(result: dict[str, Any]) -> dict[str, str]:
     return {
         "graph": result["graph"], "nodes": f"{result['nodes']:,}", "kernels": f"{result['kernels']:,}", "build s": f"{result['build_seconds']:.2f}",
         **{f"{name} s": f"{s['seconds']:.2f}" for name, s in stages.items()}, "pipeline s": f"{result['total_seconds']:.2f}",
-        "rule attempts": f"{sum(s.get('attempts', 0) for s in stages.values()):,}", "calls": f"{result['calls']:,}",
+        "attempts": f"{sum(s.get('attempts', 0) for s in stages.values()):,}", "calls": f"{result['calls']:,}",
     }
 
 

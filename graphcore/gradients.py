@@ -14,11 +14,13 @@ from graphcore.ops.leaf import Parameter
 from graphcore.ops.region import Checkpoint, CustomGradient
 from graphcore.variable import Variable, as_tensor
 
-__all__ = ["gradients", "backward", "vjp", "jvp", "hvp", "stop_gradient", "checkpoint", "custom_gradient"]
+__all__ = ["backward", "checkpoint", "custom_gradient", "gradients", "hvp", "jvp", "stop_gradient", "vjp"]
 
 
 def _differentiate(*args: Any, **options: Any) -> list[Tensor | None]:
-    from passes.autodiff import differentiate  # the door: graphcore reaches passes only inside functions
+    from passes.autodiff import (
+        differentiate,  # the door: graphcore reaches passes only inside functions
+    )
 
     return differentiate(*args, **options)
 

@@ -58,6 +58,7 @@ class Fuse:
     update_only: set[int] = field(default_factory=set)
     scalars: dict[int, int] = field(default_factory=dict)
     visits: int = 0
+    attempts: int = 0  # lowerings that asked whether a node fits into a group
 
     def run(self) -> Partition:
         nodes = self.graph.nodes()
@@ -227,6 +228,7 @@ class Fuse:
 
     def try_index(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None]) -> None:
         """Lower the node's body over the group's axes; refuse if it meets a member anywhere but at its canonical index."""
+        self.attempts += 1
         if isinstance(node.op, Reduce):
             axes = frozenset(a for a in bound.values() if a is not None)
             if group.columns is not None and axes != group.columns:

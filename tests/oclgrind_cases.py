@@ -1,4 +1,4 @@
-"""Small graphs for the simulator Oclgrind, which reports accesses outside of buffers and data races.
+"""Small graphs for the simulator Oclgrind, which reports accesses outside of buffers, data races and the like.
 
 ``python oclgrind_cases.py DEVICE FAMILY`` runs the cases of a family and prints a line of JSON for each. A session's memory is one
 block with values side by side, where a load beyond a value's end goes unseen. So every plan runs many times, each time with
@@ -42,7 +42,15 @@ def rotated(sizes: Mapping[Any, int], turn: int) -> tuple[dict[Any, int], int]:
     return offsets, end
 
 
-KEPT=[]
+class _Block(memory.Memory):
+    """Memory that is always written as a whole: a transfer makes Oclgrind forget that the rest of a buffer was ever written."""
+
+    def write(self, offset: int, array: Any) -> None:
+        whole = self.read(0, (self.size,), np.dtype(np.uint8))
+        whole[offset: offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        super().write(0, whole)
+
+
 class Tight:
     """Makes a session's plans run in memory without slack, in every rotation of their values, with equal results.
 
@@ -87,10 +95,9 @@ class Tight:
         return replace(placed, offsets=offsets, arena_bytes=end)
 
     def _block(self, size: int, filling: int) -> memory.Memory:
-        block = memory.Memory(self.backend.device)
+        block = _Block(self.backend.device)
         block.grow(size)
         block.write(0, np.full(block.size, filling, np.uint8))
-        KEPT.append((block,block.buffer))
         return block
 
 

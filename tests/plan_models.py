@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def train(model: Any, inputs: Sequence[int], batch: int, classes: int = 10) -> t
     """Fetches and feeds of a training step: mean cross entropy and Adam."""
     x = gc.placeholder("float32", (None, *inputs), name="x")
     y = gc.placeholder("int64", (None,), name="y")
-    loss = nn.CrossEntropyLoss()(model(x), y)
+    loss = gc.functional.losses.cross_entropy(model(x), y)
     rng = np.random.default_rng(0)
     feeds = {x: rng.standard_normal((batch, *inputs)).astype(np.float32), y: rng.integers(0, classes, batch)}
     return [loss, optim.Adam(1e-3).minimize(loss)], feeds
@@ -57,7 +58,7 @@ def train(model: Any, inputs: Sequence[int], batch: int, classes: int = 10) -> t
 def mlp(sizes: Sequence[int]) -> Any:
     """Linear layers with relu between them."""
     layers: list[Any] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

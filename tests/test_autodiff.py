@@ -501,8 +501,8 @@ def test_checkpoint_gives_the_same_values_and_gradients() -> None:
 
 
 def test_recomputed_nodes_stay_apart_from_the_originals() -> None:
-    from passes.inline_regions import InlineRegions
     from passes.base import PassContext
+    from passes.inline_regions import InlineRegions
     from passes.simplify import Simplify
 
     def exps(loss: Tensor) -> int:

@@ -15,6 +15,7 @@ from helpers_devices import (
     computed_ops,
     examples_of,
     judge,
+    run_on,
     run_plan,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def mlp_bytes(sizes: list[int], batch: int) -> int:
     """
     total = 0
     last = len(sizes) - 2
-    for layer, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         total += F * (product(batch, n_out, n_in) + n_out) + (batch * n_out if layer < last else 0)
         if layer:
             total += F * product(batch, n_in, n_out) + batch * n_in

@@ -116,14 +116,11 @@ def test_a_swap_is_copied() -> None:
 
 def test_gathering_updates_gives_way_to_memory() -> None:
     """With one large gradient, made first, its update does not wait for the others."""
-    x = gc.placeholder("float32", (64, 256))
-    large = gc.Variable(np.ones((4096, 256), np.float32))
-    weights = [gc.Variable(np.full((256, 256), 0.01, np.float32)) for _ in range(4)]
-    h = x
-    for w in weights:
-        h = gc.tanh(h @ w)
-    loss = gc.square(h @ large.T).mean()
+    x = gc.placeholder("float32", (1024, 16))
+    wide, narrow, square, large = (gc.Variable(np.full(shape, 0.01, np.float32)) for shape in ((16, 1024), (1024, 16), (16, 16), (1024, 1024)))
+    hidden = gc.tanh(x @ wide)  # as large as the last weight; its gradient comes two products after the last weight's
+    loss = gc.square(gc.reshape(gc.tanh(hidden @ narrow) @ square, (16, 1024)) @ large).mean()
     fetches = [loss, optim.Adam(1e-3).minimize(loss)]
-    compilation, placed = planned(fetches, {x: np.zeros((64, 256), np.float32)})
+    compilation, placed = planned(fetches, {x: np.zeros((1024, 16), np.float32)})
     at = {compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].stage for b, i in compilation.plan.in_place}
-    assert at[4096, 256] < at[256, 256], f"{compilation.explain()}\n{largest(compilation.plan, placed)}"
+    assert at[1024, 1024] < at[16, 1024], f"{compilation.explain()}\n{largest(compilation.plan, placed)}"

@@ -11,27 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from backends.opencl import mathlib
-from backends.opencl.cnames import (
-    convert,
-    literal,
-    mask_for,
-    mask_of,
-    memory_type,
-    register_bytes,
-    register_type,
-    vector_type,
-)
+from backends.opencl.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
+from backends.opencl.scalars import HEX, apply, identity, iota, load_text, spread, store_text
 from graphcore.dtypes import DType, int32
-from graphcore.kernel.expr import Expr, dynamic_values
+from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Dim, Extent
 
-__all__ = ["Dialect", "Emitter", "Scope", "REDUCERS", "HEX"]
-
-HEX = "0123456789abcdef"
-
+__all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
 
 @dataclass(frozen=True)
 class Dialect:
@@ -263,17 +251,17 @@ class Emitter:
         guard = e.args[0] if e.args else None
         zero = literal(0, dtype)
         if width == 1:
-            text = load_text(self.dialect, pointer, self.index(index), dtype, 1)
+            text = load_text(pointer, self.index(index), dtype, 1)
             return text if guard is None else f"({self.value(guard)} ? {text} : {zero})"
         assert self.lane is not None
         guard_lanes = guard is not None and self.is_vector(guard.axes)
         if not guard_lanes and self.lane not in index.axes():
-            text = load_text(self.dialect, pointer, self.index(index), dtype, 1)
+            text = load_text(pointer, self.index(index), dtype, 1)
             if guard is not None:
                 text = f"({self.value(guard)} ? {text} : {zero})"
             return spread(text, dtype, 1, width)
         if index.stride(self.lane) == 1 and not guard_lanes:
-            text = load_text(self.dialect, pointer, self.index(index), dtype, width)
+            text = load_text(pointer, self.index(index), dtype, width)
             vtype = vector_type(dtype, width)
             return text if guard is None else f"({self.value(guard)} ? {text} : ({vtype})({zero}))"
         repeated = self.repeats(index) if not guard_lanes else 0
@@ -298,7 +286,7 @@ class Emitter:
         param, index = e.data
         width = self.width // repeated
         kind, short = vector_type(e.dtype, width), self.fresh("x")
-        text = load_text(self.dialect, self.pointers[param], self.index(index), e.dtype, width)
+        text = load_text(self.pointers[param], self.index(index), e.dtype, width)
         if e.args:  # the guard stands before the load: outside of it the address may be anywhere
             text = f"{self.value(e.args[0])} ? {text} : ({kind})({literal(0, e.dtype)})"
         self.home(e).lines.append(f"const {kind} {short} = {text};")
@@ -317,7 +305,7 @@ class Emitter:
             mask = held
         lanes = []
         for i in range(width):
-            text = load_text(self.dialect, pointer, f"{name}.s{HEX[i]}", e.dtype, 1)
+            text = load_text(pointer, f"{name}.s{HEX[i]}", e.dtype, 1)
             lanes.append(f"{mask}.s{HEX[i]} ? {text} : {literal(0, e.dtype)}" if mask else text)
         if e.dtype.is_bool:
             return f"-(int{width})({', '.join(lanes)})"
@@ -337,13 +325,13 @@ class Emitter:
         width = self.width if vector else 1
         value = self.vector(store.value, width)
         if not vector or (self.lane is not None and store.index.stride(self.lane) == 1):
-            self.line(store_text(self.dialect, pointer, self.index(store.index), value, dtype, width))
+            self.line(store_text(pointer, self.index(store.index), value, dtype, width))
             return
         where, held = self.fresh("x"), self.fresh("w")
         self.line(f"const int{width} {where} = {self.index(store.index, width)};")
         self.line(f"const {vector_type(dtype, width)} {held} = {value};")
         for i in range(width):
-            self.line(store_text(self.dialect, pointer, f"{where}.s{HEX[i]}", f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1))
+            self.line(store_text(pointer, f"{where}.s{HEX[i]}", f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1))
 
     # Reductions
 
@@ -380,43 +368,6 @@ def linear_position(emitter: Emitter, axes: Sequence[Axis]) -> str:
     for axis in axes:
         text = f"({text} * {emitter.extent(axis.extent)} + {emitter.axis_code[axis]})" if text != "0" else emitter.axis_code[axis]
     return text
-
-
-def iota(width: int) -> str:
-    return f"(int{width})({', '.join(map(str, range(width)))})"
-
-
-def spread(text: str, dtype: DType, have: int, want: int) -> str:
-    """A scalar as a vector of equal lanes (a bool's 1 becomes -1)."""
-    if have == want or want == 1:
-        return text
-    return f"({vector_type(dtype, want)})({'-(' + text + ')' if dtype.is_bool else text})"
-
-
-def load_text(dialect: Dialect, pointer: str, index: str, dtype: DType, width: int) -> str:
-    """A read of ``width`` neighbouring elements into register form."""
-    suffix = str(width) if width > 1 else ""
-    if dtype.name == "float16":
-        return f"vload_half{suffix}(0, {pointer} + {index})"
-    # Through an under-aligned vector type: PoCL's vloadN costs three times as much.
-    raw = f"*(__global const gcu_{memory_type(dtype)}{width}*)({pointer} + {index})" if width > 1 else f"{pointer}[{index}]"
-    if dtype.name == "bfloat16":
-        return f"as_float{suffix}(convert_uint{suffix}({raw}) << 16)"
-    if dtype.is_bool:
-        return f"(convert_int{suffix}({raw}) != 0)" if width > 1 else f"({raw} != 0)"
-    return raw
-
-
-def store_text(dialect: Dialect, pointer: str, index: str, value: str, dtype: DType, width: int) -> str:
-    """A write of ``width`` neighbouring elements from register form; half values are rounded already."""
-    suffix = str(width) if width > 1 else ""
-    if dtype.name == "float16":
-        return f"vstore_half{suffix}({value}, 0, {pointer} + {index});"
-    if dtype.name == "bfloat16":
-        value = f"convert_ushort{suffix}(as_uint{suffix}({value}) >> 16)"
-    elif dtype.is_bool:
-        value = f"convert_uchar{width}({value} & 1)" if width > 1 else f"(uchar)({value})"
-    return f"*(__global gcu_{memory_type(dtype)}{width}*)({pointer} + {index}) = {value};" if width > 1 else f"{pointer}[{index}] = {value};"
 
 
 class Accumulator:
@@ -473,7 +424,7 @@ class Accumulator:
         return mask_of(test, self.dtype, width)
 
     def merged(self, old: str, new: str, width: int) -> str:
-        return apply(self.emitter.dialect.vendor, REDUCERS[self.combine], [new, old], self.dtype, width)
+        return apply(self.emitter.dialect.vendor, self.combine, [new, old], self.dtype, width)
 
     def finish(self, lines: list[str], lanes_reduced: bool = False) -> str:
         """The final name; with ``lanes_reduced`` the lanes are combined, in a fixed order, to a scalar."""
@@ -517,48 +468,3 @@ class Accumulator:
             equal = f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))" if self.dtype.is_float else f"({new} == {best})"
             lines.append(f"if ({where} >= 0 && ({at} < 0 || {self.better(new, best, 1)} || ({equal} && {where} < {at}))) {{ {best} = {new}; {at} = {where}; }}")
         self.name, self.position, self.width = best, at, 1
-
-
-REDUCERS = {"add": "add", "mul": "mul", "max": "max", "min": "min", "and": "and", "or": "or"}
-
-
-def identity(combine: str, dtype: DType) -> bool | int | float:
-    """The value that changes nothing when combined."""
-    if combine in ("add", "or"):
-        return 0
-    if combine in ("mul", "and"):
-        return 1
-    lowest = combine in ("max", "argmax")
-    if dtype.is_float:
-        return float("-inf") if lowest else float("inf")
-    if dtype.is_bool:
-        return not lowest
-    bits = int(dtype.itemsize) * 8
-    if dtype.kind == "u":
-        return 0 if lowest else 2**bits - 1
-    return int(-(2 ** (bits - 1)) if lowest else 2 ** (bits - 1) - 1)
-
-
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "bit_and": "&", "bit_or": "|", "bit_xor": "^", "and": "&", "or": "|", "xor": "^"}
-_COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-
-
-def apply(vendor: str, fn: str, args: list[str], dtype: DType, width: int) -> str:
-    """A scalar function of register values as C; ``dtype`` is the operands' type."""
-    if fn in _INFIX:
-        return f"({args[0]} {_INFIX[fn]} {args[1]})"
-    if fn in _COMPARE:
-        if dtype.is_bool and width > 1:
-            args = [f"({a} & 1)" for a in args]
-        return mask_of(f"{args[0]} {_COMPARE[fn]} {args[1]}", dtype, width)
-    if fn == "not":
-        return f"(~{args[0]})" if width > 1 else f"(!{args[0]})"
-    if fn == "neg":
-        return f"(-{args[0]})"
-    suffix = str(width) if width > 1 else ""
-    if dtype.is_float and fn in mathlib.FUNCTIONS:
-        name = mathlib.call(fn, vendor, "double" if register_type(dtype) == "double" else "float", width)
-        return f"{name}({', '.join(args)})"
-    if fn in ("isnan", "isinf", "isfinite") and not dtype.is_float:
-        return {"isfinite": "1" if width == 1 else f"(int{width})(-1)"}.get(fn, "0" if width == 1 else f"(int{width})(0)")
-    return f"gc_{fn}_{register_type(dtype)}{suffix}({', '.join(args)})"

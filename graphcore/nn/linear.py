@@ -51,4 +51,4 @@ class Linear(Module):
 
 def fan_in_bound(fan_in: int) -> float:
     """PyTorch's default for weights and biases: Kaiming's uniform bound with a = sqrt(5), which is 1/sqrt(fan_in)."""
-    return 1 / math.sqrt(fan_in) if fan_in else 0.0
+    return 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0

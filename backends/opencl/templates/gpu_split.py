@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import Piece
-from backends.opencl.emit import Dialect, identity
+from backends.opencl.emit import Dialect
+from backends.opencl.scalars import identity
 from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_matmul import TileConfig, find_contraction
 from backends.opencl.templates.gpu_rows import RowsConfig, contiguous, row_reductions
