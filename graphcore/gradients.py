@@ -18,9 +18,8 @@ __all__ = ["backward", "checkpoint", "custom_gradient", "gradients", "hvp", "jvp
 
 
 def _differentiate(*args: Any, **options: Any) -> list[Tensor | None]:
-    from passes.autodiff import (
-        differentiate,  # the door: graphcore reaches passes only inside functions
-    )
+    # The door: graphcore reaches passes only inside functions.
+    from passes.autodiff import differentiate
 
     return differentiate(*args, **options)
 

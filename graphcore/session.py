@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -15,40 +16,18 @@ from graphcore.anomaly import anomaly_error, holds_nan, watching
 from graphcore.cached import CACHE_SIZE, Entry, Program, shrink
 from graphcore.compiled import Compiled
 from graphcore.errors import DeviceError, FeedError, SessionError, UsageError
-from graphcore.feeds import (
-    as_feed,
-    cast_feed,
-    check_feeds,
-    constraints_of,
-    feed_points,
-    shape_of,
-    sizes_of,
-    split_feeds,
-    symbols_in,
-)
+from graphcore.feeds import as_feed, cast_feed, check_feeds, constraints_of, feed_points, shape_of, sizes_of, split_feeds, symbols_in
 from graphcore.fingerprint import fingerprint
 from graphcore.graph import Graph, Update, collect
 from graphcore.io.checkpoint import load_arrays, save_arrays
 from graphcore.locks import Line, Turn
 from graphcore.node import Tensor
-from graphcore.options import (
-    RunMetadata,
-    RunOptions,
-    checked_seed,
-    parse_bytes,
-    refuse_nonfinite,
-)
-from graphcore.state import (
-    checked_variable,
-    fitting_value,
-    keyed_variables,
-    match_state,
-)
+from graphcore.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
+from graphcore.state import checked_variable, fitting_value, keyed_variables, match_state
 from graphcore.structure import flatten_fetches
 from graphcore.variable import Variable
 
 __all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
-
 
 
 class Session:
@@ -319,6 +298,7 @@ class Session:
         """The place of a variable among all that the session has used."""
         with self._init_lock:
             number = self._numbers.setdefault(variable.uid, len(self._numbers))
+            variable.live = weakref.ref(self)
             self._known[variable.uid] = variable
             return number
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from graphcore.graph import Update, toposort
 from graphcore.node import Tensor, describe, make_node
 from graphcore.ops.leaf import Constant, Placeholder, VariableRead
 from graphcore.shapes import Shape, as_shape, format_shape, is_static
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Variable", "placeholder", "constant", "as_tensor", "is_tensor_like"]
 
@@ -98,7 +95,7 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = ("_initial", "trainable", "_name", "_type", "place", "grad", "key_hint", "uid")
+    __slots__ = ("_initial", "trainable", "_name", "_type", "place", "grad", "key_hint", "live", "uid")
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
@@ -121,6 +118,7 @@ class Variable(Tensor):
         self.trainable = bool(trainable) and found.is_float
         self.grad: Tensor | None = None
         self.key_hint: str | None = None
+        self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
         self.place = source.capture().place
         self._type = (tuple(shape), found)
         node = make_node(VariableRead(self, str(name) if name is not None else f"variable_{self.uid}"), (), detached=False)

@@ -360,6 +360,19 @@ def test_state_of_a_module(sess: gc.Session) -> None:
     np.testing.assert_array_equal(sess.run(model(x), {x: np.ones((1, 3))}), [[8, 8]])
 
 
+def test_initial_values_of_a_module_come_too_late_for_an_open_session(fast: gc.Session) -> None:
+    model = gc.nn.Linear(3, 2)
+    state = {"weight": np.ones((2, 3), np.float32), "bias": np.ones(2, np.float32)}
+    model.load_state_dict(state)
+    assert fast.get_value(model.bias).tolist() == [1, 1]
+    text = message_of(gc.SessionError, lambda: model.load_state_dict({k: v * 2 for k, v in state.items()}))
+    assert "sess.load_state_dict(state, module=module)" in text and f"{__file__}:" in text
+    fast.close()
+    model.load_state_dict({k: v * 2 for k, v in state.items()})
+    with gc.Session("numpy") as other:
+        assert other.get_value(model.bias).tolist() == [2, 2]
+
+
 # --- updates ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcore import dtypes, source
 from graphcore.dtypes import as_dtype
-from graphcore.errors import DTypeError, FormatError, ShapeError, UsageError
+from graphcore.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
 from graphcore.node import Tensor
 from graphcore.shapes import format_shape
 from graphcore.source import name_scope
@@ -301,10 +301,18 @@ class Module:
             The keys that the dictionary lacks and those that the module lacks.
 
         Raises:
+            SessionError: an open session has used a variable already, so an initial value would come too late.
             FormatError: with ``strict``, keys are missing or unexpected.
             ShapeError, DTypeError: an array does not fit; the message names the key.
         """
         own = dict(self._named("_parameters", "_buffers"))
+        for key, variable in own.items():
+            session = variable.live() if variable.live is not None else None
+            if session is not None and not session.closed:
+                raise SessionError(
+                    f"load_state_dict: {key!r} has a value in an open session already, which its initial value does not "
+                    f"change; use sess.load_state_dict(state, module=module)\n  the variable was made at {variable.place}"
+                )
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
         if strict and (missing or unexpected):
