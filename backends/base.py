@@ -50,12 +50,14 @@ class Backend(Protocol):
     Attributes:
         name: for messages.
         target: what the passes know of the device.
+        launch: how plans are started: ``auto``, ``step``, ``stage`` or ``one``.
         interprets: whether ``bind`` wants the graph itself, with every extent bound (the graph oracle).
     """
 
     name: str
     target: Target
     interprets: bool
+    launch: str
 
     def compile(self, plan: Plan) -> Any:
         """A program for the plan."""

@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.competitors import CASES, PEERS, Case, graphcore_step
-from benchmarks.timing import Measured, environment, interleave, table, write_results
+from benchmarks.timing import Measured, OtherLoad, environment, interleave, table, write_results
 from graphcore.errors import GraphcoreError
 
 DEVICES = "opencl:intel,opencl:pocl"
+_BUSY = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not competitors:
             print("nothing to measure: no device opens and no peer is installed", file=sys.stderr)
             return 1
+        load = OtherLoad()
         interleave(competitors, options.rounds, options.block, name)
-        report["cases"].append(summary(case, competitors))
+        others = load.share()
+        report["cases"].append({**summary(case, competitors), "other_processes_share": others})
         show(case, competitors)
+        if others is not None and others > _BUSY:
+            print(f"other processes used {others:.0%} of the machine meanwhile: do not cite these numbers")
     print("written to", write_results("steps", report, options.out))
     return 0
 

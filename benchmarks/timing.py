@@ -21,7 +21,7 @@ from typing import Any
 
 from graphcore.train.progress import Progress
 
-__all__ = ["Measured", "environment", "interleave", "table", "write_results"]
+__all__ = ["Measured", "OtherLoad", "environment", "interleave", "table", "write_results"]
 
 _WARM_STEPS = 2  # of every block: they refill caches and wake the competitor's threads
 _REST = 0.003  # seconds between blocks: idle OpenMP threads spin for a while and would steal the next block's cores
@@ -62,6 +62,29 @@ class Measured:
             self.loss = self.step()
             times.append(time.perf_counter() - begin)
         self.seconds.append(statistics.median(times))
+
+
+class OtherLoad:
+    """How much of the machine other processes use meanwhile. Above a tenth, comparisons favour whoever needs no threads in lockstep."""
+
+    def __init__(self) -> None:
+        self._begin = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float] | None:
+        try:
+            fields = [int(f) for f in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        mine = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+        return sum(fields) - fields[3] - fields[4] - mine, float(sum(fields))
+
+    def share(self) -> float | None:
+        """The share of all processor time since the start, from 0 to 1; None where the system does not tell."""
+        now, begin = self._read(), self._begin
+        if now is None or begin is None or now[1] <= begin[1]:
+            return None
+        return round(max(now[0] - begin[0], 0.0) / (now[1] - begin[1]), 3)
 
 
 def interleave(competitors: Sequence[Measured], rounds: int, block_seconds: float, title: str) -> None:

@@ -41,6 +41,7 @@ class Session:
         check_numerics: raise where a fetched value is NaN or infinite.
         passes: graph passes instead of the default ones.
         verify: check the graph around every pass.
+        launch: how plans are started: ``"step"``, ``"stage"``, ``"one"`` launch in all, or ``"auto"``, by estimated cost.
 
     Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's updates half
     done. A child process after ``os.fork`` raises.
@@ -53,7 +54,8 @@ class Session:
     """
 
     def __init__(self, device: str = "auto", *, seed: int | None = None, memory_limit: int | str | None = None, deterministic: bool = True,
-                 check_numerics: bool = False, passes: Sequence[Any] | None = None, verify: bool = False) -> None:
+                 check_numerics: bool = False, passes: Sequence[Any] | None = None, verify: bool = False,
+                 launch: str = "auto") -> None:
         if not isinstance(device, str):
             raise DeviceError(f"Session: device must be a string such as 'auto' or 'opencl:intel', got {type(device).__name__}")
         self.device = device
@@ -64,6 +66,7 @@ class Session:
         self._verify = verify
         self._seed = checked_seed(seed)
         self._backend = open_backend(device)
+        self._backend.launch = launch
         self._pid = os.getpid()
         self._closed = False
         self._entries: OrderedDict[tuple[Any, ...], Entry] = OrderedDict()  # by the serials of tensors, which are never used again

@@ -78,3 +78,27 @@ def test_passes_can_be_replaced() -> None:
         np.testing.assert_allclose(plain.run(y, {x: feed}), full.run(y, {x: feed}), rtol=1e-6)
     with pytest.raises(UsageError, match="no graphcore pass"):
         gc.Session("numpy", passes=["simplify"]).run(y, {x: feed})
+
+
+@pytest.mark.parametrize("launch", ["step", "stage", "one"])
+def test_launch_modes_give_the_same_bits(launch: str) -> None:
+    x, y = _program()
+    feed = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    try:
+        session = gc.Session("opencl", launch=launch)
+    except gc.DeviceError as error:
+        pytest.skip(str(error))
+    with session, gc.Session("opencl") as auto:
+        assert session.run(y, {x: feed}).tobytes() == auto.run(y, {x: feed}).tobytes()
+        assert launch in session.compile(y, {x: feed}).explain()
+
+
+def test_an_unknown_launch_mode_is_refused() -> None:
+    try:
+        gc.Session("opencl", launch="sometimes")
+    except UsageError as error:
+        assert "sometimes" in str(error)
+    except gc.DeviceError as error:
+        pytest.skip(str(error))
+    else:
+        pytest.fail("no error")

@@ -38,6 +38,7 @@ class NumpyBackend:
         self.name = spec
         self.interprets = spec != "numpy:kernels"
         self.target = Target(name=spec, kind="oracle", schedule=_schedule)
+        self.launch = "auto"  # nothing is launched
         self.values: dict[int, tuple[Any, Any]] = {}
 
     def has(self, variable: Any) -> bool:
