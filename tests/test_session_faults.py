@@ -259,7 +259,7 @@ def test_a_forked_child_gets_an_error_at_once(device: str) -> None:
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 INTERRUPT = """
-    import os, random, signal, sys, threading, time
+    import faulthandler, os, random, signal, sys, threading, time
     import numpy as np
     import graphcore as gc
     device, seconds = sys.argv[1], float(sys.argv[2])
@@ -267,6 +267,7 @@ INTERRUPT = """
         sess = gc.Session(device)
     except gc.DeviceError as error:
         print("skip", error); sys.exit(0)
+    faulthandler.dump_traceback_later(seconds + 30, exit=True)
     rng = random.Random(1)
     # Two variables that different kernels of different stages update together: a torn run would leave them unequal.
     a = gc.Variable(np.zeros((200, 200), np.float32), name="a")
@@ -286,7 +287,7 @@ INTERRUPT = """
 
     def interrupt():
         while not stop:
-            waiting.wait()
+            waiting.wait(0.1)  # an interrupt inside a destructor is lost, as Python does with exceptions there
             waiting.clear()
             time.sleep(rng.random() ** 2 * 0.003)
             if not stop:
@@ -306,7 +307,7 @@ INTERRUPT = """
     while time.time() < end:
         try:
             waiting.set()
-            while True:
+            while time.time() < end:
                 runs[done % 3](data[done % 2])
                 done += 1
                 if done % 7 == 0:  # a new graph now and then: interrupts in compilation
