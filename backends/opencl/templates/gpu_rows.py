@@ -14,7 +14,7 @@ from backends.base import Piece
 from backends.opencl.cnames import register_bytes, register_type
 from backends.opencl.emit import Accumulator, Dialect, Emitter, linear_position
 from backends.opencl.templates.base import NAME, signature, sizes_of
-from backends.opencl.templates.nest import columns_of, rows_of
+from backends.opencl.templates.nest import columns_of, rows_of, store_free
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
@@ -180,9 +180,7 @@ class _Rows:
             em.line("const int live = 1;")
             self.phases()
             return em.scope.lines
-        for store in self.free:
-            with em.block("if (task == 0 && item == 0)"):
-                em.store(store)
+        store_free(em, self.free, [s for s in self.kernel.stores if s not in self.free], "if (task == 0 && item == 0)")
         em.line(f"const int rows = {' * '.join(em.extent(a.extent) for a in self.rows)};")
         with em.block(f"for (int first = task * {at_once}; first < rows; first += tasks * {at_once})", self.rows):
             mine = "first" if at_once == 1 else f"first + item / {lanes}"

@@ -191,10 +191,8 @@ class _Nest:
     def free_scalars(self) -> None:
         """Scalars that have nothing to do with the rows: stored by the first task, also when there are no rows."""
         free = [s for s in self.kernel.stores if self.rows and not s.index.axes() and not s.value.axes]
-        for store in free:
-            with self.em.block("if (task == 0)"):
-                self.em.store(store)
         self.stores = [s for s in self.kernel.stores if s not in free]
+        store_free(self.em, free, self.stores, "if (task == 0)")
 
     def pin(self) -> None:
         """A phase's reductions, and what is made of them, stay inside the rows' loops even where they depend on no row."""
@@ -422,6 +420,18 @@ class _Nest:
             return f"vload{width}(0, {name} + {where})" if width > 1 else f"{name}[{where}]"
 
         return read
+
+
+def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], header: str) -> None:
+    """Store scalars in a block that only one work item enters, and read there what only they need: it may be what they overwrite."""
+    if not free:
+        return
+    inside = Axis("free", 1)
+    shared = set(walk(*(s.value for s in others)))
+    em.pinned.update({v: frozenset((inside,)) for v in walk(*(s.value for s in free)) if v not in shared})
+    with em.block(header, (inside,)):
+        for store in free:
+            em.store(store)
 
 
 def _pieces(count: int) -> list[int]:
