@@ -89,8 +89,8 @@ def test_transformer() -> None:
     tokens = batch * positions * width
     scores = batch * heads * positions * positions
     # Saved for backward by a layer: for both norms the centred input and the result (a product's operand), q, k, v, what attention mixed,
-    # the 4 times wider input of GELU and its result. Softmax, a quotient of exponentials, saves those and the weights.
-    layer = 2 * 2 * tokens + 3 * tokens + tokens + 2 * 4 * tokens + 2 * scores
+    # the 4 times wider input of GELU and its result, softmax's result.
+    layer = 2 * 2 * tokens + 3 * tokens + tokens + 2 * 4 * tokens + scores
     check(*transformer(layers, width, heads, positions, batch), F * layers * layer)
 
 

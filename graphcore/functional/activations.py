@@ -28,6 +28,7 @@ from graphcore.elementwise import (
     where,
 )
 from graphcore.errors import ShapeError, UsageError
+from graphcore.gradients import custom_gradient
 from graphcore.node import Tensor
 from graphcore.shapes import format_shape
 from graphcore.shaping import split
@@ -262,8 +263,19 @@ def softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None
     t, result = _wide("softmax", x, dtype)
     place = _axis("softmax", t, dim, axis)
     with name_scope("softmax"):
-        e = exp(shifted(t, place))
-        return cast(divide(e, summed(e, place)), result)
+        return cast(_softmax(t, place), result)
+
+
+def _softmax(t: Tensor, axis: int) -> Tensor:
+    """With the derivative on the output, ``(g - sum(g y)) y``: a training step keeps y and not also e ** x."""
+
+    @custom_gradient
+    def function(x: Tensor) -> Any:
+        e = exp(shifted(x, axis))
+        y = divide(e, summed(e, axis))
+        return y, lambda g: multiply(subtract(g, summed(multiply(g, y), axis)), y)
+
+    return function(t)  # type: ignore[no-any-return]
 
 
 def log_softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None) -> Tensor:
@@ -275,8 +287,19 @@ def log_softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = 
     t, result = _wide("log_softmax", x, dtype)
     place = _axis("log_softmax", t, dim, axis)
     with name_scope("log_softmax"):
-        z = shifted(t, place)
-        return cast(subtract(z, log(summed(exp(z), place))), result)
+        return cast(_log_softmax(t, place), result)
+
+
+def _log_softmax(t: Tensor, axis: int) -> Tensor:
+    """With the derivative on the output, ``g - sum(g) e ** y``."""
+
+    @custom_gradient
+    def function(x: Tensor) -> Any:
+        z = shifted(x, axis)
+        y = subtract(z, log(summed(exp(z), axis)))
+        return y, lambda g: subtract(g, multiply(summed(g, axis), exp(y)))
+
+    return function(t)  # type: ignore[no-any-return]
 
 
 def softmin(x: Any, dim: int = -1) -> Tensor:
