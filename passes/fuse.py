@@ -16,23 +16,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphcore.graph import Graph
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten, unflatten
+from graphcore.kernel.index import REDUCE, Axis, Index
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Reduce
 from graphcore.shapes import Dim, Extent, Shape
 from graphcore.target import Target
+from passes.axes import INVERTIBLE, Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.lower import lower_node
 from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
 from passes.recompute import narrow_the_cut
 
 __all__ = ["Fuse", "fuse"]
 
-Indices = tuple[Index, ...]
 _READERS_KEPT = 4  # siblings looked at per value: enough to merge neighbours, and 10,000 readers stay linear
 _SCALAR_DEPTH = 8  # operations that every task may repeat to make a scalar
 _INLINE_SOURCES = 24  # an inline node that reads more values than this is stored, so that chains of views stay cheap
@@ -57,6 +56,7 @@ class Fuse:
     forced: set[Key] = field(default_factory=set)
     update_only: set[int] = field(default_factory=set)
     scalars: dict[int, int] = field(default_factory=dict)
+    awkward: set[int] = field(default_factory=set)
     visits: int = 0
     attempts: int = 0  # lowerings that asked whether a node fits into a group
 
@@ -64,9 +64,10 @@ class Fuse:
         nodes = self.graph.nodes()
         self.forced = {t.key for t in map(stored_root, self.graph.roots) if t.node.op.kind is not Kind.LEAF}
         self.update_only = update_cone(self.graph, nodes)
+        self.awkward = awkward_views(nodes)
         for node in nodes:
             self.visits += 1
-            if node.op.kind is Kind.LEAF:
+            if node.op.kind is Kind.LEAF or (node.serial in self.awkward and self.realize(node)):
                 continue
             if self.is_read_through(node):
                 self.sources[node.serial] = self.collect_sources(node)
@@ -76,7 +77,8 @@ class Fuse:
         self.groups.sort(key=lambda g: (g.stage, g.number))
         store_what_is_used(self.graph, self.groups, self.home, self.sources, self.forced)
         partition = Partition(self.graph, tuple(g for g in self.groups if g.stored), frozenset(), tuple(self.why))
-        return narrow_the_cut(partition, self.target, self.forced, {(serial, 0) for serial in self.scalars})
+        kept = self.forced | {(serial, 0) for serial in self.awkward}
+        return narrow_the_cut(partition, self.target, kept, {(serial, 0) for serial in self.scalars})
 
     def align_updates(self) -> None:
         """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of one launch."""
@@ -116,15 +118,24 @@ class Fuse:
 
     def place(self, node: Node) -> None:
         sources = self.collect_sources(node)
+        if not self.join_any(node, sources, self.candidates(node, sources)):
+            self.start(node, sources)
+
+    def realize(self, node: Node) -> bool:
+        """Let the producer store a view in the order in which a product reads it well; whether it can."""
+        sources = self.collect_sources(node)
+        return self.join_any(node, sources, [(g, False) for g in (self.home.get(t.key) for t in sources) if g is not None])
+
+    def join_any(self, node: Node, sources: tuple[Tensor, ...], candidates: Iterable[tuple[Group, bool]]) -> bool:
         refusals: list[str] = []
-        for group, sibling in self.candidates(node, sources):
+        for group, sibling in candidates:
             try:
                 self.join(node, group, sources, sibling)
-                return
+                return True
             except _Refused as reason:
                 refusals.append(f"{node.op.name} at {node.origin} not into kernel {group.number} ({group.nodes[0].op.name}): {reason}")
         self.why.extend(refusals)
-        self.start(node, sources)
+        return False
 
     def candidates(self, node: Node, sources: tuple[Tensor, ...]) -> Iterable[tuple[Group, bool]]:
         if node.op.kind is Kind.CONTRACT:
@@ -175,7 +186,7 @@ class Fuse:
         if group.kind == "contract":
             if node.serial in self.update_only:
                 raise _Refused("an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue")
-            if isinstance(node.op, Reduce) or node.op.kind is not Kind.MAP:
+            if isinstance(node.op, Reduce) or node.op.kind not in (Kind.MAP, Kind.VIEW):
                 raise _Refused("a product's epilogue takes elementwise work only")
         if isinstance(node.op, Reduce):
             if group.kind not in ("map", "rows"):
@@ -193,6 +204,9 @@ class Fuse:
                 if bound is not None:
                     found.append((tuple(i for a, i in enumerate(full) if a not in axes), bound))
             return found
+        if node.op.kind is Kind.VIEW:
+            through = self.index_of(node.inputs[0], group)
+            return [(viewed(through, node), {})] if through is not None and node.op.name in INVERTIBLE else []
         listed: dict[Indices, None] = {}
         for t in node.inputs:
             if t.shape == node.types[0].shape:
@@ -213,17 +227,13 @@ class Fuse:
         """The canonical index of a member, or of a view of one, walking forward through invertible views."""
         chain: list[Tensor] = []
         while t.key not in group.members:
-            if t.node.op.name not in ("reshape", "permute", "require_shape") or t.node.serial not in self.sources:
+            if t.node.op.name not in INVERTIBLE or t.node.serial not in self.sources:
                 return None
             chain.append(t)
             t = t.node.inputs[0]
         index = group.members[t.key]
         for view in reversed(chain):
-            op: Any = view.node.op
-            if op.name == "permute":
-                index = tuple(index[a] for a in op.axes)
-            elif op.name == "reshape":
-                index = reshaped(index, view.node.inputs[0].shape, op.shape)
+            index = viewed(index, view.node)
         return index
 
     def try_index(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None]) -> None:
@@ -317,41 +327,6 @@ class Fuse:
 def _is_pointwise(node: Node) -> bool:
     """Whether an opaque op is computed element by element without loops of its own (gather, padding, random bits)."""
     return node.op.kind is not Kind.OPAQUE or not getattr(node.op, "loops", False)
-
-
-def fresh_axes(shape: Shape) -> tuple[tuple[Axis, ...], Indices]:
-    """One axis for every extent but 1, and the index made of them."""
-    axes = [Axis(f"i{n}", e, PARALLEL) for n, e in enumerate(shape)]
-    return tuple(a for a in axes if a.extent != 1), tuple(as_index(a) for a in axes)
-
-
-def bind_axes(full: Indices, shape: Shape, axes: tuple[int, ...]) -> dict[int, Axis | None] | None:
-    """The domain axis at every reduced position (None for extent 1); None if some position is no bare axis of its extent."""
-    bound: dict[int, Axis | None] = {}
-    for position in axes:
-        if shape[position] == 1:
-            bound[position] = None
-            continue
-        terms = full[position].terms
-        if full[position].constant or len(terms) != 1 or terms[0][1] != 1 or not isinstance(terms[0][0], Axis):
-            return None
-        axis = terms[0][0]
-        if axis.extent != shape[position] or axis in bound.values():
-            return None
-        bound[position] = axis
-    return bound
-
-
-def reshaped(index: Indices, source: Shape, target: Shape) -> Indices:
-    """The index of a reshape's output element for its operand's element."""
-    kept_from = [i for i, e in enumerate(source) if e != 1]
-    kept_to = [i for i, e in enumerate(target) if e != 1]
-    if [source[i] for i in kept_from] == [target[i] for i in kept_to]:
-        result = [Index(0)] * len(target)
-        for a, b in zip(kept_from, kept_to, strict=True):
-            result[b] = index[a]
-        return tuple(result)
-    return unflatten(flatten(index, source), target)
 
 
 def stored_root(t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plan_models import any_runtime, cnn, mlp, report, train
+from plan_models import any_runtime, cnn, mlp, report, train, transformer
 
 import graphcore as gc
 from graphcore.compiled import Compiled
@@ -138,3 +138,11 @@ def test_training_step_of_a_cnn(channels: int) -> None:
     check(c, 40, forward + loss + backward + adam)
     # Measured today; more would be a fusion lost: a pool and its index are one kernel.
     assert len(c.cost_analysis()["kernels"]) <= 17, report(c)
+
+
+def test_attention_splits_and_merges_heads_without_copies() -> None:
+    """Products store heads in the order in which the next product reads them; none falls back to the loop nest."""
+    c = compiled(*transformer(1, 64, 4, 32, 4))
+    kernels = c.cost_analysis()["kernels"]
+    assert not [k for k in kernels if k["name"].startswith("matmul") and k["template"] != "matmul"], report(c)
+    assert not [k for k in kernels if k["name"].split("_")[0] in ("permute", "reshape", "copy")], report(c)
