@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from graphcore.node import Tensor
+from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Map
 from graphcore.shapes import Extent, bind, symbols_of
 from graphcore.target import Target
@@ -20,6 +20,10 @@ __all__ = ["narrow_the_cut"]
 Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
 
 _EXPENSIVE_FLOPS = 25.0
+_GATHER_FLOPS = 16.0
+_PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it loads it: a cast, a scale, a gather
+_PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
+_MOST_LOADS = 4
 _SYMBOLIC_GUESS = 64
 _MAX_OPS = 24
 
@@ -127,7 +131,7 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
         if not is_inline(node):
             if node.op.kind is not Kind.MAP and not (node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)):
                 return None
-            flops += 1.0 if isinstance(node.op, Map) and node.op.cheap else _EXPENSIVE_FLOPS
+            flops += _flops(node)
         if len(seen) > _MAX_OPS:
             return None
         for operand in node.inputs:
@@ -152,20 +156,23 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
     if points == 1 and all(_size(s.size) == 1 for s in sources):
         return target.launch_seconds  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
     nbytes = points * t.dtype.itemsize
-    saved = nbytes * (1 + len(readers))
+    saved = nbytes
     extra_reads = 0.0
     extra_flops = -flops * points
     for reader in readers.values():
-        if any(n.op.kind is Kind.CONTRACT for n in reader.nodes) and _feeds_product(t, reader):
+        product = _product_of(t, reader)
+        loads = 1.0 if product is None else _loads(product, t)
+        saved += nbytes * loads
+        if product is not None and (flops > _PROLOGUE_FLOPS or getattr(product.op, "template", "") != "matmul"):
             return None  # a product reads every element many times
         if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
             return None
-        extra_flops += flops * points * _repeats(points, reader)
+        extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
         for source in sources:
             if source.key not in reader.reads and source.key not in reader.members and (reader.number, source.key) not in loaded:
-                extra_reads += _size(source.size) * source.dtype.itemsize
-    if any(_size(s.size) > points * 1.01 for s in sources):
-        return None
+                extra_reads += min(_size(source.size), points) * source.dtype.itemsize * loads
+    if any(_size(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
+        return None  # a larger value would have to be kept
     return (saved - extra_reads) / target.bytes_per_second - max(extra_flops, 0.0) / target.flops_per_second
 
 
@@ -182,15 +189,28 @@ def _repeats(points: float, reader: Group) -> float:
     return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
 
 
-def _feeds_product(t: Tensor, reader: Group) -> bool:
-    """Whether a value is an operand of a product in the reading group, looking through inline nodes."""
+def _loads(product: Node, t: Tensor) -> float:
+    """How often a product loads, and so computes, each element of an operand: once for every panel of the other operand."""
+    mine = max(_size(t.size), 1.0)
+    others = _size(product.types[0].size) * _size(product.inputs[0].shape[-1]) / mine  # how many results each element enters
+    return min(max(others / _PANEL, 1.0), _MOST_LOADS)
+
+
+def _flops(node: Node) -> float:
+    if node.op.kind is Kind.OPAQUE:
+        return _GATHER_FLOPS
+    return 1.0 if isinstance(node.op, Map) and node.op.cheap else _EXPENSIVE_FLOPS
+
+
+def _product_of(t: Tensor, reader: Group) -> Node | None:
+    """The product in the reading group that a value is an operand of, looking through inline nodes."""
     for node in reader.nodes:
         if node.op.kind is Kind.CONTRACT:
             stack = list(node.inputs)
             while stack:
                 value = stack.pop()
                 if value.key == t.key:
-                    return True
+                    return node
                 if is_inline(value.node):
                     stack.extend(value.node.inputs)
-    return False
+    return None

@@ -71,6 +71,7 @@ class Emitter:
         self.sizes = sizes
         self.lane: Axis | None = None
         self.width = 1
+        self.aligned = True  # whether vectors start at multiples of their width
         self.axis_code: dict[Axis, str] = {}
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
@@ -271,13 +272,13 @@ class Emitter:
 
     def repeats(self, index: Index) -> int:
         """How many neighbouring lanes share an element, where the index steps by ``lane // n`` (upsampling, pooling's gradient); else 0."""
-        if self.lane is None:
+        if self.lane is None or not self.aligned:
             return 0
         through = [(a, c) for a, c in index.terms if self.lane in Index(0, ((a, 1),)).axes()]
         if len(through) != 1 or not isinstance(through[0][0], Div) or through[0][1] != 1:
             return 0
         divided = through[0][0]
-        # Vectors start at multiples of their width, so groups of a power of two never straddle one.
+        # Where vectors start at multiples of their width, groups of a power of two never straddle one.
         plain = divided.value.terms == ((self.lane, 1),) and divided.value.constant == 0
         return divided.divisor if plain and divided.divisor in (2, 4, 8) and divided.divisor < self.width else 0
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from backends.opencl.templates.gemm_schedule import GemmConfig, Operand, choose, tasks
+from backends.opencl.templates.gemm_schedule import GemmConfig, Operand, added, choose, tasks
 
 __all__ = ["GemmConfig", "Operand", "choose", "emit_gemm", "tasks"]
 
@@ -72,21 +72,6 @@ def _indent(lines: list[str], levels: int = 1) -> list[str]:
 
 def _block(head: str, body: list[str]) -> list[str]:
     return [f"{head} {{", *_indent(body), "}"]
-
-
-def _sum(*terms: str) -> str:
-    """Returns a C sum without its zero terms."""
-    kept = [term for term in terms if term not in ("0", "")]
-    return " + ".join(kept) if kept else "0"
-
-
-def _times(index: str, factor: int) -> str:
-    """Returns ``index * factor`` in C, for an ``index`` that is a name, a number or parenthesised."""
-    if factor == 0 or index == "0":
-        return "0"
-    if index.isdigit():
-        return str(int(index) * factor)
-    return index if factor == 1 else f"{index} * {factor}"
 
 
 def _set(array: str, index: str, value: str, width: int) -> str:
@@ -237,7 +222,7 @@ class _Gemm:
     def _tile(self, mr: int, offset: str) -> list[str]:
         """Outer products: A's elements broadcast against vectors of B's rows."""
         names = [[f"gm_c{r}_{v}" for v in range(self.nv)] for r in range(mr)]
-        places = [(name, _sum(offset if offset == "0" else f"{offset} / {self.width}", str(r * self.nv + v)))
+        places = [(name, added(offset if offset == "0" else f"{offset} / {self.width}", str(r * self.nv + v)))
                   for r, row in enumerate(names) for v, name in enumerate(row)]
         out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
         if self.blocked:
@@ -258,20 +243,19 @@ class _Gemm:
 
     def _step(self, names: list[list[str]], u: int) -> list[str]:
         """One term of the sum, number gm_p + u."""
-        p = _sum("gm_p", str(u))
+        p = added("gm_p", str(u))
         out = []
         for v in range(self.nv):
             if self.config.pack_b:
                 value = f"gm_pb[({p}) * {self.nv} + {v}]"
             else:
-                value = self.b.at(_sum(_times(f"(gm_k0 + {p})", self.b.row), "gm_js", str(v * self.width)), self.width)
+                value = self.b.at((f"(gm_k0 + {p})",), ("gm_js", str(v * self.width)), self.width)
             out.append(f"const {self.vector} gm_b{v} = {value};")
         for r, row in enumerate(names):
             if self.config.pack_a:
                 value = f"gm_as[gm_ap + ({p}) * {self.mr} + {r}]"
             else:
-                value = self.a.at(_sum(_times("gm_is", self.a.row), str(r * self.a.row),
-                                       _times(f"(gm_k0 + {p})", self.a.col)), 1)
+                value = self.a.at(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
             fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
             out.append(f"{{ const {self.vector} gm_a = ({self.vector})({value}); {fmas} }}")
         return ["{", _CONTRACT, *_indent(out), "}"]
@@ -282,9 +266,8 @@ class _Gemm:
         kind, width = self.config.dtype, self.width
         out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
         out.append("int gm_p = gm_kb;")
-        rows = [self.a.at(_sum(_times("gm_is", self.a.row), str(r * self.a.row), "gm_p"), width) for r in range(mr)]
-        cols = [self.b.at(_sum(_times("gm_js", self.b.col), str(c * self.b.col), "gm_p"), width)
-                for c in range(self.nr)]
+        rows = [self.a.at(("gm_is", str(r)), ("gm_p",), width) for r in range(mr)]
+        cols = [self.b.at(("gm_p",), ("gm_js", str(c)), width) for c in range(self.nr)]
         step = [_CONTRACT, *(f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows))]
         for c, value in enumerate(cols):
             fmas = " ".join(f"{names[r][c]} += gm_a{r} * gm_b;" for r in range(mr))
@@ -293,8 +276,7 @@ class _Gemm:
         for r in range(mr):
             for c in range(self.nr):
                 out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
-        left = [self.a.at(_sum("(gm_is + gm_r)" if self.a.row == 1 else f"(gm_is + gm_r) * {self.a.row}", "gm_q"), 1),
-                self.b.at(_sum(_times("(gm_js + gm_c)", self.b.col), "gm_q"), 1)]
+        left = [self.a.at(("(gm_is + gm_r)",), ("gm_q",), 1), self.b.at(("gm_q",), ("(gm_js + gm_c)",), 1)]
         sums = [_CONTRACT, f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
                 f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
                 f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;"]
@@ -306,7 +288,7 @@ class _Gemm:
     def _store(self, offset: str) -> list[str]:
         """The epilogue over the tile's rows, in vectors as wide as the row allows."""
         kind, nr = self.config.dtype, self.nr
-        out = [f"const int gm_s = {_sum(offset, f'(gm_i - gm_is) * {nr} - gm_js')};", "int gm_j = gm_j0;"]
+        out = [f"const int gm_s = {added(offset, f'(gm_i - gm_is) * {nr} - gm_js')};", "int gm_j = gm_j0;"]
         widths = [w for w in (16, 8, 4, 1) if w <= self.width]
         for width in widths:
             if not self._needs_width(width, widths):
@@ -339,23 +321,37 @@ class _Gemm:
 
     def _pack_a(self) -> list[str]:
         """Copies the strip of mr rows at gm_i0 to gm_as as [k][row]."""
+        if self.a.load is not None and self.a.col == 1:
+            return self._pack_a_turned()
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", self._pack_a_column())
 
     def _pack_a_column(self) -> list[str]:
         """Copies term gm_p of the strip at gm_i0; rows beyond the matrix repeat the last one."""
         mr, a = self.mr, self.a
-        at = f"{_sum(self._strip(), f'gm_p * {mr}')}"
-        k = _times("(gm_k0 + gm_p)", a.col)
+        at = f"{added(self._strip(), f'gm_p * {mr}')}"
+        k = ("(gm_k0 + gm_p)",)
         full = []
         for r, width in _pieces(0, mr, self.width if a.row == 1 else 1):
-            value = a.at(_sum(_times("gm_i0", a.row), str(r * a.row), k), width)
-            place = _sum(at, str(r))
+            value = a.at(("gm_i0", str(r)), k, width)
+            place = added(at, str(r))
             full.append(_set("gm_as", place, value, width))
         if self.m and self.m % mr == 0:
             return full
-        row = _times("min(gm_i0 + gm_r, gm_m - 1)", a.row)
-        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {a.at(_sum(row, k), 1)};"]
+        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
+        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {a.at(row, k, 1)};"]
         return [*_block(f"if (gm_i0 + {mr} <= gm_m)", full), *_block("else", edge)]
+
+    def _pack_a_turned(self) -> list[str]:
+        """Row by row, so that a fused load computes whole vectors; their lanes are scattered."""
+        mr, width, at = self.mr, self.width, added(self._strip(), "gm_r")
+        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
+        body = [f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
+                *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width))]
+        loops = ["int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body)]
+        if self._remainder(width):
+            value = self.a.at(row, ("(gm_k0 + gm_p)",), 1)
+            loops.append(f"for (; gm_p < gm_kc; ++gm_p) gm_as[{at} + gm_p * {mr}] = {value};")
+        return _block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", loops)
 
     def _strip(self) -> str:
         """Where the strip of gm_i0 starts in gm_as: strips of one task lie one after the other."""
@@ -376,28 +372,28 @@ class _Gemm:
         return [*_block(f"if (gm_n >= {self.nr})", whole), *_block("else", self._pack_b_scalars("gm_n"))]
 
     def _pack_b_rows(self) -> list[str]:
-        row = _times("(gm_k0 + gm_p)", self.b.row)
+        row = ("(gm_k0 + gm_p)",)
         body = [f"gm_pb[gm_p * {self.nv} + {v}] = "
-                f"{self.b.at(_sum(row, 'gm_js', str(v * self.width)), self.width)};" for v in range(self.nv)]
+                f"{self.b.at(row, ('gm_js', str(v * self.width)), self.width)};" for v in range(self.nv)]
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 
     def _pack_b_turned(self) -> list[str]:
         """Transposes squares of width x width elements in registers."""
         width, nv, b = self.width, self.nv, self.b
-        source = _sum(f"(gm_js + gm_v * {width}) * {b.col}" if b.col != 1 else f"gm_js + gm_v * {width}", "gm_k0 + gm_p")
-        body = [f"{self.vector} gm_t{t} = {b.at(_sum(source, str(t * b.col)), width)};" for t in range(width)]
+        body = [f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
+                for t in range(width)]
         body += _transpose([f"gm_t{t}" for t in range(width)], self.vector)
         body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
         scalars = _block("for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)", [(
             f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
-            f"{b.at(_sum(_times(f'(gm_js + gm_v * {width} + gm_r)', b.col), 'gm_k0 + gm_q'), 1)};")])
+            f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};")])
         return _block(f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)", [
             "int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
             *(scalars if self._remainder(width) else [])])
 
     def _pack_b_scalars(self, columns: str) -> list[str]:
         """Element by element; columns beyond the matrix become zeros."""
-        value = self.b.at(_sum(_times("(gm_k0 + gm_p)", self.b.row), _times("(gm_js + gm_r)", self.b.col)), 1)
+        value = self.b.at(("(gm_k0 + gm_p)",), ("(gm_js + gm_r)",), 1)
         if columns == str(self.nr):
             loop = [f"for (int gm_r = 0; gm_r < {columns}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
         else:
@@ -409,12 +405,12 @@ class _Gemm:
         """A matrix narrower than one panel."""
         if self.b.col != 1:
             return self._pack_b_scalars(str(columns))
-        row = _times("(gm_k0 + gm_p)", self.b.row)
+        row = ("(gm_k0 + gm_p)",)
         body = []
         for start, width in [*_pieces(0, columns, self.width), *_pieces(columns, self.nr, self.width)]:
-            place = _sum(f"gm_p * {self.nr}", str(start))
+            place = added(f"gm_p * {self.nr}", str(start))
             zero = f"({self.config.dtype}{width})(0)" if width > 1 else "0"
-            value = self.b.at(_sum(row, str(start)), width) if start < columns else zero
+            value = self.b.at(row, (str(start),), width) if start < columns else zero
             body.append(_set("gm_bs", place, value, width))
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["GemmConfig", "Operand", "choose", "tasks"]
+__all__ = ["GemmConfig", "Operand", "added", "choose", "tasks", "times"]
 
-Load = Callable[[str, int], str]
+Load = Callable[[str, str, int], str]
+Terms = tuple[str, ...]
+"""Summands of an index in C, each a name, a number or parenthesised."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Operand:
         pointer: C expression of type ``__global const T*``.
         row: distance between rows, in elements.
         col: distance between columns, in elements.
-        load: if given, returns the C expression of ``width`` consecutive elements from an element index (a light
-            prologue such as a cast or an activation); the pointer is then unused. Vector widths other than 1 are 4, 8
-            and 16.
+        load: if given, ``load(i, j, width)`` returns the C expression of ``width`` elements from (i, j), along the
+            direction whose distance is 1 (a light prologue such as a cast, a scale or a gather); the pointer is then
+            unused, and distances other than 1 say nothing. Vector widths other than 1 are 4, 8 and 16.
     """
 
     pointer: str
@@ -32,13 +34,29 @@ class Operand:
     col: int
     load: Load | None = None
 
-    def at(self, index: str, width: int) -> str:
-        """Returns the C expression of ``width`` consecutive elements that start at element ``index``."""
+    def at(self, i: Terms, j: Terms, width: int) -> str:
+        """Returns the C expression of ``width`` elements that start at (i, j), each given by its summands."""
         if self.load is not None:
-            return self.load(index, width)
+            return self.load(added(*i), added(*j), width)
+        index = added(*(times(t, self.row) for t in i), *(times(t, self.col) for t in j))
         if width == 1:
             return f"{self.pointer}[{index}]"
         return f"*(__global const gm_v{width}*)({self.pointer} + ({index}))"
+
+
+def added(*terms: str) -> str:
+    """Returns a C sum without its zero terms."""
+    kept = [term for term in terms if term not in ("0", "")]
+    return " + ".join(kept) if kept else "0"
+
+
+def times(index: str, factor: int) -> str:
+    """Returns ``index * factor`` in C, for an ``index`` that is a name, a number or parenthesised."""
+    if factor == 0 or index == "0":
+        return "0"
+    if index.isdigit():
+        return str(int(index) * factor)
+    return index if factor == 1 else f"{index} * {factor}"
 
 
 @dataclass(frozen=True)

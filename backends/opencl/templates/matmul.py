@@ -1,16 +1,21 @@
-"""The product template: kernels with one sum of products of two matrices, batched or not, and an elementwise epilogue."""
+"""The product template: kernels with one sum of products of two matrices, batched or not.
+
+An elementwise epilogue is computed on the tile's sums in registers. A factor that is more than a matrix in memory (a cast, a scale, a
+gather, a view that is not linear) is a prologue: it is computed while its panels are packed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Piece
+from backends.opencl.cnames import vector_type
 from backends.opencl.emit import Dialect, Emitter, Scope
 from backends.opencl.templates.base import NAME, signature, sizes_of
 from backends.opencl.templates.gemm_code import GemmConfig, Operand, choose, emit_gemm, tasks
-from graphcore.kernel.expr import Expr
+from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind
@@ -54,15 +59,18 @@ def find_product(kernel: Kernel) -> Product | Reject:
     total = sums[0]
     (term,) = total.data[1]
     body = total.args[0]
-    if body.fn != "mul" or any(a.fn != "load" or a.args for a in body.args) or body.dtype.name not in ("float32", "float64"):
-        return Reject("the sum's terms are not products of two loaded float32 or float64 elements")
+    if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
+        return Reject("the sum's terms are not products of float32 or float64 values")
     if term in kernel.axes:
         return Reject("the summed axis belongs to the result")
     left, right = body.args
-    roles = _roles(kernel, left.data[1], right.data[1], term)
-    if isinstance(roles, Reject):
-        return roles
-    rows, cols, batch = roles
+    if not (term in left.axes and term in right.axes):
+        return Reject("a factor does not depend on the summed axis")
+    rows = [a for a in kernel.axes if a in left.axes and a not in right.axes]
+    cols = [a for a in kernel.axes if a in right.axes and a not in left.axes]
+    batch = [a for a in kernel.axes if a in left.axes and a in right.axes]
+    if len(rows) + len(cols) + len(batch) < len(kernel.axes):
+        return Reject("neither factor depends on some axis of the result")
     if len(rows) > 1 or len(cols) > 1:
         return Reject("the result's rows or columns are not one axis")
     row, col = rows[0] if rows else None, cols[0] if cols else None
@@ -77,20 +85,61 @@ def _step(kernel: Kernel, axis: Axis | None) -> int | None:
     return kernel.stores[0].index.stride(axis) if axis is not None else None
 
 
-def _roles(kernel: Kernel, left: Index, right: Index, term: Axis) -> tuple[list[Axis], list[Axis], list[Axis]] | Reject:
-    rows: list[Axis] = []
-    cols: list[Axis] = []
-    batch: list[Axis] = []
-    for axis in kernel.axes:
-        a, b = left.stride(axis), right.stride(axis)
-        if a is None or b is None:
-            return Reject(f"an operand is not linear in {axis}")
-        if not a and not b:
-            return Reject(f"no operand depends on {axis}")
-        (batch if a and b else rows if a else cols).append(axis)
-    if not left.stride(term) or not right.stride(term):
-        return Reject("an operand is not linear in the summed axis")
-    return rows, cols, batch
+def _is_plain(factor: Expr, own: Axis | None, term: Axis) -> bool:
+    """Whether a factor is a matrix in memory: a load whose address steps evenly along both its axes."""
+    if factor.fn != "load" or factor.args:
+        return False
+    index = factor.data[1]
+    return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(True for _ in dynamic_values(index))
+
+
+@dataclass
+class Prologue:
+    """A factor that is computed while it is loaded, by C functions of its row and term (or term and column): one a vector width.
+
+    Args:
+        letter: tells the functions of the two factors apart.
+        factor: its expression.
+        own: its row or column; None for a vector.
+        term: the summed axis.
+        batch: C names of the batch axes.
+    """
+
+    letter: str
+    factor: Expr
+    own: Axis | None
+    term: Axis
+    batch: Mapping[Axis, str]
+    widths: set[int] = field(default_factory=set)
+
+    @property
+    def along_term(self) -> bool:
+        """The direction of its vectors: the one in which more of its loads are contiguous."""
+        loads = [v.data[1] for v in walk(self.factor) if v.fn == "load"]
+        near_term, near_own = (sum(i.stride(axis) == 1 for i in loads) for axis in (self.term, self.own))
+        return bool(near_term >= near_own)
+
+    def call(self, names: Sequence[str], own: str, term: str, width: int) -> str:
+        self.widths.add(width)
+        return f"{NAME}_{self.letter}{width}({', '.join([*names, *self.batch.values(), own, term])})"
+
+    def functions(self, kernel: Kernel, dialect: Dialect) -> str:
+        """The functions that were called."""
+        return "".join(self._function(kernel, dialect, width) for width in sorted(self.widths))
+
+    def _function(self, kernel: Kernel, dialect: Dialect, width: int) -> str:
+        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        emitter.aligned = False
+        emitter.scopes = [Scope(frozenset((*kernel.axes, self.term)))]
+        emitter.axis_code.update({**self.batch, self.term: "gt"})
+        if self.own is not None:
+            emitter.axis_code[self.own] = "go"
+        lane = self.term if self.along_term or self.own is None else self.own
+        with emitter.lanes(lane, emitter.axis_code[lane], width):
+            result = emitter.vector(self.factor, width)
+        lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
+        parameters = signature(kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
+        return f"static inline __attribute__((always_inline)) {vector_type(self.factor.dtype, width)} {NAME}_{self.letter}{width}({parameters}) {{\n{lines}}}\n"
 
 
 class Matmul:
@@ -110,14 +159,31 @@ class Matmul:
         width = dialect.width // (2 if product.total.dtype.name == "float64" else 1)
         if width < 2:
             return Reject("the device has no vectors of this type")
-        config = choose(m, n, k, *self.operands(product), width, dialect.cores, f"{dialect.vendor} {dialect.device}",
+        a, b, _ = self.operands(kernel, product, dialect, {x: "0" for x in product.batch})
+        config = choose(m, n, k, a, b, width, dialect.cores, f"{dialect.vendor} {dialect.device}",
                         "double" if product.total.dtype.name == "float64" else "float", literal_n=_literal(product.col))
         return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
 
-    def operands(self, product: Product, left: str = "", right: str = "") -> tuple[Operand, Operand]:
-        a, b, t = product.left.data[1], product.right.data[1], product.term
-        return (Operand(left, a.stride(product.row) if product.row else 0, a.stride(t)),
-                Operand(right, b.stride(t), b.stride(product.col) if product.col else 0))
+    def operands(self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]) -> tuple[Operand, Operand, list[Prologue]]:
+        """Both factors for the generator, as (rows, terms) and (terms, columns), and the prologues behind them."""
+        names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values()]
+        found: list[Prologue] = []
+
+        def operand(letter: str, factor: Expr, own: Axis | None) -> Operand:
+            if _is_plain(factor, own, product.term):
+                index = factor.data[1]
+                return Operand(self._pointer(kernel, factor, product, batch, dialect), index.stride(own) if own else 0, index.stride(product.term))
+            prologue = Prologue(letter, factor, own, product.term, batch)
+            found.append(prologue)
+            steps = (2, 1) if prologue.along_term else (1, 2)
+            return Operand("", *steps, load=lambda i, t, width: prologue.call(names, i, t, width))
+
+        def turned(x: Operand) -> Operand:
+            load = x.load
+            return Operand(x.pointer, x.col, x.row, load and (lambda t, j, width: load(j, t, width)))
+
+        a, b = operand("a", product.left, product.row), turned(operand("b", product.right, product.col))
+        return a, b, found
 
     def arguments(self, kernel: Kernel, config: MatmulConfig) -> list[Extent]:
         return list(sizes_of(kernel))
@@ -128,11 +194,12 @@ class Matmul:
         sizes = sizes_of(kernel)
         batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
         pointers = [f"p{i}" for i in range(len(kernel.params))]
-        left, right = (self._pointer(kernel, e, product, batch, dialect) for e in (product.left, product.right))
+        a, b, prologues = self.operands(kernel, product, dialect, batch)
         dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
 
         def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
             emitter = Emitter(kernel, dialect, pointers, sizes)
+            emitter.aligned = False
             emitter.scopes = [Scope(frozenset((*kernel.axes, product.term)))]
             emitter.axis_code.update(batch)
             if product.row is not None:
@@ -146,11 +213,11 @@ class Matmul:
 
         inner = f"{NAME}_block"
         parameters = signature(kernel, [f"const int {name}" for name in batch.values()])
-        a, b = self.operands(product, left, right)
         text = emit_gemm(inner, parameters, config.gemm, dims, a, b, epilogue)  # type: ignore[arg-type]
         names = [*pointers, *sizes.values()]
         decode = self._decode(product, batch, sizes)
         call = ", ".join([*names, *batch.values()])
+        text = "".join(p.functions(kernel, dialect) for p in prologues) + text
         return (f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
                 f"{decode}  {inner}({call}, gt);\n}}\n")
 
