@@ -13,15 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-import graphcore as gc
 from backends.base import open_backend
+from benchmarks.graphs import GRAPHS, collected
 from benchmarks.timing import environment, table, write_results
-from graphcore import optim
-from graphcore.graph import Graph, collect
-from graphcore.node import Tensor
-from graphcore.structure import flatten_fetches
 from graphcore.train.progress import Progress
 from passes.base import PassContext
 from passes.fuse import Fuse
@@ -30,71 +24,11 @@ from passes.pipeline import DEFAULT, compile_graph
 TARGET_SECONDS = 5.0  # the whole pipeline on 10,000 nodes
 
 
-def chain(nodes: int) -> tuple[Any, Tensor]:
-    """One operation after the other."""
-    x = gc.placeholder("float32", (64,))
-    t = x
-    for _ in range(nodes // 4):
-        t = gc.tanh(t + 1.0)
-    return t, x
-
-
-def wide_optimizer(nodes: int) -> tuple[Any, Tensor]:
-    """Adam over many small variables."""
-    variables = [gc.Variable(np.zeros(8, np.float32)) for _ in range(max(nodes // 32, 1))]
-    x = gc.placeholder("float32", (8,))
-    loss = added([(v * x).sum() for v in variables])
-    return [loss, optim.Adam(1e-3).minimize(loss, variables)], x
-
-
-def many_users(nodes: int) -> tuple[Any, Tensor]:
-    """One value that thousands of others read."""
-    x = gc.placeholder("float32", (8,))
-    y = gc.exp(x)
-    return added([y * float(i) for i in range(nodes // 4)]), x
-
-
-def fibonacci(nodes: int) -> tuple[Any, Tensor]:
-    """Every value reads the two before it: as many paths as a Fibonacci number."""
-    x = gc.placeholder("float32", (8,))
-    a, b = x, gc.tanh(x)
-    for _ in range(nodes - 2):
-        a, b = b, a + b
-    return b, x
-
-
-def diamonds(nodes: int) -> tuple[Any, Tensor]:
-    """Fork and join, again and again: 2^n paths."""
-    x = gc.placeholder("float32", (8,))
-    t = x
-    for _ in range(nodes // 3):
-        t = gc.sin(t) + gc.cos(t)
-    return t, x
-
-
-def added(values: list[Any]) -> Any:
-    """The sum by a balanced tree."""
-    while len(values) > 1:
-        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2:]
-    return values[0]
-
-
-GRAPHS: dict[str, Callable[[int], tuple[Any, Tensor]]] = {g.__name__: g for g in (chain, wide_optimizer, many_users, fibonacci, diamonds)}
-
-
-def collected(name: str, nodes: int) -> tuple[Graph, float]:
-    """A run's graph, and the seconds that building took."""
-    begin = time.perf_counter()
-    fetches, fed = GRAPHS[name](nodes)
-    tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, (fed,))
-    graph = Graph(graph.outputs, graph.updates, (fed,))
-    return graph, time.perf_counter() - begin
-
-
 def measure(name: str, nodes: int, target: Any) -> dict[str, Any]:
     """One graph through the pipeline, timed, then counted."""
-    graph, building = collected(name, nodes)
+    begin = time.perf_counter()
+    graph = collected(GRAPHS[name], nodes)
+    building = time.perf_counter() - begin
     begin = time.perf_counter()
     compiled = compile_graph(graph, target, {})
     total = time.perf_counter() - begin

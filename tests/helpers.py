@@ -1,20 +1,33 @@
-"""Evaluate built tensors with the ops' NumPy references, without a session: what tests of the front end need."""
+"""What tests of the front end need: tensors evaluated with the ops' NumPy references, without a session; what errors say."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphcore.graph import toposort
 from graphcore.node import Node, Tensor
 from graphcore.op import Op
 from graphcore.shapes import Dim, bind
-from graphcore.variable import Variable
+from graphcore.variable import Variable, placeholder
 
-__all__ = ["evaluate", "numeric_gradient", "value_of"]
+__all__ = ["evaluate", "message_of", "numeric_gradient", "ph", "value_of"]
+
+
+def message_of(error: type[Exception], call: Callable[[], Any]) -> str:
+    """The text of the error that a call must raise."""
+    with pytest.raises(error) as caught:
+        call()
+    return str(caught.value)
+
+
+def ph(*shape: Any, dtype: str = "float64", name: str | None = None) -> Tensor:
+    """A placeholder; in float64 by default, for differences. Errors place it here, not in the test."""
+    return placeholder(dtype, shape, name)
 
 
 def value_of(variable: Variable) -> Any:

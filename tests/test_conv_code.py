@@ -6,20 +6,16 @@ then fails a test instead of ending the session, and runtimes do not meet in one
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers_runtimes import open_runtime, result_of
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -111,6 +107,7 @@ FULL = {
 SETS = {"quick": QUICK, "full": FULL}
 RUNTIMES = {"intel": 64, "pocl": 32}
 """Bytes of a vector. PoCL's compiler may hang on 64 where it takes the processor for an older one."""
+TIMEOUT = 900.0  # seconds for all cases of a set
 
 
 def reference(x: np.ndarray, w: np.ndarray, dy: np.ndarray, shape: ConvShape) -> tuple[np.ndarray, ...]:
@@ -137,32 +134,6 @@ def reference(x: np.ndarray, w: np.ndarray, dy: np.ndarray, shape: ConvShape) ->
             dw[:, :, i, j] = np.einsum("ngchw,ngohw->goc", xs, dyg).reshape(w.shape[:2])
             dpadded[at] += np.einsum("ngohw,goc->ngchw", dyg, wg[..., i, j]).reshape(padded[at].shape)
     return y, dpadded[:, :, py : py + shape.height, px : px + shape.width], dw
-
-
-def open_runtime(runtime: str) -> tuple[Any, Any, Any] | None:
-    """(pyopencl, context, queue) of one runtime, or None where it is not installed. Only in a fresh process."""
-    os.environ["PYOPENCL_NO_CACHE"] = "1"
-    folder = tempfile.mkdtemp()
-    os.environ["POCL_CACHE_DIR"] = folder
-    if runtime == "intel":
-        libraries = Path(sys.prefix) / "lib"
-        try:
-            for name in ("libintlc.so.5", "libimf.so", "libsvml.so", "libirng.so"):
-                ctypes.CDLL(str(libraries / name), ctypes.RTLD_GLOBAL)
-        except OSError:
-            return None
-        Path(folder, "intel.icd").write_text(f"{libraries / 'libintelocl.so'}\n")
-        os.environ["OCL_ICD_VENDORS"] = folder
-    try:
-        import pyopencl as cl
-    except ImportError:
-        return None
-    wanted = {"intel": "Intel", "pocl": "Portable"}[runtime]
-    for platform in cl.get_platforms():
-        if wanted in platform.name:
-            context = cl.Context([platform.get_devices()[0]])
-            return cl, context, cl.CommandQueue(context)
-    return None
 
 
 class Runner:
@@ -304,28 +275,11 @@ def compare(
     return {"error": worst, "guards": float(guards), "same": float(got[0].tobytes() == got[1].tobytes())}
 
 
-@cache
-def results(runtime: str, group: str) -> dict[str, Any]:
-    """All results of one set on one runtime, from a process of its own."""
-    command = [sys.executable, __file__, runtime, group]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    found: dict[str, Any] = {}
-    for line in lines:
-        found.update(json.loads(line))
-    if done.returncode:
-        found["failure"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
-    return found
-
-
 def expect(runtime: str, group: str, name: str) -> None:
     """Assert one case, or skip where the runtime is missing."""
-    found = results(runtime, group)
-    if found.get("missing"):
-        pytest.skip(f"the OpenCL runtime {runtime} is not installed")
-    assert name in found, found.get("failure", "no result")
+    found = result_of(__file__, runtime, group, name, TIMEOUT)
     limit = 1e-12 if SETS[group][name].dtype == "double" else 3e-5
-    for kind, numbers in found[name].items():
+    for kind, numbers in found.items():
         assert numbers["error"] < limit, (kind, numbers)
         assert numbers["guards"] == 1, f"{kind} wrote out of bounds"
         assert numbers["same"] == 1, f"{kind} is not deterministic"

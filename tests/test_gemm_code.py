@@ -6,21 +6,17 @@ then fails a test instead of ending the session, and runtimes do not meet in one
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import random
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers_runtimes import open_runtime, result_of, results
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -119,38 +115,7 @@ def _full() -> dict[str, Case]:
 
 SETS = {"quick": _quick(), "full": _full()}
 RUNTIMES = {"intel": 16, "pocl": 8}
-
-
-def open_runtime(runtime: str) -> tuple[Any, Any, Any] | None:
-    """(pyopencl, context, queue) of one runtime, or None where it is not installed. Only in a fresh process."""
-    os.environ["PYOPENCL_NO_CACHE"] = "1"
-    folder = tempfile.mkdtemp()
-    os.environ["POCL_CACHE_DIR"] = folder
-    if runtime == "intel":
-        libraries = Path(sys.prefix) / "lib"
-        try:
-            for name in ("libintlc.so.5", "libimf.so", "libsvml.so", "libirng.so"):
-                ctypes.CDLL(str(libraries / name), ctypes.RTLD_GLOBAL)
-        except OSError:
-            return None
-        Path(folder, "intel.icd").write_text(f"{libraries / 'libintelocl.so'}\n", encoding="utf-8")
-        os.environ["OCL_ICD_VENDORS"] = folder
-    if runtime == "oclgrind":
-        simulators = sorted(Path("/usr").glob("lib*/**/liboclgrind-rt-icd.so"))
-        if not simulators:
-            return None
-        Path(folder, "oclgrind.icd").write_text(f"{simulators[0]}\n", encoding="utf-8")
-        os.environ.update(OCL_ICD_VENDORS=folder, OCLGRIND_DATA_RACES="1")
-    try:
-        import pyopencl as cl
-    except ImportError:
-        return None
-    wanted = {"intel": "Intel", "pocl": "Portable", "oclgrind": "Oclgrind"}[runtime]
-    for platform in cl.get_platforms():
-        if wanted in platform.name:
-            context = cl.Context([platform.get_devices()[0]])
-            return cl, context, cl.CommandQueue(context)
-    return None
+TIMEOUT = 600.0  # seconds for all cases of a set
 
 
 def vector(width: int, value: str) -> str:
@@ -158,9 +123,9 @@ def vector(width: int, value: str) -> str:
     return f"*({value})" if width == 1 else f"*(__global gm_v{width}*)({value})"
 
 
-def relu_load(name: str) -> Callable[[str, int], str]:
+def relu_load(x: Operand) -> Callable[[str, str, int], str]:
     """A fused load: max(value, 0)."""
-    return lambda index, width: f"fmax({vector(width, f'{name} + ({index})')}, 0)"
+    return lambda i, j, width: f"fmax({vector(width, f'{x.pointer} + ({i}) * {x.row} + ({j}) * {x.col}')}, 0)"
 
 
 def configured(case: Case, width: int) -> tuple[GemmConfig, Operand, Operand, tuple[int, int, int]]:
@@ -172,7 +137,7 @@ def configured(case: Case, width: int) -> tuple[GemmConfig, Operand, Operand, tu
     a = Operand("A", 1, lengths[0]) if case.layout[0] == "T" else Operand("A", lengths[0], 1)
     b = Operand("B", 1, lengths[1]) if case.layout[1] == "T" else Operand("B", lengths[1], 1)
     if case.relu:
-        a, b = (replace(x, load=relu_load(x.pointer)) for x in (a, b))
+        a, b = (replace(x, load=relu_load(x)) for x in (a, b))
     width = width // 2 if case.dtype == "double" else width
     config = case.config or choose(case.m, case.n, case.k, a, b, width, case.cores, case.vendor, case.dtype,
                                    "n" not in case.runtime, case.splits)
@@ -236,31 +201,13 @@ def check(opened: tuple[Any, Any, Any], program: Any, name: str, case: Case, wid
     return found
 
 
-@cache
-def results(runtime: str, group: str) -> dict[str, Any]:
-    """All results of one set on one runtime, from a process of its own."""
-    command = [sys.executable, __file__, runtime, group]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    found: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            found.update(json.loads(line))
-    found["reports"] = [line for line in done.stderr.splitlines() if "Invalid" in line or "race" in line]
-    if done.returncode:
-        found["failure"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
-    return found
-
-
 def expect(runtime: str, group: str, name: str) -> None:
     """Assert one case, or skip where the runtime is missing."""
-    found = results(runtime, group)
-    if found.get("missing"):
-        pytest.skip(f"the OpenCL runtime {runtime} is not installed")
-    assert name in found, found.get("failure", "no result")
+    found = result_of(__file__, runtime, group, name, TIMEOUT)
     limit = 1e-13 if SETS[group][name].dtype == "double" else 1e-5
-    assert found[name]["error"] < limit, found[name]
-    assert found[name]["guards"] == 1, "stored out of bounds"
-    assert found[name]["same"] == 1, "not deterministic"
+    assert found["error"] < limit, found
+    assert found["guards"] == 1, "stored out of bounds"
+    assert found["same"] == 1, "not deterministic"
 
 
 @pytest.mark.parametrize("name", SETS["quick"])
@@ -272,7 +219,7 @@ def test_every_path_matches_numpy(runtime: str, name: str) -> None:
 
 def test_no_load_or_store_leaves_its_buffer() -> None:
     """Each path in Oclgrind, a simulator that reports accesses out of bounds and data races."""
-    found = results("oclgrind", "quick")
+    found = results(__file__, "oclgrind", "quick", TIMEOUT)
     if found.get("missing"):
         pytest.skip("Oclgrind is not installed")
     assert not found["reports"]

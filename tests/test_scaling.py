@@ -11,12 +11,8 @@ import pytest
 from helpers_devices import backend
 from plan_models import RUNTIMES, mlp, session, train
 
-import graphcore as gc
 from backends.opencl.build import build_count
-from graphcore import optim
-from graphcore.graph import Graph, collect
-from graphcore.node import Tensor
-from graphcore.structure import flatten_fetches
+from benchmarks.graphs import GRAPHS, Make, collected
 from passes.base import PassContext
 from passes.fuse import Fuse
 from passes.pipeline import DEFAULT
@@ -26,55 +22,9 @@ from passes.specialize import specialize
 GROWTH = 13  # for ten times the nodes
 
 
-def chain(nodes: int) -> tuple[Any, Tensor]:
-    x = gc.placeholder("float32", (64,))
-    t = x
-    for _ in range(nodes // 4):
-        t = gc.tanh(t + 1.0)
-    return t, x
-
-
-def wide_optimizer(nodes: int) -> tuple[Any, Tensor]:
-    variables = [gc.Variable(np.zeros(8, np.float32)) for _ in range(nodes // 32)]
-    x = gc.placeholder("float32", (8,))
-    loss = added([(v * x).sum() for v in variables])
-    return [loss, optim.Adam(1e-3).minimize(loss, variables)], x
-
-
-def many_users(nodes: int) -> tuple[Any, Tensor]:
-    x = gc.placeholder("float32", (8,))
-    y = gc.exp(x)
-    return added([y * float(i) for i in range(nodes // 4)]), x
-
-
-def fibonacci(nodes: int) -> tuple[Any, Tensor]:
-    x = gc.placeholder("float32", (8,))
-    a, b = x, gc.tanh(x)
-    for _ in range(nodes - 2):
-        a, b = b, a + b
-    return b, x
-
-
-def diamonds(nodes: int) -> tuple[Any, Tensor]:
-    x = gc.placeholder("float32", (8,))
-    t = x
-    for _ in range(nodes // 3):
-        t = gc.sin(t) + gc.cos(t)
-    return t, x
-
-
-def added(values: list[Any]) -> Any:
-    while len(values) > 1:
-        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2:]
-    return values[0]
-
-
-def counted(make: Callable[[int], tuple[Any, Tensor]], nodes: int, profiled: bool) -> dict[str, int]:
+def counted(make: Make, nodes: int, profiled: bool) -> dict[str, int]:
     """Visits and attempts of every stage; with ``profiled`` also all Python calls, which leave no loop uncounted but take long."""
-    fetches, x = make(nodes)
-    tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, (x,))
-    graph = Graph(graph.outputs, graph.updates, (x,))
+    graph = collected(make, nodes)
     assert 0.9 * nodes <= len(graph.nodes()) <= 1.1 * nodes
     target = backend(RUNTIMES[0]).target
     work: dict[str, int] = {}
@@ -103,12 +53,9 @@ def call(name: str, work: dict[str, int], profiled: bool, run: Callable[[], Any]
         work[name] = sum(entry.callcount for entry in profile.getstats())
 
 
-GRAPHS = [chain, wide_optimizer, many_users, fibonacci, diamonds]
-
-
 @pytest.mark.parametrize(("nodes", "profiled"), [(1_000, False), pytest.param(10_000, True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("make", GRAPHS)
-def test_ten_times_the_nodes_are_at_most_13_times_the_work(make: Callable[[int], tuple[Any, Tensor]], nodes: int, profiled: bool) -> None:
+@pytest.mark.parametrize("make", GRAPHS.values())
+def test_ten_times_the_nodes_are_at_most_13_times_the_work(make: Make, nodes: int, profiled: bool) -> None:
     small, large = counted(make, nodes, profiled), counted(make, 10 * nodes, profiled)
     assert {k for k, v in small.items() if v} >= {"simplify visits", "simplify attempts", "fuse visits", "fuse attempts"}
     grown = {k: f"{small[k]:,} -> {large[k]:,}" for k in small if large[k] > GROWTH * max(small[k], 10)}

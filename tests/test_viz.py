@@ -455,7 +455,7 @@ def test_script_lays_out_exactly_as_python_does() -> None:
                 }
             )
     script = (
-        html_writer._resource("layout.js")
+        html_writer.layout_script()
         + """
         const input = JSON.parse(require("fs").readFileSync(0, "utf8"));
         const rects = map => Object.fromEntries([...map].map(([k, r]) => [k, [r.x, r.y, r.width, r.height]]));

@@ -171,40 +171,72 @@ def fit(
     >>> from graphcore import nn, optim  # doctest: +SKIP
     >>> history = fit(nn.Linear(4, 1), (x, y), loss=nn.MSELoss(), optimizer=optim.SGD(0.1), epochs=5)  # doctest: +SKIP
     """
-    if epochs < 0 or overfit_batches < 0:
-        raise UsageError(f"fit: epochs and overfit_batches must not be negative, got {epochs} and {overfit_batches}")
-    if resume and checkpoint is None:
-        raise UsageError("fit: resume needs a checkpoint")
+    _check(epochs, overfit_batches, resume, checkpoint)
     batches = _loader("data", data, batch_size, shuffle, seed or 0)
     checks = None if validation is None or overfit_batches else _loader("validation", validation, batch_size, False, 0)
     if fast_dev_run:
         epochs, early_stop, checkpoint, resume = min(epochs, 1), None, None, False
-    limit = 1 if fast_dev_run else overfit_batches or None
     if overfit_batches or fast_dev_run:
-        batches = list(itertools.islice(batches, limit))
+        batches = list(itertools.islice(batches, 1 if fast_dev_run else overfit_batches))
     stop = EarlyStop(early_stop) if isinstance(early_stop, int) else early_stop
     run = _Run(model, loss, dict(metrics or {}), optimizer, batches, checks is not None)
     history = History(session=_session(device, seed) if session is None else session)
     start = run.start(history.session, checkpoint if resume else None)
-    for epoch in range(start, epochs):
-        if hasattr(batches, "set_epoch"):
-            batches.set_epoch(epoch)
-        row = run.epoch(batches, f"epoch {epoch + 1}/{epochs}", epoch, progress)
-        if checks is not None:
-            row.update(run.validate(itertools.islice(checks, 1) if fast_dev_run else checks, progress))
-        history.epochs.append(row)
-        if checkpoint is not None:
-            history.session.set_value(run.done, np.int64(epoch + 1))
-            history.session.save(os.fspath(checkpoint))
-        if on_epoch_end is not None:
-            on_epoch_end(row)
-        if (
-            stop is not None
-            and stop.stale(history[stop.monitor or ("loss" if checks is None else "val_loss")]) >= stop.patience
-        ):
-            history.stopped_early = True
-            break
+    _Loop(run, history, batches, checks, fast_dev_run, stop, checkpoint, on_epoch_end, progress).train(start, epochs)
     return history
+
+
+def _check(epochs: int, overfit_batches: int, resume: bool, checkpoint: str | os.PathLike[str] | None) -> None:
+    if epochs < 0 or overfit_batches < 0:
+        raise UsageError(f"fit: epochs and overfit_batches must not be negative, got {epochs} and {overfit_batches}")
+    if resume and checkpoint is None:
+        raise UsageError("fit: resume needs a checkpoint")
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What one call of ``fit`` does in every epoch: the parts are ``fit``'s arguments, made ready."""
+
+    run: _Run
+    history: History
+    batches: Any
+    checks: Any
+    one_check: bool
+    stop: EarlyStop | None
+    checkpoint: str | os.PathLike[str] | None
+    on_epoch_end: Callable[[dict[str, float]], Any] | None
+    progress: bool | None
+
+    def train(self, start: int, epochs: int) -> None:
+        """Run the epochs from ``start`` on, until the last or the early stop."""
+        for epoch in range(start, epochs):
+            row = self._measured(epoch, epochs)
+            self.history.epochs.append(row)
+            if self.checkpoint is not None:
+                self.history.session.set_value(self.run.done, np.int64(epoch + 1))
+                self.history.session.save(os.fspath(self.checkpoint))
+            if self.on_epoch_end is not None:
+                self.on_epoch_end(row)
+            if self._stale():
+                self.history.stopped_early = True
+                break
+
+    def _measured(self, epoch: int, epochs: int) -> dict[str, float]:
+        """One epoch's training and validation, as a row of the history."""
+        if hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(epoch)
+        row = self.run.epoch(self.batches, f"epoch {epoch + 1}/{epochs}", epoch, self.progress)
+        if self.checks is not None:
+            checks = itertools.islice(self.checks, 1) if self.one_check else self.checks
+            row.update(self.run.validate(checks, self.progress))
+        return row
+
+    def _stale(self) -> bool:
+        """Whether the early stop has seen enough."""
+        if self.stop is None:
+            return False
+        monitored = self.stop.monitor or ("loss" if self.checks is None else "val_loss")
+        return self.stop.stale(self.history[monitored]) >= self.stop.patience
 
 
 class _Run:

@@ -16,6 +16,7 @@ from graphcore.viz.svg import ARROW, NODE_LIMIT
 from graphcore.viz.theme import xml
 
 OPEN_LIMIT = 260
+LAYOUT_SCRIPTS = ("layered.js", "layout.js")
 
 
 def to_html(diagrams: Diagram | Sequence[Diagram], *, open_limit: int = OPEN_LIMIT) -> str:
@@ -54,6 +55,11 @@ def script_json(data: object) -> str:
     """Return JSON that is safe inside a script element: no character of it can end the element or start a comment."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def layout_script() -> str:
+    """Return the part of the page's script that lays out, which runs without a page too."""
+    return "".join(_resource(name) for name in LAYOUT_SCRIPTS)
 
 
 def _resource(name: str) -> str:
@@ -182,7 +188,7 @@ KEYS = """<p><kbd>/</kbd> search, <kbd>Enter</kbd> next match</p>
 
 
 def _page(title: str, data: str, templates: str, legend: str) -> str:
-    script = _resource("layout.js") + _resource("page.js")
+    script = layout_script() + _resource("page.js")
     # The browser compares the hash with the text between the tags, line ends as they are.
     digest = b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"

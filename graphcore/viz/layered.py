@@ -1,7 +1,7 @@
 """One frame's layered layout: ranks, dummies, order within ranks, coordinates.
 
 After Sugiyama, Tagawa and Toda (1981) and Gansner, Koutsofios, North and Vo (1993); the placement of a row is an
-isotonic regression. `layout.js` is the same algorithm, line by line; the tests compare the two.
+isotonic regression. `layered.js` is the same algorithm, line by line; the tests compare the two.
 """
 
 from __future__ import annotations

@@ -1,0 +1,23 @@
+"""What the tests of sessions share: devices, and sessions on those that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphcore as gc
+
+__all__ = ["DEVICES", "ROOT", "opened"]
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ("numpy", "numpy:kernels", "opencl:intel", "opencl:pocl")
+
+
+def opened(device: str, **options: Any) -> gc.Session:
+    """A session; skips the test where the device is not there."""
+    try:
+        return gc.Session(device, **options)
+    except gc.DeviceError as error:
+        pytest.skip(f"no {device}: {error}")
