@@ -144,7 +144,7 @@ def _jacobian(y: Tensor, xs: Sequence[Tensor], several: bool) -> Any:
             raise ShapeError(f"jacobian: a symbolic extent in the shape of {describe(t)}; build it on fixed shapes")
     count = int(product(y.shape))
     flat = reshape(y, (count,))
-    rows = [gradients(flat[i], list(xs), unconnected="zero") for i in range(count)]  # type: ignore[index]  # operators are installed at import
+    rows = [gradients(flat[i], list(xs), unconnected="zero") for i in range(count)]
     found = tuple(reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape)) if rows else as_tensor(np.zeros((*y.shape, *x.shape), x.dtype.storage))
                   for k, x in enumerate(xs))
     return found if several else found[0]

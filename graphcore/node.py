@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcore import source
 from graphcore.dtypes import DType
@@ -17,6 +17,11 @@ from graphcore.errors import DTypeError, GraphcoreError, GraphError, ShapeError
 from graphcore.op import Map, Op, TensorType, lookup
 from graphcore.shapes import Extent, Shape, format_shape
 from graphcore.source import Origin
+
+if TYPE_CHECKING:
+    from graphcore.operators import Operators
+else:
+    Operators = object  # made of the layers above: ``operators.install`` puts its members on ``Tensor`` when they are there
 
 __all__ = ["Node", "Tensor", "Builder", "make_node", "grad_enabled", "set_grad_enabled", "no_grad", "enable_grad", "device"]
 
@@ -66,7 +71,7 @@ class Node:
         return f"<{self.op.name} #{self.serial} at {self.origin}>"
 
 
-class Tensor:
+class Tensor(Operators):
     """A symbolic value: result ``index`` of ``node``. Two tensors are the same value if both agree.
 
     Attributes:
