@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcore import functional, init, operators, ops, random
 from graphcore.creation import *  # noqa: F403
@@ -52,6 +52,27 @@ from graphcore.shaping import __all__ as _shaping
 from graphcore.source import name_scope
 from graphcore.variable import Variable, constant, placeholder
 
+if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
+    from graphcore import data as data
+    from graphcore import io as io
+    from graphcore import nn as nn
+    from graphcore import optim as optim
+    from graphcore import session as session
+    from graphcore import train as train
+    from graphcore import viz as viz
+    from graphcore.checks import detect_anomaly as detect_anomaly
+    from graphcore.checks import gradcheck as gradcheck
+    from graphcore.checks import gradgradcheck as gradgradcheck
+    from graphcore.checks import hessian as hessian
+    from graphcore.checks import jacobian as jacobian
+    from graphcore.dumping import dprint as dprint
+    from graphcore.dumping import dump as dump
+    from graphcore.session import RunMetadata as RunMetadata
+    from graphcore.session import RunOptions as RunOptions
+    from graphcore.session import Session as Session
+    from graphcore.session import default_session as default_session
+    from graphcore.session import function as function
+
 operators.install()
 
 softmax, log_softmax, embedding = functional.softmax, functional.log_softmax, functional.embedding
@@ -84,25 +105,31 @@ __all__ = [  # noqa: PLE0604
 # fmt: on
 
 
-def __getattr__(name: str) -> Any:
-    """Load a part of the package on first use."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
-    module_name, attribute = _LAZY[name]
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise
-        raise AttributeError(f"module 'graphcore' has no attribute {name!r}: {module_name} is not installed") from None
-    if attribute is None:
-        return module
-    try:
-        value = getattr(module, attribute)
-    except AttributeError:
-        raise AttributeError(f"module 'graphcore' has no attribute {name!r}: {module_name} does not have it") from None
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a checker that saw it would take every name for one of the package's
+
+    def __getattr__(name: str) -> Any:
+        """Load a part of the package on first use."""
+        if name not in _LAZY:
+            raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        module_name, attribute = _LAZY[name]
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name != module_name:
+                raise
+            raise AttributeError(
+                f"module 'graphcore' has no attribute {name!r}: {module_name} is not installed"
+            ) from None
+        if attribute is None:
+            return module
+        try:
+            value = getattr(module, attribute)
+        except AttributeError:
+            raise AttributeError(
+                f"module 'graphcore' has no attribute {name!r}: {module_name} does not have it"
+            ) from None
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

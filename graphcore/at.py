@@ -8,10 +8,10 @@ from graphcore import dtypes
 from graphcore.coercion import align, build, cast, fail, fit, full, promote, tensor
 from graphcore.elementwise import add, divide, equal, greater_equal, less, maximum, minimum, multiply, where
 from graphcore.errors import DTypeError, ShapeError, UsageError
-from graphcore.indexing import Basic, basic_index, check_constant, expand_index, getitem, is_array, rows_added
+from graphcore.indexing import Basic, basic_index, check_constant, expand_index, getitem, is_array, is_mask, rows_added
 from graphcore.node import Tensor, mismatch
 from graphcore.reductions import max as largest
-from graphcore.shapes import broadcast_shapes, format_shape, product
+from graphcore.shapes import Dim, Shape, broadcast_shapes, format_shape, product
 from graphcore.shaping import reshape
 
 __all__ = ["At"]
@@ -22,9 +22,11 @@ class At:
 
     ``add``, ``set``, ``multiply`` (``mul``), ``divide``, ``min`` and ``max`` take a value that broadcasts to
     ``x[index]``. The index is
-    basic (slices, integers, None, ``...``), or one integer array or tensor for the first axis: with it ``add`` adds up
-    duplicates,
-    ``set`` lets the last one win, and the others are not defined.
+
+    * basic (slices, integers, None, ``...``);
+    * a boolean tensor or array for the first axes; the value broadcasts to the axes that are left;
+    * any other that has integer arrays or tensors: ``add`` adds up duplicates, ``set`` lets the last one win, and the
+      others are not defined. The extents are fixed, unless one array stands alone, for the first axis.
     """
 
     def __init__(self, x: Tensor, key: Any = None) -> None:
@@ -40,7 +42,11 @@ class At:
 
     def add(self, value: Any) -> Tensor:
         """``x`` with the value added at the index."""
+        if self._mask() is not None:
+            return self._masked(add, value)
         index = self._array_index()
+        if index is None and self._has_arrays():
+            return self._flattened("add", value)
         if index is not None:
             return add(self._x, rows_added(self._x, index, self._value(value), "at.add"))
         where_, v = self._prepared(value)
@@ -48,7 +54,11 @@ class At:
 
     def set(self, value: Any) -> Tensor:
         """``x`` with the value at the index."""
+        if self._mask() is not None:
+            return self._masked(lambda _, v: v, value)
         index = self._array_index()
+        if index is None and self._has_arrays():
+            return self._flattened("set", value)
         if index is not None:
             return self._set_rows(index, self._value(value))
         where_, v = self._prepared(value)
@@ -74,7 +84,9 @@ class At:
         return self._combined(maximum, value)
 
     def _combined(self, function: Any, value: Any) -> Tensor:
-        if self._array_index() is not None:
+        if self._mask() is not None:
+            return self._masked(function, value)
+        if self._has_arrays():
             raise fail(
                 UsageError,
                 "at: with an integer tensor as index only add and set are defined (an index may occur twice)",
@@ -82,14 +94,44 @@ class At:
             )
         return self.set(function(self.get(), self._value(value)))
 
+    def _has_arrays(self) -> bool:
+        return any(is_array(i) for i in expand_index(self._x, self._key))
+
     def _array_index(self) -> Tensor | None:
+        """The one array that indexes the first axis, if that is what the index is."""
         items = expand_index(self._x, self._key)
-        if not any(is_array(i) for i in items):
+        if not items or not is_array(items[0]) or any(is_array(i) or i != slice(None) for i in items[1:]):
             return None
-        if not is_array(items[0]) or any(is_array(i) or i != slice(None) for i in items[1:]):
-            raise fail(UsageError, "at: an integer tensor as index must stand alone, for the first axis", self._x)
         check_constant(self._x, 0, items[0], self._x.shape[0])
         return tensor("at", items[0])
+
+    def _flattened(self, operation: str, value: Any) -> Tensor:
+        """An operation on the same elements of the flattened tensor."""
+        x, v = self._x, self._value(value)
+        if any(isinstance(e, Dim) for e in x.shape):
+            raise fail(UsageError, "at: such an index of integer tensors needs fixed extents", x)
+        places = build("iota", shape=(product(x.shape),), axis=0, dtype=dtypes.int64)
+        wanted = getitem(reshape(places, x.shape), self._key)
+        if not _broadcasts(v, wanted.shape):
+            raise mismatch("at", x, v, f"the value does not broadcast to the indexed part {format_shape(wanted.shape)}")
+        flat = At(reshape(x, (-1,)), reshape(wanted, (-1,)))
+        return reshape(getattr(flat, operation)(reshape(fit(v, wanted.shape), (-1,))), x.shape)
+
+    def _mask(self) -> Tensor | None:
+        """The index, if it is one boolean tensor or array."""
+        is_tensor = isinstance(self._key, Tensor) and self._key.dtype.is_bool
+        return tensor("at", self._key) if is_tensor or is_mask(self._key) else None
+
+    def _masked(self, function: Any, value: Any) -> Tensor:
+        mask, v, shape = self._mask(), self._value(value), self._x.shape
+        assert mask is not None
+        rest = shape[mask.ndim :]
+        if mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
+            raise mismatch("at", self._x, mask, "the mask must have the shape of the first axes")
+        if not _broadcasts(v, rest):
+            raise mismatch("at", self._x, v, f"under a mask, the value must broadcast to {format_shape(rest)}")
+        wide = reshape(mask, (*mask.shape, *(1,) * len(rest)))
+        return where(wide, function(self._x, fit(v, shape)), self._x)
 
     def _value(self, value: Any) -> Tensor:
         given = promote("at", self._x, value)
@@ -104,11 +146,7 @@ class At:
 
     def _prepared(self, value: Any) -> tuple[Basic, Tensor]:
         where_, v = basic_index(self._x, expand_index(self._x, self._key)), self._value(value)
-        try:
-            fits = broadcast_shapes(v.shape, where_.shape) == where_.shape
-        except ShapeError:
-            fits = False
-        if not fits:
+        if not _broadcasts(v, where_.shape):
             raise mismatch(
                 "at", self._x, v, f"the value does not broadcast to the indexed part {format_shape(where_.shape)}"
             )
@@ -133,3 +171,10 @@ class At:
         chosen = build("take", rows_of_value, maximum(last, 0), axis=0)
         named = reshape(greater_equal(last, 0), (rows, *(1,) * (x.ndim - 1)))
         return where(named, chosen, x)
+
+
+def _broadcasts(value: Tensor, shape: Shape) -> bool:
+    try:
+        return broadcast_shapes(value.shape, shape) == shape
+    except ShapeError:
+        return False

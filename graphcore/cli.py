@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from graphcore.errors import GraphcoreError, UsageError
+from graphcore.version import __version__
 
 __all__ = ["main"]
 
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphcore", description="Compile and run tensor graphs on OpenCL devices.")
+    parser.add_argument("--version", action="version", version=f"graphcore {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     doctor = commands.add_parser("doctor", help="check the installation and say what is missing")

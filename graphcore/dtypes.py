@@ -117,7 +117,7 @@ def as_dtype(value: Any) -> DType:
         name = _ALIASES.get(value, value)
     else:
         try:
-            name = np.dtype(value).name
+            name = "None" if value is None else np.dtype(value).name  # to NumPy, None is float64
         except TypeError:
             name = repr(value)
     found = _BY_NAME.get(name)

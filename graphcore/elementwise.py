@@ -14,7 +14,7 @@ import numpy as np
 from graphcore import dtypes
 from graphcore.coercion import align, aligned, apply, build, cast, fail, full, is_operand, promote, tensor
 from graphcore.dtypes import DType
-from graphcore.errors import DTypeError
+from graphcore.errors import DTypeError, UsageError
 from graphcore.node import Tensor
 from graphcore.op import lookup
 
@@ -385,6 +385,20 @@ def _limits(op: str, limit: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return pair[0], pair[1]
 
 
+def polygamma(n: int, x: Any) -> Tensor:
+    """The n-th derivative of digamma (n = 0: digamma itself), elementwise. Any shape; integers are taken as float32.
+
+    Raises:
+        UsageError: ``n`` is no integer of at least 0, or ``x`` no tensor, number or array.
+
+    >>> polygamma(1, [0.5]).shape
+    (1,)
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+        raise UsageError(f"polygamma: n is {n!r}, but must be an integer of at least 0")
+    return build("polygamma", *promote("polygamma", x, floating=True), order=int(n)) if n else digamma(x)
+
+
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + e ** (beta x)) / beta, elementwise and without overflow (``threshold`` is accepted for PyTorch's sake;
     nothing needs it).
@@ -480,6 +494,6 @@ __all__ = [
     "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and",
     "bitwise_or", "bitwise_xor", "bitwise_invert", "bitwise_left_shift", "bitwise_right_shift", "pow", "positive",
     "square", "astype", "stop_gradient", "isnan", "isinf", "isfinite", "signbit", "where", "clip", "softplus",
-    "logaddexp", "hypot", "isclose", "nan_to_num", "add_n",
+    "polygamma", "logaddexp", "hypot", "isclose", "nan_to_num", "add_n",
 ]
 # fmt: on

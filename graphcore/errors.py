@@ -12,6 +12,7 @@ __all__ = [
     "GraphError",
     "GraphcoreError",
     "OutOfMemoryError",
+    "OutOfRangeError",
     "SessionError",
     "ShapeError",
     "UsageError",
@@ -25,6 +26,10 @@ class GraphcoreError(Exception):
 
 class ShapeError(GraphcoreError, ValueError):
     """Shapes do not fit together, or an axis, a size or a permutation is out of range."""
+
+
+class OutOfRangeError(ShapeError, IndexError):
+    """An index, or the number of indices, is beyond the tensor's shape."""
 
 
 class DTypeError(GraphcoreError, TypeError):

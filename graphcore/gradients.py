@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from graphcore import source
@@ -110,6 +110,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     By two reverse sweeps: with ``g(u) = J^T u`` linear in ``u``, ``J v`` is the gradient of ``<g(u), v>`` for ``u``.
     """
+    primals, tangents = _listed(primals), _listed(tangents)
     if len(primals) != len(tangents):
         raise UsageError(f"jvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
     inputs = [as_tensor(p) for p in primals]
@@ -123,6 +124,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 def hvp(f: Callable[..., Tensor], primals: Sequence[Any], tangents: Sequence[Any]) -> list[Tensor]:
     """Hessian of a scalar function times a vector."""
+    primals, tangents = _listed(primals), _listed(tangents)
     if len(primals) != len(tangents):
         raise UsageError(f"hvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
     inputs = [as_tensor(p) for p in primals]
@@ -141,8 +143,8 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
     >>> f = checkpoint(lambda x: x * x + x)
     """
     @wraps(function)
-    def wrapper(*args: Any) -> Any:
-        inputs, outputs, nested = _trace(function, args)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        inputs, outputs, nested = _trace(partial(function, **options), args)
         for t in outputs:
             if not isinstance(t, Tensor):
                 raise UsageError(f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of them, got {type(t).__name__}")

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore import dtypes
 from graphcore.coercion import axis_of, build, cast, fail, fit, promote, tensor
 from graphcore.elementwise import add, less, multiply, where
-from graphcore.errors import DTypeError, ShapeError, UsageError
+from graphcore.errors import DTypeError, OutOfRangeError, ShapeError, UsageError
 from graphcore.node import Tensor, mismatch
 from graphcore.shapes import Dim, Extent, Shape, broadcast_shapes, dim_min, format_shape, product
 from graphcore.shaping import flip, moveaxis, permute_dims, reshape
@@ -79,15 +79,38 @@ def is_array(item: Any) -> bool:
 
 def expand_index(x: Tensor, key: Any) -> list[Any]:
     """The index as one entry per axis of ``x``, and None for every new axis."""
-    items = [_checked(x, k) for k in (key if isinstance(key, tuple) else (key,))]
+    items = [_checked(x, k) for k in _without_masks(x, key if isinstance(key, tuple) else (key,))]
     dots = [i for i, k in enumerate(items) if k is Ellipsis]
     if len(dots) > 1:
-        raise fail(ShapeError, f"index: more than one '...' in an index of {format_shape(x.shape)}", x)
+        raise fail(OutOfRangeError, f"index: more than one '...' in an index of {format_shape(x.shape)}", x)
     named = len([k for k in items if k is not None and k is not Ellipsis])
     if named > x.ndim:
-        raise fail(ShapeError, f"index: {named} indices for a tensor of rank {x.ndim}, {format_shape(x.shape)}", x)
+        raise fail(OutOfRangeError, f"index: {named} indices for a tensor of rank {x.ndim}, {format_shape(x.shape)}", x)
     at = dots[0] if dots else len(items)
     return [*items[:at], *[slice(None)] * (x.ndim - named), *items[at + 1 :]]
+
+
+def _without_masks(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
+    """The index with every boolean array, whose elements are known, as the positions of its True elements."""
+    wide = [np.ndim(k) if is_mask(k) else int(k is not None and k is not Ellipsis) for k in key]
+    items: list[Any] = []
+    for i, k in enumerate(key):
+        if not is_mask(k):
+            items.append(k)
+            continue
+        first = x.ndim - sum(wide[i:]) if any(j is Ellipsis for j in key[:i]) else sum(wide[:i])
+        mask, part = np.asarray(k), x.shape[first : first + wide[i]]
+        if mask.shape != part:
+            raise fail(
+                OutOfRangeError, f"index: a mask of {format_shape(mask.shape)} for the axes {format_shape(part)}", x
+            )
+        items.extend(np.nonzero(mask))
+    return items
+
+
+def is_mask(item: Any) -> bool:
+    """Whether an index is a boolean array with axes."""
+    return isinstance(item, (np.ndarray, list)) and np.ndim(item) > 0 and np.asarray(item).dtype == bool
 
 
 def _checked(x: Tensor, item: Any) -> Any:
@@ -172,7 +195,7 @@ def _position(x: Tensor, axis: int, index: int, extent: Extent) -> int:
         return index
     if not -extent <= index < extent:
         raise fail(
-            ShapeError,
+            OutOfRangeError,
             f"index: {index} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}",
             x,
         )
@@ -290,7 +313,7 @@ def check_constant(x: Tensor, axis: int, index: Any, extent: Extent) -> None:
     bad = array[(array < -extent) | (array >= extent)]
     if bad.size:
         raise fail(
-            ShapeError,
+            OutOfRangeError,
             f"index: {bad.flat[0]} is out of range for axis {axis} with extent {extent} of {format_shape(x.shape)}",
             x,
         )
@@ -369,19 +392,25 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     """PyTorch's scatter_add: ``x`` with src[i, j] added at [i, index[i, j]] for ``dim`` 1, and so on; duplicates add
     up.
 
-    Shapes of ``index`` and ``src`` are equal, and equal to that of ``x`` outside ``dim``. Indices out of range are
-    dropped.
+    ``index`` may be smaller than ``src``, whose other elements are not used, and outside ``dim`` than ``x``. Indices out
+    of range are dropped.
 
     >>> scatter_add([[0.0, 0.0]], 1, [[1]], [[2.0]]).shape
     (1, 2)
     """
     (t, values), at = promote("scatter_add", x, src), _integers("scatter_add", index)
     place = axis_of("scatter_add", t, dim)
-    if at.ndim != t.ndim or values.shape != at.shape:
-        raise mismatch("scatter_add", at, values, "index and src must have equal shapes and the rank of x")
-    if any(a != b for i, (a, b) in enumerate(zip(t.shape, at.shape, strict=True)) if i != place):
-        raise mismatch("scatter_add", t, at, f"shapes differ outside dim {place}")
-    return add(t, build("scatter_along", at, values, axis=place, extent=t.shape[place]))
+    if not at.ndim == t.ndim == values.ndim:
+        raise mismatch("scatter_add", at, values, "index and src must have the rank of x")
+    if at.shape != values.shape:
+        if any(m != n and (isinstance(m, Dim) or isinstance(n, Dim) or m > n) for m, n in zip(at.shape, values.shape, strict=True)):
+            raise mismatch("scatter_add", at, values, "the index must be no larger than src")
+        values = build("slice", values, starts=(0,) * t.ndim, lengths=at.shape, steps=(1,) * t.ndim)
+    missing = tuple(0 if i == place or e == at.shape[i] else e - at.shape[i] for i, e in enumerate(t.shape))
+    if any(isinstance(n, Dim) or n < 0 for n in missing):
+        raise mismatch("scatter_add", t, at, f"the index must be no larger than x outside dim {place}")
+    added = build("scatter_along", at, values, axis=place, extent=t.shape[place])
+    return add(t, build("pad", added, low=(0,) * t.ndim, high=missing, gaps=(0,) * t.ndim) if any(missing) else added)
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:

@@ -141,7 +141,7 @@ def outer(x1: Any, x2: Any) -> Tensor:
     return multiply(reshape(a, (*a.shape, 1)), reshape(b, (1, *b.shape)))
 
 
-def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
+def tensordot(x1: Any, x2: Any, axes: Any = 2, *, dims: Any = None) -> Tensor:
     """Products summed over axes of both: the last n of ``x1`` with the first n of ``x2``, or the pairs ``(axes1,
     axes2)``.
 
@@ -152,6 +152,7 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
     (1, 1)
     """
     a, b = _numbers("tensordot", x1, x2)
+    axes = axes if dims is None else dims  # PyTorch's name
     if isinstance(axes, int):
         if not 0 <= axes <= (a.ndim if a.ndim < b.ndim else b.ndim):
             raise mismatch("tensordot", a, b, f"cannot sum over {axes} axes")

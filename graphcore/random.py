@@ -235,7 +235,7 @@ def truncated_normal(
     a, b = math.erf(lower / math.sqrt(2.0)), math.erf(upper / math.sqrt(2.0))
     u = _fraction(extents, dtypes.float64 if wanted.name == "float64" else dtypes.float32, centred=True)
     z = multiply(erfinv(add(multiply(u, b - a), a)), math.sqrt(2.0))
-    return cast(add(multiply(clip(z, lower, upper), std), mean), wanted)
+    return cast(_fitted("truncated_normal", add(multiply(clip(z, lower, upper), std), mean), extents), wanted)
 
 
 def bernoulli(p: Any = 0.5, shape: Any = None, dtype: Any = "bool") -> Tensor:
@@ -301,7 +301,7 @@ def exponential(scale: float = 1.0, shape: Any = (), dtype: Any = "float32") -> 
     """
     extents, wanted = _shape("exponential", shape), _float_type("exponential", dtype)
     u = _fraction(extents, dtypes.float64 if wanted.name == "float64" else dtypes.float32, centred=True)
-    return cast(multiply(negative(log(u)), scale), wanted)
+    return cast(_fitted("exponential", multiply(negative(log(u)), scale), extents), wanted)
 
 
 def categorical(logits: Any, axis: int = -1) -> Tensor:

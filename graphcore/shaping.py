@@ -1,5 +1,5 @@
 """Functions that only move elements: reshape, permute, broadcast, join, split, repeat, pad. Names and arguments follow
-NumPy."""
+NumPy; where PyTorch users write ``dim``, it is accepted."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def expand_dims(x: Any, axis: Any = 0) -> Tensor:
 unsqueeze = expand_dims
 
 
-def squeeze(x: Any, axis: Any = None) -> Tensor:
+def squeeze(x: Any, axis: Any = None, *, dim: Any = None) -> Tensor:
     """Axes of extent 1 removed: those named, or all of them.
 
     Raises:
@@ -205,6 +205,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     >>> squeeze([[1, 2]], 0).shape
     (2,)
     """
+    axis = axis if dim is None else dim
     t = tensor("squeeze", x)
     drop = {i for i, e in enumerate(t.shape) if e == 1} if axis is None else set(axes_of("squeeze", t, axis))
     wrong = [i for i in drop if t.shape[i] != 1]
@@ -287,7 +288,7 @@ def _sequence(op: str, xs: Any) -> list[Tensor]:
     return promote(op, *xs)
 
 
-def concat(xs: Any, axis: int | None = 0) -> Tensor:
+def concat(xs: Any, axis: int | None = 0, *, dim: int | None = None) -> Tensor:
     """Tensors joined along an existing axis (None: flattened first); they promote to one type.
 
     Raises:
@@ -296,6 +297,7 @@ def concat(xs: Any, axis: int | None = 0) -> Tensor:
     >>> concat([[1, 2], [3]]).shape
     (3,)
     """
+    axis = axis if dim is None else dim
     tensors = _sequence("concat", xs)
     if axis is None:
         tensors, axis = [reshape(t, (-1,)) for t in tensors], 0
@@ -320,7 +322,7 @@ def _matching(first: Tensor, other: Tensor, axis: int) -> Tensor:
 concatenate = concat
 
 
-def stack(xs: Any, axis: int = 0) -> Tensor:
+def stack(xs: Any, axis: int = 0, *, dim: int | None = None) -> Tensor:
     """Tensors of one shape joined along a new axis.
 
     Raises:
@@ -329,6 +331,7 @@ def stack(xs: Any, axis: int = 0) -> Tensor:
     >>> stack([[1, 2], [3, 4]], 1).shape
     (2, 2)
     """
+    axis = axis if dim is None else dim
     tensors = _sequence("stack", xs)
     first = tensors[0]
     for other in tensors[1:]:
@@ -340,7 +343,7 @@ def stack(xs: Any, axis: int = 0) -> Tensor:
     return concat([expand_dims(t, place) for t in tensors], place)
 
 
-def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+def split(x: Any, indices_or_sections: Any, axis: int = 0, *, dim: int | None = None) -> list[Tensor]:
     """``x`` cut along an axis: into a number of equal parts, or before the given positions.
 
     Raises:
@@ -349,6 +352,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     >>> [t.shape for t in split([1, 2, 3, 4], 2)]
     [(2,), (2,)]
     """
+    axis = axis if dim is None else dim
     t = tensor("split", x)
     place = axis_of("split", t, axis)
     extent = t.shape[place]

@@ -51,7 +51,7 @@ def match_state(variables: Mapping[str, Variable], state: Mapping[str, Any], str
         raise SessionError(f"load_state_dict: expected a dict of key to array, got {type(state).__name__}")
     missing, extra = sorted(variables.keys() - state.keys()), sorted(map(str, state.keys() - variables.keys()))
     if strict and (missing or extra):
-        used = ("\n  a session knows the variables that it has used: run something, sess.get_value(variable), or pass module=... first"
+        used = ("\n  a session knows the variables that it has used: run or compile something, e.g. sess.compile(train_step, {x: shape}), or pass module=..., first"
                 if of_session and extra else "")
         raise SessionError(f"the state does not match: missing {_listed(missing)}, unexpected {_listed(extra)}; pass strict=False to load what fits{used}")
     return [(key, variable, state[key]) for key, variable in variables.items() if key in state]

@@ -184,12 +184,14 @@ class Fuse:
         if len(group.reads) + len(group.members) // 4 >= caps.max_operands:
             raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
         if group.kind == "contract":
-            if node.serial in self.update_only:
+            if node.serial in self.update_only and not any(t.key in group.sums for t in self.collect_sources(node)):
                 raise _Refused("an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue")
-            if isinstance(node.op, Reduce) or node.op.kind not in (Kind.MAP, Kind.VIEW):
+            if isinstance(node.op, Reduce) and node.op.combine != "add":
+                raise _Refused("a product's epilogue gathers sums only")
+            if not isinstance(node.op, Reduce) and node.op.kind not in (Kind.MAP, Kind.VIEW):
                 raise _Refused("a product's epilogue takes elementwise work only")
         if isinstance(node.op, Reduce):
-            if group.kind not in ("map", "rows"):
+            if group.kind not in ("map", "rows", "contract"):
                 raise _Refused(f"a {group.kind} kernel takes no further reductions")
             if group.reductions >= caps.max_reductions:
                 raise _Refused(f"the kernel has {group.reductions} reductions already")
@@ -268,18 +270,36 @@ class Fuse:
         for output in range(len(node.types)):
             lower_node(node, output, index, read, axis)
         needed = frozenset().union(*(i.axes() for i in index)) if index else frozenset()
+        if group.kind == "contract":
+            self.check_epilogue(node, group, needed, bound)
+            return
         reads_members = any(t.key in group.members for t in self.collect_sources(node))
         row_axes = free - (group.columns or frozenset())
         if isinstance(node.op, Reduce) and needed - free:
             raise _Refused("its result has axes that the kernel lacks")
-        if group.kind in ("contract", "window") and needed != free and reads_members:
-            raise _Refused("it is smaller than the product's result")
-        if node.op.kind is Kind.OPAQUE and not _is_pointwise(node) and group.kind == "contract":
-            raise _Refused("a product's epilogue takes elementwise work only")
+        if group.kind == "window" and needed != free and reads_members:
+            raise _Refused("it is smaller than the kernel's result")
         if needed and needed < row_axes and group.columns is not None:
             raise _Refused("it is smaller than the kernel's rows")
         if needed != free and needed and group.columns is None and not isinstance(node.op, Reduce):
             raise _Refused("it is smaller than the kernel's domain")
+
+    def check_epilogue(self, node: Node, group: Group, needed: frozenset[Axis], bound: dict[int, Axis | None]) -> None:
+        """A product's epilogue: elementwise work, sums of it over everything but its columns, and elementwise work on those sums."""
+        free = frozenset(group.axes)
+        members = [t.key for t in self.collect_sources(node) if t.key in group.members]
+        of_sums = any(key in group.sums for key in members)
+        if node.op.kind is Kind.OPAQUE and not _is_pointwise(node):
+            raise _Refused("a product's epilogue takes elementwise work only")
+        if isinstance(node.op, Reduce):
+            if of_sums or not members:
+                raise _Refused("a product's epilogue sums what the product makes")
+            if len(group.axes) < 2 or needed != {group.axes[-1]} or group.axes[-1].extent != group.shape[-1]:
+                raise _Refused("a product's epilogue gathers one sum for each of its columns")
+        elif of_sums and needed != free - (group.columns or frozenset()):
+            raise _Refused("it needs sums over all of the product's rows")
+        elif not of_sums and needed != free and (members or needed):
+            raise _Refused("it is smaller than the product's result")
 
     def admit(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Tensor, ...]) -> None:
         for output, kind in enumerate(node.types):
@@ -289,8 +309,10 @@ class Fuse:
         group.nodes.append(node)
         for position, axis in bound.items():
             group.bound[node.serial, position] = axis
+        if group.kind == "contract" and (isinstance(node.op, Reduce) or any(t.key in group.sums for t in sources)):
+            group.sums |= {(node.serial, i) for i in range(len(node.types))}
         if isinstance(node.op, Reduce):
-            group.kind = "rows"
+            group.kind = "contract" if group.kind == "contract" else "rows"
             group.columns = frozenset(a for a in bound.values() if a is not None)
             group.reductions += 1
         self.note_reads(group, sources)

@@ -14,9 +14,9 @@ from graphcore.errors import CompileError
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.kernel.ir import Computed, Kernel, Param, Store
 from graphcore.node import Node, Tensor
-from graphcore.op import Kind, Lowering
+from graphcore.op import Kind, Lowering, Op
 from graphcore.shapes import Extent
 from passes.partition import Group, Key, Partition, is_alias, is_inline, is_scalar_constant
 
@@ -61,7 +61,7 @@ class LoweredGroup:
             stores.append((t, flatten(index, t.shape), value))
         facts: tuple[tuple[str, Any], ...] = ()
         if self.contracted is not None:
-            facts = (("contract", self.contracted.op), ("operands", tuple(self._direct(t) for t in self.contracted.inputs)),
+            facts = (("contract", self.contracted.op), ("operands", tuple(self._operand(t, self.contracted.op) for t in self.contracted.inputs)),
                      ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))))
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
@@ -69,6 +69,23 @@ class LoweredGroup:
         # A scalar that another kernel's loops store on the side must not lose them all to an empty axis.
         axes = tuple(a for a in self.group.axes if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done)))
         return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
+
+    def _operand(self, t: Tensor, op: Op) -> int | Computed | None:
+        """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where neither can be told."""
+        direct = self._direct(t)
+        if direct is not None or getattr(op, "template", "") != "conv" or any(not isinstance(e, int) or e < 1 for e in t.shape[1:]):
+            return direct
+        images, channels, height, width = t.shape
+        n, c, pixel = axes = Axis("n", images), Axis("c", channels), Axis("p", height * width)
+        flat, known, memo = as_index(pixel), len(self.tensors), dict(self.memo)
+        value = self.value(t, (as_index(n), as_index(c), flat // int(width), flat % int(width)), None)
+        if len(self.tensors) == known:
+            return Computed(value, axes)
+        for unread in self.tensors[known:]:  # elements that the contraction never meets are made of more than it loads
+            del self.params[unread.key]
+        del self.tensors[known:]
+        self.memo = memo
+        return None
 
     def _direct(self, t: Tensor) -> int | None:
         """The parameter that holds an operand as it is, or None when it is read through a view."""

@@ -44,6 +44,7 @@ class Group:
         members: the canonical index of every member value over the domain's axes.
         bound: the axis that a reducing member binds at an operand position.
         columns: the domain axes that reductions bind; None while there are none.
+        sums: members of a product's group that hold sums over its columns, or are made of such: known only when the product is done.
         stage: one more than the largest stage of the groups it reads.
         nodes: member nodes, in graph order.
         reads: outside values, in order of first use.
@@ -58,6 +59,7 @@ class Group:
     members: dict[Key, tuple[Index, ...]] = field(default_factory=dict)
     bound: dict[tuple[int, int], Axis | None] = field(default_factory=dict)
     columns: frozenset[Axis] | None = None
+    sums: set[Key] = field(default_factory=set)
     nodes: list[Node] = field(default_factory=list)
     reads: dict[Key, Tensor] = field(default_factory=dict)
     stored: list[Tensor] = field(default_factory=list)

@@ -179,7 +179,7 @@ class _Planner:
             return "several kernels write its new value"
         place = writers[0]
         writer = plan.steps[place]
-        if old in writer.buffers and writer.template != "nest":
+        if old in writer.buffers and writer.template not in ("nest", "scatter"):
             return "the kernel that computes it reads the old value out of order"
         if old in writer.buffers and not _same_elements(writer, old, new):
             return "the kernel that computes it reads other elements of the old value than it writes"

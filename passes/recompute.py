@@ -8,6 +8,7 @@ intermediate values, and what lets a chain of elementwise work vanish into its o
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Map
@@ -23,6 +24,7 @@ _EXPENSIVE_FLOPS = 25.0
 _GATHER_FLOPS = 16.0
 _PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it loads it: a cast, a scale, a gather
 _PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
+_CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while it walks the images once
 _MOST_LOADS = 4
 _SYMBOLIC_GUESS = 64
 _MAX_OPS = 24
@@ -161,10 +163,10 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
     extra_flops = -flops * points
     for reader in readers.values():
         product = _product_of(t, reader)
-        loads = 1.0 if product is None else _loads(product, t)
-        saved += nbytes * loads
-        if product is not None and (flops > _PROLOGUE_FLOPS or getattr(product.op, "template", "") != "matmul"):
+        loads = 1.0 if product is None else _loads(product, t, target)
+        if loads is None or (product is not None and flops > _PROLOGUE_FLOPS):
             return None  # a product reads every element many times
+        saved += nbytes * loads
         if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
             return None
         extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
@@ -189,11 +191,34 @@ def _repeats(points: float, reader: Group) -> float:
     return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
 
 
-def _loads(product: Node, t: Tensor) -> float:
-    """How often a product loads, and so computes, each element of an operand: once for every panel of the other operand."""
+def _loads(product: Node, t: Tensor, target: Target) -> float | None:
+    """How often a product loads, and so computes, each element of an operand: once for every panel of the other operand. None if it must not."""
+    template = getattr(product.op, "template", "")
+    if template != "matmul":
+        return _conv_loads(product, t, target) if template == "conv" else None
     mine = max(_size(t.size), 1.0)
     others = _size(product.types[0].size) * _size(product.inputs[0].shape[-1]) / mine  # how many results each element enters
     return min(max(others / _PANEL, 1.0), _MOST_LOADS)
+
+
+def _conv_loads(product: Node, t: Tensor, target: Target) -> float | None:
+    """The same for a convolution, which packs images once for every part of its output channels.
+
+    None for weights, which would be computed into a buffer of their own, and for 1x1 windows: they or their gradients read images in
+    place, and do too little with each element.
+    """
+    op: Any = product.op
+    first, second = (u.shape for u in product.inputs)
+    gradient = op.name == "conv2d_weight_grad"
+    window = op.kernel_size if gradient else second[2:]
+    if tuple(window) == (1, 1) or (not gradient and _reaches(product.inputs[1], t)):
+        return None
+    if gradient and _reaches(product.inputs[1], t):
+        sums = _size(product.types[0].size) / op.groups
+        return float(min(max(sums / _CONV_SUMS, 1.0), _MOST_LOADS))
+    parts = 1.0 if gradient else 4 * target.cores / max(_size(first[0]) * op.groups, 1.0)  # few images: tasks share out output channels
+    phases = min(op.stride[0], window[0]) * min(op.stride[1], window[1]) if op.name == "conv2d_input_grad" else 1
+    return float(min(max(parts, 1.0) * phases, _MOST_LOADS))
 
 
 def _flops(node: Node) -> float:
@@ -204,13 +229,16 @@ def _flops(node: Node) -> float:
 
 def _product_of(t: Tensor, reader: Group) -> Node | None:
     """The product in the reading group that a value is an operand of, looking through inline nodes."""
-    for node in reader.nodes:
-        if node.op.kind is Kind.CONTRACT:
-            stack = list(node.inputs)
-            while stack:
-                value = stack.pop()
-                if value.key == t.key:
-                    return node
-                if is_inline(value.node):
-                    stack.extend(value.node.inputs)
-    return None
+    return next((n for n in reader.nodes if n.op.kind is Kind.CONTRACT and any(_reaches(operand, t) for operand in n.inputs)), None)
+
+
+def _reaches(operand: Tensor, t: Tensor) -> bool:
+    """Whether an operand is ``t``, looking through inline nodes."""
+    stack = [operand]
+    while stack:
+        value = stack.pop()
+        if value.key == t.key:
+            return True
+        if is_inline(value.node):
+            stack.extend(value.node.inputs)
+    return False

@@ -128,7 +128,7 @@ _FUNCTIONS = frozenset(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
     erf erfc erfinv sigmoid atan2 div reciprocal""".split()
 )
-_HARD = frozenset("pow lgamma digamma floor_divide remainder prod".split())
+_HARD = frozenset("pow lgamma digamma polygamma floor_divide remainder prod".split())
 _SUMS = frozenset(
     """sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
     scatter_add scatter_along""".split()
@@ -188,6 +188,11 @@ def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
         )
     if op.name == "digamma":  # near its root the reference itself cancels
         terms = tuple(np.maximum(np.abs(t), 1.0) for t in terms)
+    if op.name == "polygamma":  # likewise below 0, where an even order has roots between poles
+        x = _widened(arrays[0])
+        with np.errstate(all="ignore"):
+            pole = np.abs(op.reference(np.where((x < 0) & (x != np.rint(x)), np.abs(x - np.rint(x)), x)))
+        terms = tuple(np.maximum(np.abs(t), np.where(np.isfinite(pole), pole, 0.0)) for t in terms)
     for i, (stored, exact, scale, got) in enumerate(zip(narrow, wide, terms, found, strict=True)):
         got = np.asarray(got)
         if got.shape != stored.shape or got.dtype != stored.dtype:

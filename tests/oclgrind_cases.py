@@ -19,7 +19,7 @@ import numpy as np
 import graphcore as gc
 import graphcore.nn.functional as F
 from backends.opencl import memory, target
-from backends.opencl.templates import gpu_matmul
+from backends.opencl.templates import gpu_matmul, scatter
 from backends.opencl.templates.nest import Nest, nest_units
 from graphcore import nn, optim
 from graphcore.shapes import bind
@@ -359,6 +359,16 @@ def scatters(i: Inputs) -> Any:
 
 
 @case("index")
+def sorted_sums(i: Inputs) -> Any:
+    """Sums by row with an update: duplicates, negative indices and ones out of range, two lookups in one table, no inner axis."""
+    table, bias = gc.Variable(np.ones((11, 21), np.float32)), gc.Variable(np.ones(9, np.float32))
+    k, j, w = i("int64", i.batch, 4, below=40), i("int32", i.batch, below=9), i("float32", i.batch, 4, 21)
+    rows, scales = gc.take(table, k - 6, axis=0), i("float32", i.batch)
+    loss = (gc.where(gc.isnan(rows), 0.0, rows) * w).sum() + (gc.take(table, j, axis=0) * 3.0).sum() + (gc.take(bias, j, axis=0) * scales).sum()
+    return [loss, optim.SGD(lr=0.1).minimize(loss, [table, bias])]
+
+
+@case("index")
 def moves(i: Inputs) -> Any:
     x, y = i("float32", i.batch, 5, 9), i("float32", i.batch, 5, 4)
     return [gc.concat([x, y], axis=2), gc.concat([x, x], axis=0), gc.pad(x, ((0, 0), (1, 2), (3, 0))), x[:, 1:4:2, ::-1], gc.flip(x, axis=1),
@@ -455,6 +465,7 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     memory._SLACK, memory._PAGE = 0, 1
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
+    scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = 2
     plain = Nest.tasks
 
     def many(nest: Nest, kernel: Any, config: Any, dialect: Any, sizes: Mapping[str, int]) -> int:

@@ -29,6 +29,21 @@ def digamma(x: Array) -> Array:
     return np.where((x >= 0) | ~np.isfinite(x), special.digamma(x), result)
 
 
+def zeta(x: Array, n: Array) -> Array:
+    """n! zeta(n + 1, x): SciPy's, which takes x down to -100 or so by the recurrence."""
+    return np.asarray(special.gamma(n + 1) * special.zeta(n + 1, x))
+
+
+def polygamma(x: Array, n: Array) -> Array:
+    """The n-th derivative of psi by SciPy's zeta; far below 0, the terms around the nearest pole less the rest."""
+    sign, part = np.where(n % 2 == 0, -1.0, 1.0), x - np.rint(x)
+    mirrored = zeta(part, n) + sign * (zeta(1 - part, n) - zeta(1 - np.minimum(x, 0), n))
+    result = sign * np.where(x < -100, mirrored, zeta(np.maximum(x, -100.5), n))
+    result = np.where((part == 0) & (x < 0), np.where(sign > 0, np.inf, np.nan), result)
+    result = np.where(x == 0, np.where(sign > 0, np.inf, np.copysign(np.inf, -x)), result)
+    return np.where(np.isfinite(x), result, np.where(x > 0, 0.0, np.nan))
+
+
 def each(function: Callable[[float], float]) -> Callable[[Array], Array]:
     """A function of Python's math module (the C library's) for arrays; at a pole, infinite."""
 
@@ -55,10 +70,12 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "erfinv": special.erfinv,
     "lgamma": each(math.lgamma),
     "digamma": digamma,
+    "polygamma": polygamma,
 }
-BINARY = {"pow", "atan2", "copysign"}
-NARROW = {"erf", "erfc", "erfinv", "lgamma", "digamma"}  # references in float64 only
-LIMITS = {"erf": 8.0, "erfc": 8.0, "erfinv": 8.0, "lgamma": 16.0, "digamma": 16.0}  # units in the last place, else 4
+BINARY = {"pow", "atan2", "copysign", "polygamma"}
+NARROW = {"erf", "erfc", "erfinv", "lgamma", "digamma", "polygamma"}  # references in float64 only
+# Units in the last place, else 4.
+LIMITS = {"erf": 8.0, "erfc": 8.0, "erfinv": 8.0, "lgamma": 16.0, "digamma": 16.0, "polygamma": 16.0}
 EXACT = {"floor", "ceil", "trunc", "round", "copysign"}
 
 
@@ -72,6 +89,11 @@ def inputs(dtype: Any, seed: int) -> Array:
     parts = [values, powers * rng.choice([-1, 1], 1500), rng.uniform(-10, 10, 1500), rng.uniform(-1, 1, 800)]
     parts += [1 + rng.normal(0, 1e-3, 200), rng.uniform(-100, 100, 300)]
     return np.resize(np.concatenate(parts).astype(dtype), 4352)
+
+
+def orders(x: Array) -> Array:
+    """The orders of polygamma that go with the inputs: 1 to 5 in turn."""
+    return (1 + np.arange(x.size) % 5).astype(x.dtype)
 
 
 def errors(got: Array, reference: Array) -> Array:
@@ -107,11 +129,11 @@ def compute(info: DeviceInfo, dtype: str, width: int) -> tuple[dict[str, Array],
     kind = np.float32 if dtype == "float" else np.float64
     x, y = inputs(kind, 1), np.random.default_rng(3).permutation(inputs(kind, 2))
     flags = cl.mem_flags
-    buffers = [cl.Buffer(device.context, flags.COPY_HOST_PTR, hostbuf=a) for a in (x, y, x)]
+    buffers = [cl.Buffer(device.context, flags.COPY_HOST_PTR, hostbuf=a) for a in (x, y, x, orders(x))]
     results = {}
     for fn in mathlib.FUNCTIONS:
         kernel = cl.Kernel(program, f"k_{fn}")
-        kernel.set_args(*buffers)
+        kernel.set_args(buffers[0], buffers[3 if fn == "polygamma" else 1], buffers[2])
         cl.enqueue_nd_range_kernel(device.queue, kernel, (len(x) // width,), (1,))
         results[fn] = np.empty_like(x)
         cl.enqueue_copy(device.queue, results[fn], buffers[2])
@@ -135,11 +157,15 @@ def test_functions_are_accurate(info: DeviceInfo, dtype: str, width: int) -> Non
     for fn, got in sorted(results.items()):
         wide = np.float64 if fn in NARROW else WIDE
         with np.errstate(all="ignore"):
-            reference = REFERENCES[fn](*(a.astype(wide) for a in ((x, y) if fn in BINARY else (x,))))
+            second = orders(x) if fn == "polygamma" else y
+            reference = REFERENCES[fn](*(a.astype(wide) for a in ((x, second) if fn in BINARY else (x,))))
             error = errors(got, reference)
             if fn in ("lgamma", "digamma"):  # near their zeros x does not determine the value better than absolutely
                 scale = np.maximum(1, np.abs(reference))
                 error = np.where(np.abs(got - reference) <= 32 * np.finfo(got.dtype).eps * scale, 0, error)
+            if fn == "polygamma":  # as near the roots of its even orders: absolutely, as the next pole is large
+                scale = zeta(np.abs(x - np.rint(x)).astype(wide), second.astype(wide))
+                error = np.where((x < 0) & (np.abs(got - reference) <= 16 * np.finfo(got.dtype).eps * scale), 0, error)
         limit = 0.0 if fn in EXACT else LIMITS.get(fn, 4.0)
         bad = np.flatnonzero(~(error <= limit))
         if bad.size:

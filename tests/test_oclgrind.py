@@ -16,8 +16,10 @@ CPU, GPU = "opencl:oclgrind", "opencl:oclgrind:as-gpu"
 FAMILIES = ("elementwise", "reductions", "rows", "matmul", "conv", "conv-more", "pool", "index", "random", "training")
 # The templates that a family must have run, or it tests something else than it seems to.
 TEMPLATES = {
-    CPU: {"matmul": {"matmul", "nest"}, "conv": {"conv", "conv-sums"}, "conv-more": {"conv", "conv-sums"}},
-    GPU: {"reductions": {"gpu-rows", "nest"}, "matmul": {"gpu-matmul", "gpu-rows"}, "conv": {"gpu-matmul", "gpu-rows"}},
+    CPU: {"matmul": {"matmul", "nest"}, "conv": {"conv", "conv-sums"}, "conv-more": {"conv", "conv-sums"},
+          "index": {"scatter", "scatter-sort", "nest"}},
+    GPU: {"reductions": {"gpu-rows", "nest"}, "matmul": {"gpu-matmul", "gpu-rows"}, "conv": {"gpu-matmul", "gpu-rows"},
+          "index": {"scatter", "nest"}},
 }
 REPORTS = ("Invalid", "race", "ninitialized", "OCLGRIND", "divergence", "nsupported")
 RACE = """

@@ -294,107 +294,119 @@ def whole(low: int, high: int, *shape: int, dtype: str = "int64") -> Any:
     return np.random.default_rng(low + high).integers(low, high, shape).astype(dtype)
 
 
-def larger_cases() -> dict[str, list[Case]]:
-    op: Any = OPS
+def views(op: Any) -> list[Case]:
+    return [
+        (op["permute"](axes=(1, 0)), normal(37, 21)),
+        (op["permute"](axes=(2, 0, 1)), whole(-9, 9, 5, 21, 3, dtype="int8")),
+        (op["reshape"](shape=(21, 37)), normal(37, 21)),
+        (op["flip"](axes=(1,)), normal(3, 37)),
+        (op["flip"](axes=(0,)), normal(37, dtype="float64")),
+        (op["slice"](starts=(1, 3), lengths=(2, 17), steps=(1, 2)), normal(3, 37)),
+        (op["broadcast"](shape=(5, 37)), normal(5, 1)),
+        (op["broadcast"](shape=(5, 37)), normal(37) > 0),
+        (op["slice"](starts=(0,), lengths=(0,), steps=(1,)), normal(9)),
+        (op["permute"](axes=(1, 0)), normal(9, 20) > 0),
+        (op["permute"](axes=(1, 0)), normal(9, 20, dtype="bfloat16")),
+    ]
+
+
+def guards(op: Any) -> list[Case]:
+    return [
+        (op["pad"](low=(1, 3), high=(0, 5), gaps=(0, 0)), normal(3, 37)),
+        (op["pad"](low=(0, 1), high=(2, 0), gaps=(1, 2)), normal(3, 17)),
+        (op["pad"](low=(2, 0), high=(2, 0), gaps=(0, 0)), normal(3, 37) > 0),
+        (op["pad"](low=(3,), high=(9,), gaps=(0,)), whole(-9, 9, 13)),
+        (op["concat"](axis=1), normal(3, 5), normal(3, 17, seed=1), normal(3, 1, seed=2)),
+        (op["concat"](axis=0), normal(2, 19), normal(3, 19, seed=1)),
+        (op["concat"](axis=0), normal(9) > 0, normal(20, seed=1) > 0),
+        (op["pad"](low=(2,), high=(1,), gaps=(0,)), normal(30, dtype="float16")),
+    ]
+
+
+def gathers(op: Any) -> list[Case]:
+    return [
+        (op["take"](axis=0), normal(11, 37), whole(-11, 11, 5)),
+        (op["take"](axis=1), normal(3, 11), whole(-13, 13, 37)),
+        (op["take"](axis=1), normal(3, 11, 19), whole(-11, 11, 4, 2, dtype="int32")),
+        (op["take"](axis=0), whole(0, 99, 50), whole(0, 60, 37, dtype="uint8")),
+        (op["take"](axis=0, zeros=True), normal(9, dtype="float16"), whole(-12, 12, 37, dtype="int16")),
+        (op["take"](axis=0), normal(9, 3) > 0, whole(-9, 9, 37)),
+        (op["take"](axis=0), normal(5, dtype="float64"), np.array([2**62, -(2**62), 4, 2**32, 2**31])),
+        (op["take_along"](axis=1), normal(5, 21), whole(-21, 21, 5, 37)),
+        (op["take_along"](axis=0), normal(21, 37), whole(-21, 21, 4, 37, dtype="int32")),
+        (op["one_hot"](depth=37, dtype=dtypes.float32), whole(-40, 40, 21)),
+        (op["one_hot"](depth=5, dtype=dtypes.bool_), whole(0, 9, 37, dtype="uint8")),
+        (op["scatter_add"](rows=9), whole(-11, 11, 37), normal(37, 21)),
+        (op["scatter_add"](rows=37), whole(0, 37, 60, dtype="int32"), normal(60)),
+        (op["scatter_along"](axis=1, extent=21), whole(-21, 21, 5, 37), normal(5, 37)),
+        (
+            op["scatter_along"](axis=0, extent=4),
+            whole(-4, 4, 9, 37, dtype="int8"),
+            whole(-9, 9, 9, 37, dtype="int32"),
+        ),
+    ]
+
+
+def random(op: Any) -> list[Case]:
+    return [
+        (
+            op["random_bits"](stream=5, shape=(3, 37)),
+            np.array([2**32 - 1, 2**31], np.uint32),
+            np.array(2**32 - 1, np.uint32),
+        ),
+        (op["iota"](shape=(3, 37), axis=1, dtype=dtypes.uint64),),
+        (op["iota"](shape=(300, 3), axis=0, dtype=dtypes.uint8),),
+        (op["iota"](shape=(70000,), axis=0, dtype=dtypes.float32),),
+        (op["iota"](shape=(40,), axis=0, dtype=dtypes.bfloat16),),
+        (op["iota"](shape=(70000,), axis=0, dtype=dtypes.int16),),
+    ]
+
+
+def windows(op: Any) -> list[Case]:
     pool = {"window": (3, 2), "stride": (2, 1), "padding": (1, 0, 0, 1), "dilation": (1, 1)}
     tiles = {"window": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
     mean = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1), "count_include_pad": False}
-    conv = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
     image, half = normal(2, 3, 11, 19), normal(2, 3, 11, 19, dtype="float16")
     index = op["max_pool_index"](**pool).reference(image)
     tiled = op["max_pool_index"](**tiles).reference(image[..., :10, :18])
-    return {
-        "views": [
-            (op["permute"](axes=(1, 0)), normal(37, 21)),
-            (op["permute"](axes=(2, 0, 1)), whole(-9, 9, 5, 21, 3, dtype="int8")),
-            (op["reshape"](shape=(21, 37)), normal(37, 21)),
-            (op["flip"](axes=(1,)), normal(3, 37)),
-            (op["flip"](axes=(0,)), normal(37, dtype="float64")),
-            (op["slice"](starts=(1, 3), lengths=(2, 17), steps=(1, 2)), normal(3, 37)),
-            (op["broadcast"](shape=(5, 37)), normal(5, 1)),
-            (op["broadcast"](shape=(5, 37)), normal(37) > 0),
-            (op["slice"](starts=(0,), lengths=(0,), steps=(1,)), normal(9)),
-            (op["permute"](axes=(1, 0)), normal(9, 20) > 0),
-            (op["permute"](axes=(1, 0)), normal(9, 20, dtype="bfloat16")),
-        ],
-        "guards": [
-            (op["pad"](low=(1, 3), high=(0, 5), gaps=(0, 0)), normal(3, 37)),
-            (op["pad"](low=(0, 1), high=(2, 0), gaps=(1, 2)), normal(3, 17)),
-            (op["pad"](low=(2, 0), high=(2, 0), gaps=(0, 0)), normal(3, 37) > 0),
-            (op["pad"](low=(3,), high=(9,), gaps=(0,)), whole(-9, 9, 13)),
-            (op["concat"](axis=1), normal(3, 5), normal(3, 17, seed=1), normal(3, 1, seed=2)),
-            (op["concat"](axis=0), normal(2, 19), normal(3, 19, seed=1)),
-            (op["concat"](axis=0), normal(9) > 0, normal(20, seed=1) > 0),
-            (op["pad"](low=(2,), high=(1,), gaps=(0,)), normal(30, dtype="float16")),
-        ],
-        "gathers": [
-            (op["take"](axis=0), normal(11, 37), whole(-11, 11, 5)),
-            (op["take"](axis=1), normal(3, 11), whole(-13, 13, 37)),
-            (op["take"](axis=1), normal(3, 11, 19), whole(-11, 11, 4, 2, dtype="int32")),
-            (op["take"](axis=0), whole(0, 99, 50), whole(0, 60, 37, dtype="uint8")),
-            (op["take"](axis=0, zeros=True), normal(9, dtype="float16"), whole(-12, 12, 37, dtype="int16")),
-            (op["take"](axis=0), normal(9, 3) > 0, whole(-9, 9, 37)),
-            (op["take"](axis=0), normal(5, dtype="float64"), np.array([2**62, -(2**62), 4, 2**32, 2**31])),
-            (op["take_along"](axis=1), normal(5, 21), whole(-21, 21, 5, 37)),
-            (op["take_along"](axis=0), normal(21, 37), whole(-21, 21, 4, 37, dtype="int32")),
-            (op["one_hot"](depth=37, dtype=dtypes.float32), whole(-40, 40, 21)),
-            (op["one_hot"](depth=5, dtype=dtypes.bool_), whole(0, 9, 37, dtype="uint8")),
-            (op["scatter_add"](rows=9), whole(-11, 11, 37), normal(37, 21)),
-            (op["scatter_add"](rows=37), whole(0, 37, 60, dtype="int32"), normal(60)),
-            (op["scatter_along"](axis=1, extent=21), whole(-21, 21, 5, 37), normal(5, 37)),
-            (
-                op["scatter_along"](axis=0, extent=4),
-                whole(-4, 4, 9, 37, dtype="int8"),
-                whole(-9, 9, 9, 37, dtype="int32"),
-            ),
-        ],
-        "random": [
-            (
-                op["random_bits"](stream=5, shape=(3, 37)),
-                np.array([2**32 - 1, 2**31], np.uint32),
-                np.array(2**32 - 1, np.uint32),
-            ),
-            (op["iota"](shape=(3, 37), axis=1, dtype=dtypes.uint64),),
-            (op["iota"](shape=(300, 3), axis=0, dtype=dtypes.uint8),),
-            (op["iota"](shape=(70000,), axis=0, dtype=dtypes.float32),),
-            (op["iota"](shape=(40,), axis=0, dtype=dtypes.bfloat16),),
-            (op["iota"](shape=(70000,), axis=0, dtype=dtypes.int16),),
-        ],
-        "windows": [
-            (op["max_pool"](**pool), image),
-            (op["max_pool"](**tiles), image),
-            (op["max_pool"](**pool), half),
-            (op["max_pool_index"](**pool), image),
-            (op["max_pool_index"](**tiles), half),
-            (op["max_pool_grad"](**pool, input_size=(11, 19)), normal(*index.shape), index),
-            (op["max_pool_grad"](**tiles, input_size=(10, 18)), normal(*tiled.shape), tiled),
-            (op["max_pool_grad"](**tiles, input_size=(11, 18)), normal(*tiled.shape), tiled),
-            (op["max_pool_gather"](**pool), image, index),
-            (op["avg_pool"](**mean), image),
-            (op["avg_pool"](**mean), image.astype(np.float64)),
-            (op["avg_pool_grad"](**mean, input_size=(11, 19)), normal(2, 3, 6, 10)),
-            (op["max_pool"](**tiles), np.where(image > 0, np.nan, image).astype(np.float32)),
-        ],
-        "products": [
-            (op["matmul"](), normal(37, 29), normal(29, 41, seed=1)),
-            (op["matmul"](), normal(3, 17, 9), normal(3, 9, 33, seed=1)),
-            (op["matmul"](), normal(37, 29, dtype="float64"), normal(29, 41, seed=1, dtype="float64")),
-            (op["matmul"](), normal(1, 100), normal(100, 64, seed=1)),
-            (op["matmul"](), normal(64, 100), normal(100, 1, seed=1)),
-            (op["matmul"](), whole(-9, 9, 9, 20), whole(-9, 9, 20, 37)),
-            (op["matmul"](), normal(20, 30, dtype="bfloat16"), normal(30, 20, seed=1, dtype="bfloat16")),
-            (op["matmul"](), normal(30, 0), normal(0, 40)),
-            (op["conv2d"](**conv), normal(2, 5, 9, 11), normal(7, 5, 3, 3, seed=1)),
-            (op["conv2d"](**conv), normal(0, 5, 9, 11), normal(7, 5, 3, 3, seed=1)),
-            (op["conv2d"](**conv), normal(2, 5, 9, 11, dtype="float64"), normal(7, 5, 3, 3, seed=1, dtype="float64")),
-            (op["conv2d_input_grad"](**conv, input_size=(9, 11)), normal(2, 7, 9, 11), normal(7, 5, 3, 3, seed=1)),
-            (op["conv2d_weight_grad"](**conv, kernel_size=(3, 3)), normal(2, 5, 9, 11), normal(2, 7, 9, 11, seed=1)),
-            (op["conv2d_weight_grad"](**conv, kernel_size=(3, 3)), normal(0, 5, 9, 11), normal(0, 7, 9, 11)),
-        ],
-    }
+    return [
+        (op["max_pool"](**pool), image),
+        (op["max_pool"](**tiles), image),
+        (op["max_pool"](**pool), half),
+        (op["max_pool_index"](**pool), image),
+        (op["max_pool_index"](**tiles), half),
+        (op["max_pool_grad"](**pool, input_size=(11, 19)), normal(*index.shape), index),
+        (op["max_pool_grad"](**tiles, input_size=(10, 18)), normal(*tiled.shape), tiled),
+        (op["max_pool_grad"](**tiles, input_size=(11, 18)), normal(*tiled.shape), tiled),
+        (op["max_pool_gather"](**pool), image, index),
+        (op["avg_pool"](**mean), image),
+        (op["avg_pool"](**mean), image.astype(np.float64)),
+        (op["avg_pool_grad"](**mean, input_size=(11, 19)), normal(2, 3, 6, 10)),
+        (op["max_pool"](**tiles), np.where(image > 0, np.nan, image).astype(np.float32)),
+    ]
 
 
-LARGER = larger_cases()
+def products(op: Any) -> list[Case]:
+    conv = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
+    return [
+        (op["matmul"](), normal(37, 29), normal(29, 41, seed=1)),
+        (op["matmul"](), normal(3, 17, 9), normal(3, 9, 33, seed=1)),
+        (op["matmul"](), normal(37, 29, dtype="float64"), normal(29, 41, seed=1, dtype="float64")),
+        (op["matmul"](), normal(1, 100), normal(100, 64, seed=1)),
+        (op["matmul"](), normal(64, 100), normal(100, 1, seed=1)),
+        (op["matmul"](), whole(-9, 9, 9, 20), whole(-9, 9, 20, 37)),
+        (op["matmul"](), normal(20, 30, dtype="bfloat16"), normal(30, 20, seed=1, dtype="bfloat16")),
+        (op["matmul"](), normal(30, 0), normal(0, 40)),
+        (op["conv2d"](**conv), normal(2, 5, 9, 11), normal(7, 5, 3, 3, seed=1)),
+        (op["conv2d"](**conv), normal(0, 5, 9, 11), normal(7, 5, 3, 3, seed=1)),
+        (op["conv2d"](**conv), normal(2, 5, 9, 11, dtype="float64"), normal(7, 5, 3, 3, seed=1, dtype="float64")),
+        (op["conv2d_input_grad"](**conv, input_size=(9, 11)), normal(2, 7, 9, 11), normal(7, 5, 3, 3, seed=1)),
+        (op["conv2d_weight_grad"](**conv, kernel_size=(3, 3)), normal(2, 5, 9, 11), normal(2, 7, 9, 11, seed=1)),
+        (op["conv2d_weight_grad"](**conv, kernel_size=(3, 3)), normal(0, 5, 9, 11), normal(0, 7, 9, 11)),
+    ]
+
+
+LARGER = {family.__name__: family(OPS) for family in (views, guards, gathers, random, windows, products)}
 
 
 @pytest.mark.parametrize("family", LARGER)

@@ -12,7 +12,7 @@ import pytest
 
 import graphcore.ops
 from graphcore import dtypes
-from graphcore.errors import DTypeError, GradientError, GraphcoreError, GraphError, ShapeError
+from graphcore.errors import DTypeError, GraphcoreError, GraphError, ShapeError, UsageError
 from graphcore.op import Kind, Map, Op, TensorType, View, lookup, registered
 from graphcore.ops.random import RandomBits, philox
 from graphcore.shapes import Dim
@@ -246,11 +246,43 @@ def test_digamma_is_the_slope_of_lgamma() -> None:
     np.testing.assert_allclose(OPS["digamma"]().reference(np.array([1.0, 0.5])), exact, rtol=1e-14)
 
 
-def test_digamma_has_no_gradient() -> None:
-    digamma = OPS["digamma"]()
-    assert not digamma.differentiable
-    with pytest.raises(GradientError, match="digamma has no gradient"):
-        digamma.slope(None, None, None, None)
+def test_polygamma_is_the_derivative_of_digamma() -> None:
+    special = pytest.importorskip("scipy.special")
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.exp(rng.uniform(math.log(1e-3), math.log(1e4), 300)), [1e-3, 1.0, 9.0, 1e4, 1e30]])
+    for order in (1, 2, 3, 5, 12, 40):
+        got = OPS["polygamma"](order).reference(x)
+        with np.errstate(all="ignore"):
+            exact = (-1) ** (order + 1) * math.factorial(order) * special.zeta(order + 1, x)
+        np.testing.assert_allclose(got, exact, rtol=5e-15, atol=np.finfo(np.float64).tiny)
+    trigamma = OPS["polygamma"](1).reference(np.array([1.0, 0.5]))
+    np.testing.assert_allclose(trigamma, [math.pi**2 / 6, math.pi**2 / 2], rtol=1e-15)
+
+
+def test_polygamma_below_zero_obeys_the_recurrence() -> None:
+    x = -np.arange(1.0, 40 * 64) / 64  # so that x + 1 is exact
+    x = np.append(x[x != np.rint(x)], -(2.0**40) - 0.25)
+    for order in (1, 2, 3, 6):
+        reference = OPS["polygamma"](order).reference
+        # psi(1 + x) - psi(x) = 1 / x, differentiated; it is judged by the pole next to x
+        step = (-1) ** order * math.factorial(order) / x ** (order + 1)
+        scale = math.factorial(order) / np.abs(x - np.rint(x)) ** (order + 1)
+        assert np.all(np.abs(reference(x + 1) - reference(x) - step) <= 5e-15 * scale)
+
+
+def test_polygamma_at_its_poles_and_limits() -> None:
+    x = np.array([0.0, -0.0, -1.0, -7.0, np.inf, -np.inf, np.nan])
+    nan, inf = np.nan, np.inf
+    np.testing.assert_array_equal(OPS["polygamma"](1).reference(x), [inf, inf, inf, inf, 0, nan, nan])
+    np.testing.assert_array_equal(OPS["polygamma"](2).reference(x), [-inf, inf, nan, nan, 0, nan, nan])
+    # What overflows is the result only, no factor of it.
+    exact = sum(math.factorial(300) / (100 + k) ** 301 for k in range(400))
+    np.testing.assert_allclose(OPS["polygamma"](300).reference(np.array([1e-2, 100.0])), [-inf, -exact], rtol=1e-13)
+
+
+def test_polygamma_refuses_order_0() -> None:
+    with pytest.raises(UsageError, match="the order is 0, but must be at least 1"):
+        OPS["polygamma"](0).infer(t("float32", 2))
 
 
 def test_casts_saturate_and_wrap() -> None:

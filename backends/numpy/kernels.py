@@ -148,6 +148,11 @@ def _by_reference(name: str) -> Any:
     return apply
 
 
+def _polygamma(x: Any, order: Any) -> Any:
+    """The order is a constant of the kernel."""
+    return lookup("polygamma")(int(order)).reference(np.asarray(x))
+
+
 def _mulhi(a: Any, b: Any) -> Any:
     return ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
 
@@ -157,7 +162,7 @@ _FUNCTIONS: dict[str, Any] = {
     "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "erf": _by_reference("erf"), "erfc": _by_reference("erfc"), "erfinv": _by_reference("erfinv"),
-    "lgamma": _by_reference("lgamma"), "digamma": _by_reference("digamma"), "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
+    "lgamma": _by_reference("lgamma"), "digamma": _by_reference("digamma"), "polygamma": _polygamma, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
     "round": np.round, "sigmoid": _by_reference("sigmoid"), "reciprocal": lambda x: 1 / x, "bit_not": np.invert,
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide, "mod": np.mod, "pow": np.power,
     "max": np.maximum, "min": np.minimum, "atan2": np.arctan2, "copysign": np.copysign, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,

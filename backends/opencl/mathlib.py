@@ -36,12 +36,12 @@ _SAME = (
     + ("erf", "erfc", "lgamma")
 )
 _BUILTIN = {**{name: name for name in _SAME}, "round": "rint"}
-_EVERYWHERE = ("sigmoid", "erfinv", "digamma")  # no built-in has them
+_EVERYWHERE = ("sigmoid", "erfinv", "digamma", "polygamma")  # no built-in has them
 _ON_POCL = ("sin", "cos", "tan", "erf")  # floats only
 
 FUNCTIONS = frozenset(_BUILTIN) | frozenset(_EVERYWHERE)
 
-_NAME = re.compile(r"\bgc_(sigmoid|erfinv|digamma|sin|cos|tan|erf)_(float|double)(2|4|8|16)?\b")
+_NAME = re.compile(r"\bgc_(sigmoid|erfinv|digamma|polygamma|sin|cos|tan|erf)_(float|double)(2|4|8|16)?\b")
 
 
 def call(fn: str, vendor: str, dtype: str, width: int) -> str:
@@ -69,7 +69,7 @@ def prelude_for(source: str, vendor: str) -> str:
         vendor: The key in `DeviceInfo.vendor`.
     """
     wanted = {(m[1], m[2], int(m[3] or 1)) for m in _NAME.finditer(source)}
-    wanted |= {(fn, dtype, 1) for fn, dtype, _ in wanted if fn in ("digamma", "erfinv") and _by_lane(fn, dtype)}
+    wanted |= {(fn, dtype, 1) for fn, dtype, _ in wanted if _by_lane(fn, dtype)}
     return "".join(_definition(fn, dtype, width) for fn, dtype, width in sorted(wanted))
 
 
@@ -85,7 +85,7 @@ def prelude(widths: Iterable[int], vendor: str, dtypes: Sequence[str] = ("float"
 def _definition(fn: str, dtype: str, width: int) -> str:
     suffix = str(width) if width > 1 else ""
     if width > 1 and _by_lane(fn, dtype):
-        text = _BY_LANE.replace("$fn", fn)
+        text = (_BY_LANE_TWO if fn == "polygamma" else _BY_LANE).replace("$fn", fn)
     elif fn in ("sin", "cos", "tan"):
         text = _trigonometric(fn, width)
     else:
@@ -94,6 +94,7 @@ def _definition(fn: str, dtype: str, width: int) -> str:
             "erf": _ERF,
             "erfinv": _ERFINV_FLOAT if dtype == "float" else _ERFINV_DOUBLE,
             "digamma": _digamma(dtype),
+            "polygamma": _polygamma(dtype),
         }[fn]
     for mark, value in (
         ("$T", dtype + suffix),
@@ -111,7 +112,7 @@ _CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 
 def _by_lane(fn: str, dtype: str) -> bool:
     """Whether a function is written for one value and called lane by lane."""
-    return fn == "digamma" or (fn == "erfinv" and dtype == "double")
+    return fn in ("digamma", "polygamma") or (fn == "erfinv" and dtype == "double")
 
 
 def _horner(variable: str, coefficients: Sequence[float], target: str = "p", suffix: str = "") -> str:
@@ -128,6 +129,16 @@ static $T gc_$fn_$T($T x) {
     $S lane[$n];
     vstore$n(x, 0, lane);
     for (int i = 0; i < $n; ++i) lane[i] = gc_$fn_$S(lane[i]);
+    return vload$n(0, lane);
+}
+"""
+
+_BY_LANE_TWO = """\
+static $T gc_$fn_$T($T x, $T y) {
+    $S lane[$n], other[$n];
+    vstore$n(x, 0, lane);
+    vstore$n(y, 0, other);
+    for (int i = 0; i < $n; ++i) lane[i] = gc_$fn_$S(lane[i], other[i]);
     return vload$n(0, lane);
 }
 """
@@ -292,6 +303,49 @@ static $T gc_digamma_$T($T x) {{
     {_horner("x", up, suffix=f)}
     {_horner("x", down, target="q", suffix=f)}
     return result + (g * 0.99558162689208984{f} + g * (p / q));
+}}
+"""
+
+
+# B(2 j) / (2 j)! for j = 1, 2, ... with Bernoulli's numbers B: the coefficients of the Euler-Maclaurin formula.
+_BERNOULLI: tuple[float, ...] = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)
+_BERNOULLI += (1 / 74724249600, -3617 / 10670622842880000, 43867 / 5109094217170944000)
+_BERNOULLI += (-174611 / 802857662698291200000,)
+
+
+def _polygamma(dtype: str) -> str:
+    """Return the n-th derivative of digamma, (-1)^(n + 1) n! zeta(n + 1, x) with Hurwitz's zeta; below 0 reflected.
+
+    Terms are relative to the first, x^-(n + 1), which is multiplied in last and a factor at a time: so the result
+    overflows only if it is too large itself.
+    """
+    f, start, count = ("f", 6, 4) if dtype == "float" else ("", 8, 10)
+    rest = "".join(
+        f"\n    rest += {value!r}{f} * term; term *= (s + {2 * j + 1}) * (s + {2 * j + 2}) * z;"
+        for j, value in enumerate(_BERNOULLI[:count])
+    )
+    return f"""\
+static $T gc_polygamma_sum_$T($T x, $T n) {{  // n! zeta(n + 1, x) for x > 0
+    $CONTRACT
+    $T total = 0, y = x, s = n + 1;
+    for ($T k = 1; y < n + {start}; k += 1) {{
+        total += pow(x / y, s);
+        y = x + k;
+    }}
+    $T z = (1 / y) / y, term = s / y, rest = y / n + 0.5{f};{rest}
+    total = (total + pow(x / y, s) * rest) / x;
+    for ($T low = 1, high = n; low <= high;) total *= ((total < 1) ? high-- : low++) / x;
+    return total;
+}}
+static $T gc_polygamma_$T($T x, $T n) {{
+    $T sign = (fmod(n, ($T)(2)) == 0) ? -1 : 1;
+    if (x == 0) return (sign > 0) ? ($T)(INFINITY) : copysign(($T)(INFINITY), -x);
+    if (x > 0) return isinf(x) ? 0 : sign * gc_polygamma_sum_$T(x, n);
+    if (!isfinite(x)) return ($T)(NAN);
+    $T part = x - rint(x), size = fabs(part);
+    if (part == 0) return (sign > 0) ? ($T)(INFINITY) : ($T)(NAN);  // a pole
+    $T near = gc_polygamma_sum_$T(size, n), far = gc_polygamma_sum_$T(1 - size, n);
+    return ((part > 0) ? sign * near + far : near + sign * far) - gc_polygamma_sum_$T(1 - x, n);
 }}
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 from backends.base import Piece
 from backends.opencl.device import DeviceInfo
 from backends.opencl.emit import Dialect
-from backends.opencl.templates import GPU_TEMPLATES, TEMPLATES
+from backends.opencl.templates import CPU_SCHEDULERS, GPU_SCHEDULERS
 from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind
 from graphcore.target import Reject, Target
@@ -36,11 +36,11 @@ def make_target(info: DeviceInfo) -> Target:
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reasons = []
-        for template in GPU_TEMPLATES if dialect.kind == "gpu" else TEMPLATES:
+        for template in GPU_SCHEDULERS if dialect.kind == "gpu" else CPU_SCHEDULERS:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
-                flops, nbytes = estimate(kernel, hints)
-                return [_with_work(p, flops, nbytes) if not p.helper else p for p in answer]
+                work = [p for p in answer if not p.helper]
+                return [_with_work(p, *estimate(kernel if len(work) == 1 else p.kernel, hints)) if not p.helper else p for p in answer]
             reasons.append(f"{template.name}: {answer.reason}")
         return Reject("; ".join(reasons))
 
@@ -85,6 +85,7 @@ def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
         count = 1.0
         for a in store.index.axes():
             count *= extents.get(a, 1.0)
+        count = min(count, float(_number(kernel.params[store.param].size, hints)))
         stored += count * kernel.params[store.param].dtype.itemsize
     return flops, sum(touched.values()) + stored
 

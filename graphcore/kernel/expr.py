@@ -21,7 +21,8 @@ __all__ = ["Expr", "const", "load", "index_value", "size_value", "in_range", "re
 
 UNARY = frozenset("""neg abs sign sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh
     acosh atanh erf erfc erfinv lgamma digamma floor ceil trunc round sigmoid reciprocal bit_not""".split())
-BINARY = frozenset("add sub mul div mod floordiv pow max min atan2 copysign bit_and bit_or bit_xor shift_left shift_right mulhi".split())
+BINARY = frozenset("""add sub mul div mod floordiv pow max min atan2 copysign polygamma bit_and bit_or bit_xor shift_left shift_right
+    mulhi""".split())
 COMPARISONS = frozenset("lt le gt ge eq ne".split())
 LOGIC = frozenset("and or xor not isnan isinf isfinite".split())
 # The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if any).

@@ -6,16 +6,17 @@ computed follows from its free axes. A per-row maximum depends on the row axis o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphcore.dtypes import DType
 from graphcore.errors import VerifyError
-from graphcore.kernel.expr import REDUCERS, Expr, walk
+from graphcore.kernel.expr import REDUCERS, Expr, load, transform, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.shapes import Dim, Extent, Shape, product
 
-__all__ = ["Param", "Store", "Kernel", "verify_kernel", "print_kernel", "symbolic_sizes"]
+__all__ = ["Param", "Store", "Computed", "Kernel", "renumbered", "verify_kernel", "print_kernel", "symbolic_sizes"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,36 @@ class Store:
     index: Index
     value: Expr
     mode: str = "set"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An operand of a contraction that is in no parameter as it is: one element of it.
+
+    Attributes:
+        value: the element, made of the kernel's parameters.
+        axes: axes of its own, outermost first; together they walk the operand's elements in row-major order.
+    """
+
+    value: Expr
+    axes: tuple[Axis, ...]
+
+    def loaded(self) -> frozenset[int]:
+        """Parameters that it is made of."""
+        return frozenset(v.data[0] for v in walk(self.value) if v.fn == "load")
+
+    def renumbered(self, position: Mapping[int, int]) -> Computed:
+        """The same over parameters at other positions."""
+        return Computed(renumbered(self.value, position), self.axes)
+
+
+def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
+    """A value over parameters at other positions."""
+
+    def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
+        return load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None) if node.fn == "load" else None
+
+    return transform(value, moved)
 
 
 @dataclass(frozen=True)

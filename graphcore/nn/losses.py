@@ -9,7 +9,7 @@ from graphcore.errors import UsageError
 from graphcore.nn.module import Module
 from graphcore.node import Tensor
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "MSELoss", "NLLLoss"]
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss"]
 
 
 class _Loss(Module):
@@ -129,3 +129,20 @@ class HuberLoss(_Loss):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss; a scalar unless the reduction is ``"none"``."""
         return F.huber_loss(prediction, target, reduction=self.reduction, delta=self.delta)
+
+
+class KLDivLoss(_Loss):
+    """target (log target - prediction), for log probabilities as the prediction.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batchmean"``, the sum divided by the first extent.
+        log_target: whether the target holds log probabilities too.
+    """
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__("mean" if reduction == "batchmean" else reduction)
+        self.reduction, self.log_target = reduction, log_target
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The loss; a scalar unless the reduction is ``"none"``."""
+        return F.kl_div(prediction, target, reduction=self.reduction, log_target=self.log_target)

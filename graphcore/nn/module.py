@@ -12,6 +12,7 @@ import numpy as np
 from graphcore import dtypes, source
 from graphcore.dtypes import as_dtype
 from graphcore.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
+from graphcore.graph import toposort
 from graphcore.node import Tensor
 from graphcore.shapes import format_shape
 from graphcore.source import name_scope
@@ -283,7 +284,7 @@ class Module:
         ``sess.state_dict(module)``.
 
         Raises:
-            UsageError: an initial value is a tensor, which only a session can evaluate.
+            UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate it.
         """
         return {
             _join(prefix, key): _initial_array(key, variable).copy()
@@ -354,10 +355,15 @@ def _listed(keys: list[str], limit: int = 10) -> str:
 def _initial_array(key: str, variable: Variable) -> np.ndarray:
     initial = variable.initial
     if isinstance(initial, Tensor):
-        raise UsageError(
-            f"state_dict: the initial value of {key!r} is a tensor, made at {variable.place}; use "
-            "sess.state_dict(module)"
-        )
+        if any(node.op.name == "variable" for node in toposort([initial])):
+            raise UsageError(
+                f"state_dict: the initial value of {key!r} is drawn or depends on other variables, made at "
+                f"{variable.place}; use sess.state_dict(module)"
+            )
+        from graphcore.session import Session
+
+        with Session(device="numpy") as session:
+            variable.set_initial(session.run(initial))
     if hasattr(initial, "sample"):
         # The letters of the path seed the draw: equal in every process, and independent of the order of construction.
         rng = np.random.Generator(np.random.PCG64(list(key.encode())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,18 +16,17 @@ from graphcore.ops._examples import floats, positive, unit
 from graphcore.ops.arithmetic import computed
 
 __all__ = ["Exp", "Exp2", "Expm1", "Log", "Log2", "Log10", "Log1p", "Sqrt", "Rsqrt", "Sin", "Cos", "Tan", "Asin",
-           "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Erf", "Erfc", "Erfinv", "Lgamma",
-           "Digamma", "Floor", "Ceil", "Trunc", "Round", "Sigmoid", "Relu"]
+           "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Floor", "Ceil", "Trunc", "Round", "Sigmoid",
+           "Relu", "Unary"]
 
 _SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, -0.5, 1.5, 30.0, -30.0)
-_GAMMA = (math.nan, math.inf, 0.5, 1.0, 2.0, 2.5, 30.0, 1e-3, -0.5, -2.25, -7.75)
 
 
 def _acosh_domain(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
     return (positive(*shape, seed=seed) + 1).astype(dtype)
 
 
-class _Unary(Map):
+class Unary(Map):
     """A scalar function ``fn`` of the kernel IR with its NumPy ``function`` and operand arrays from its ``domain``."""
 
     operands: ClassVar[str] = FLOAT
@@ -60,19 +59,8 @@ class _Unary(Map):
             yield self, self.domain(7, dtype=half)
 
 
-def _each(function: Callable[[float], float]) -> Any:
-    """A function of a Python float over an array; poles and overflows give infinity."""
-    def guarded(x: float) -> float:
-        try:
-            return function(x)
-        except (ValueError, OverflowError):
-            return math.inf
-
-    return np.vectorize(guarded, otypes=[np.float64])
-
-
 @primitive
-class Exp(_Unary):
+class Exp(Unary):
     """e ** x, elementwise."""
 
     function: ClassVar[Any] = np.exp
@@ -83,7 +71,7 @@ class Exp(_Unary):
 
 
 @primitive
-class Exp2(_Unary):
+class Exp2(Unary):
     """2 ** x, elementwise."""
 
     function: ClassVar[Any] = np.exp2
@@ -93,7 +81,7 @@ class Exp2(_Unary):
 
 
 @primitive
-class Expm1(_Unary):
+class Expm1(Unary):
     """e ** x - 1, elementwise, accurate near 0."""
 
     function: ClassVar[Any] = np.expm1
@@ -102,7 +90,7 @@ class Expm1(_Unary):
         return b.mul(g, b.add(out, 1))
 
 
-class _Logarithm(_Unary):
+class _Logarithm(Unary):
     """A logarithm; ``scale`` is that of its base."""
 
     domain: ClassVar[Any] = staticmethod(positive)
@@ -137,7 +125,7 @@ class Log10(_Logarithm):
 
 
 @primitive
-class Log1p(_Unary):
+class Log1p(Unary):
     """log(1 + x), elementwise, accurate near 0."""
 
     function: ClassVar[Any] = np.log1p
@@ -148,7 +136,7 @@ class Log1p(_Unary):
 
 
 @primitive
-class Sqrt(_Unary):
+class Sqrt(Unary):
     """The square root, elementwise."""
 
     cheap: ClassVar[bool] = True
@@ -161,7 +149,7 @@ class Sqrt(_Unary):
 
 
 @primitive
-class Rsqrt(_Unary):
+class Rsqrt(Unary):
     """1 / sqrt(x), elementwise."""
 
     cheap: ClassVar[bool] = True
@@ -173,7 +161,7 @@ class Rsqrt(_Unary):
 
 
 @primitive
-class Sin(_Unary):
+class Sin(Unary):
     """The sine of an angle in radians, elementwise."""
 
     function: ClassVar[Any] = np.sin
@@ -183,7 +171,7 @@ class Sin(_Unary):
 
 
 @primitive
-class Cos(_Unary):
+class Cos(Unary):
     """The cosine of an angle in radians, elementwise."""
 
     function: ClassVar[Any] = np.cos
@@ -193,7 +181,7 @@ class Cos(_Unary):
 
 
 @primitive
-class Tan(_Unary):
+class Tan(Unary):
     """The tangent of an angle in radians, elementwise."""
 
     function: ClassVar[Any] = np.tan
@@ -209,7 +197,7 @@ def _one_minus_square(b: Any, x: Any) -> Any:
 
 
 @primitive
-class Asin(_Unary):
+class Asin(Unary):
     """The angle in -pi/2 .. pi/2 with sine x, elementwise."""
 
     function: ClassVar[Any] = np.arcsin
@@ -220,7 +208,7 @@ class Asin(_Unary):
 
 
 @primitive
-class Acos(_Unary):
+class Acos(Unary):
     """The angle in 0 .. pi with cosine x, elementwise."""
 
     function: ClassVar[Any] = np.arccos
@@ -231,7 +219,7 @@ class Acos(_Unary):
 
 
 @primitive
-class Atan(_Unary):
+class Atan(Unary):
     """The angle in -pi/2 .. pi/2 with tangent x, elementwise."""
 
     function: ClassVar[Any] = np.arctan
@@ -241,7 +229,7 @@ class Atan(_Unary):
 
 
 @primitive
-class Sinh(_Unary):
+class Sinh(Unary):
     """The hyperbolic sine, elementwise."""
 
     function: ClassVar[Any] = np.sinh
@@ -251,7 +239,7 @@ class Sinh(_Unary):
 
 
 @primitive
-class Cosh(_Unary):
+class Cosh(Unary):
     """The hyperbolic cosine, elementwise."""
 
     function: ClassVar[Any] = np.cosh
@@ -261,7 +249,7 @@ class Cosh(_Unary):
 
 
 @primitive
-class Tanh(_Unary):
+class Tanh(Unary):
     """The hyperbolic tangent, elementwise."""
 
     function: ClassVar[Any] = np.tanh
@@ -272,7 +260,7 @@ class Tanh(_Unary):
 
 
 @primitive
-class Asinh(_Unary):
+class Asinh(Unary):
     """The inverse hyperbolic sine, elementwise."""
 
     function: ClassVar[Any] = np.arcsinh
@@ -282,7 +270,7 @@ class Asinh(_Unary):
 
 
 @primitive
-class Acosh(_Unary):
+class Acosh(Unary):
     """The inverse hyperbolic cosine, elementwise; NaN below 1."""
 
     function: ClassVar[Any] = np.arccosh
@@ -293,7 +281,7 @@ class Acosh(_Unary):
 
 
 @primitive
-class Atanh(_Unary):
+class Atanh(Unary):
     """The inverse hyperbolic tangent, elementwise; NaN outside -1 .. 1."""
 
     function: ClassVar[Any] = np.arctanh
@@ -303,104 +291,7 @@ class Atanh(_Unary):
         return b.div(g, _one_minus_square(b, x))
 
 
-def _bell(b: Any, x: Any, factor: float) -> Any:
-    """factor * exp(-x^2)"""
-    return b.mul(b.exp(b.neg(b.mul(x, x))), factor)
-
-
-@primitive
-class Erf(_Unary):
-    """The error function, elementwise."""
-
-    function: ClassVar[Any] = _each(math.erf)
-
-    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, _bell(b, x, 2 / math.sqrt(math.pi)))
-
-
-@primitive
-class Erfc(_Unary):
-    """1 - erf(x), elementwise, accurate for large x."""
-
-    function: ClassVar[Any] = _each(math.erfc)
-
-    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, _bell(b, x, -2 / math.sqrt(math.pi)))
-
-
-def _erfinv(x: float) -> float:
-    """The inverse of erf: a rough formula refined by Halley's method, from erfc where erf is close to 1."""
-    y = abs(x)
-    if not y < 1:
-        return math.copysign(math.inf, x) if y == 1 else math.nan
-    tail = math.log1p(-y * y)
-    t = 2 / (math.pi * 0.147) + tail / 2
-    z = math.sqrt(max(math.sqrt(t * t - tail / 0.147) - t, 0.0))
-    for _ in range(4):
-        miss = math.erf(z) - y if y < 0.5 else (1 - y) - math.erfc(z)
-        step = miss / (2 / math.sqrt(math.pi) * math.exp(-z * z))
-        z -= step / (1 + z * step)
-    return math.copysign(z, x)
-
-
-@primitive
-class Erfinv(_Unary):
-    """The inverse of erf, elementwise; infinite at -1 and 1, NaN beyond."""
-
-    function: ClassVar[Any] = _each(_erfinv)
-    domain: ClassVar[Any] = staticmethod(unit)
-
-    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, b.mul(b.exp(b.mul(out, out)), math.sqrt(math.pi) / 2))
-
-
-@primitive
-class Lgamma(_Unary):
-    """log |Gamma(x)|, elementwise; infinite at 0, -1, -2, ..."""
-
-    function: ClassVar[Any] = _each(math.lgamma)
-    domain: ClassVar[Any] = staticmethod(positive)
-    special: ClassVar[tuple[float, ...]] = _GAMMA
-
-    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, b.digamma(x))
-
-
-def _digamma(x: float) -> float:
-    """The logarithmic derivative of Gamma: reflection below 0, recurrence up to 10, then the asymptotic series."""
-    if x == 0:
-        return math.copysign(math.inf, -x)
-    if x < 0:
-        if x == math.floor(x):
-            return math.nan
-        return _digamma(1 - x) - math.pi / math.tan(math.pi * (x - round(x)))
-    if math.isinf(x):
-        return x
-    total = 0.0
-    while x < 10:
-        total -= 1 / x
-        x += 1
-    z = 1 / (x * x)
-    series = 0.0
-    for coefficient in (1 / 12, 691 / 32760, 1 / 132, 1 / 240, 1 / 252, 1 / 120, 1 / 12):
-        series = z * (coefficient - series)
-    return total + math.log(x) - 0.5 / x - series
-
-
-@primitive
-class Digamma(_Unary):
-    """The derivative of lgamma, elementwise; infinite at 0, NaN at -1, -2, ... It has no gradient: its derivative is no op."""
-
-    differentiable: ClassVar[bool] = False
-    function: ClassVar[Any] = _each(_digamma)
-    domain: ClassVar[Any] = staticmethod(positive)
-    special: ClassVar[tuple[float, ...]] = _GAMMA
-
-    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        raise GradientError("digamma has no gradient: its derivative, trigamma, is no op; lgamma has a first one only")
-
-
-class _Rounding(_Unary):
+class _Rounding(Unary):
     """Rounding to whole numbers: zero gradient."""
 
     cheap: ClassVar[bool] = True
@@ -443,7 +334,7 @@ def _sigmoid(x: Any) -> Any:
 
 
 @primitive
-class Sigmoid(_Unary):
+class Sigmoid(Unary):
     """1 / (1 + e ** -x), elementwise, without overflow."""
 
     function: ClassVar[Any] = staticmethod(_sigmoid)
@@ -454,7 +345,7 @@ class Sigmoid(_Unary):
 
 
 @primitive
-class Relu(_Unary):
+class Relu(Unary):
     """max(x, 0), elementwise; NaN stays NaN. The gradient at 0 is 0."""
 
     cheap: ClassVar[bool] = True

@@ -151,9 +151,9 @@ class Slice(View):
         if not len(given) == len(self.starts) == len(self.lengths) == len(self.steps):
             raise ShapeError(f"slice: {len(self.starts)} axes for the shape {format_shape(given)}")
         for extent, start, length, step in zip(given, self.starts, self.lengths, self.steps, strict=True):
-            if step < 1 or start < 0:
+            if step < 1 or not isinstance(start, Dim) and start < 0:
                 raise ShapeError(f"slice: start {start} and step {step} must be at least 0 and 1")
-            if isinstance(extent, int) and isinstance(length, int) and length and start + (length - 1) * step >= extent:
+            if not any(isinstance(e, Dim) for e in (extent, start, length)) and length and start + (length - 1) * step >= extent:
                 raise ShapeError(f"slice: {start}, {length} elements by {step}, leaves the extent {extent} of {format_shape(given)}")
         return (TensorType(self.lengths, inputs[0].dtype),)
 
@@ -216,7 +216,7 @@ class Pad(Opaque):
         given = inputs[0].shape
         if not len(given) == len(self.low) == len(self.high) == len(self.gaps):
             raise ShapeError(f"pad: {len(self.low)} axes for the shape {format_shape(given)}")
-        if any(isinstance(h, int) and h < 0 for h in self.high) or min((*self.low, *self.gaps, 0)) < 0:
+        if any(isinstance(n, int) and n < 0 for n in (*self.low, *self.high, *self.gaps)):
             raise ShapeError("pad: widths must not be negative")
         spread = tuple(e if not gap else e + (e - 1) * gap if e != 0 else 0 for e, gap in zip(given, self.gaps, strict=True))
         return (TensorType(tuple(a + e + b for e, a, b in zip(spread, self.low, self.high, strict=True)), inputs[0].dtype),)

@@ -1,6 +1,6 @@
 """Kernel templates: each turns a kernel of the IR into the text of a C function.
 
-``TEMPLATES`` and ``GPU_TEMPLATES`` are the orders in which they are asked on the two kinds of device; the loop nest takes whatever
+``CPU_SCHEDULERS`` and ``GPU_SCHEDULERS`` are the orders in which they are asked on the two kinds of device; the loop nest takes whatever
 the others refuse. The templates of ``GROUP_TEMPLATES`` give a task to a whole work-group.
 """
 
@@ -11,12 +11,18 @@ from backends.opencl.templates.gpu_rows import GpuRows
 from backends.opencl.templates.gpu_split import GpuSplit
 from backends.opencl.templates.matmul import Matmul
 from backends.opencl.templates.nest import Nest
+from backends.opencl.templates.scatter import Scatter, ScatterSort
+from backends.opencl.templates.statistics import Statistics
 
 _NEST = Nest()
+_MATMUL = Matmul()
+_SCATTER = Scatter()
 _GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
-TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), Matmul(), _NEST)
-GPU_TEMPLATES: tuple[Scheduler, ...] = (GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _NEST)
+TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), _NEST)
+_GPU: tuple[Scheduler, ...] = (_SCATTER, GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _NEST)
+CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics(_MATMUL, TEMPLATES), *TEMPLATES)
+GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics(_MATMUL, _GPU), *_GPU)
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
 
-__all__ = ["BY_NAME", "GPU_TEMPLATES", "GROUP_TEMPLATES", "TEMPLATES", "GroupTemplate", "Scheduler", "Template"]
+__all__ = ["BY_NAME", "CPU_SCHEDULERS", "GPU_SCHEDULERS", "GROUP_TEMPLATES", "GroupTemplate", "Scheduler", "Template"]

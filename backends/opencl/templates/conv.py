@@ -1,4 +1,8 @@
-"""The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue."""
+"""The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue.
+
+An operand that is more than a parameter as it is (a cast, a scale, a normalisation, a view) is a prologue: images are computed while
+they are packed, weights once, by a helper before.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from backends.opencl.templates.conv_code import (
     input_gradient_problem,
 )
 from backends.opencl.templates.conv_forward_code import conv_code
+from backends.opencl.templates.conv_prologue import Operand, Prologues, loads_of, moved, operand_of, packed_weights, sizes_with
 from backends.opencl.templates.conv_schedule import ConvConfig, choose, task_count, workspace_elements
 from backends.opencl.templates.conv_weight_code import (
     WeightConfig,
@@ -30,8 +35,8 @@ from backends.opencl.templates.conv_weight_code import (
 from graphcore.dtypes import DType
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
-from graphcore.kernel.ir import Kernel, Param
-from graphcore.shapes import Extent, bind
+from graphcore.kernel.ir import Computed, Kernel, Param
+from graphcore.shapes import Dim, Extent, bind
 from graphcore.target import Reject
 
 __all__ = ["Convolution", "ConvolutionWeightSums"]
@@ -39,17 +44,18 @@ __all__ = ["Convolution", "ConvolutionWeightSums"]
 
 @dataclass(frozen=True)
 class _Config:
-    """The geometry, the generator's schedule, and which parameters are the operands."""
+    """The geometry, the generator's schedule, and the operands: the images that are packed and their partner."""
 
     shape: ConvShape
     schedule: ConvConfig | WeightConfig
-    operands: tuple[int, int]
+    operands: tuple[Operand, Operand]
     batch: Extent
     kind: str
 
     def describe(self) -> str:
         s = self.schedule
-        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks"
+        computed = sum(not isinstance(o, int) for o in self.operands)
+        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (f", computes {computed} operands" if computed else "")
 
 
 def _shape_of(kernel: Kernel) -> ConvShape:
@@ -78,12 +84,10 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     if dialect.kind == "gpu":
         return "its register tiles are made for CPUs"
     if None in kernel.fact("operands"):
-        return "an operand is read through a view"
+        return "not every element of an operand can be told from what it loads"
     sums = [v for v in kernel.values() if v.fn == "reduce"]
     if len(sums) != 1 or sums[0].dtype.name not in ("float32", "float64"):
         return "it is not one sum of float32 or float64 products"
-    if any(kernel.params[p].dtype != sums[0].dtype for p in kernel.fact("operands")):
-        return "its operands are stored in a narrower type than it adds up in"
     if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
         return "an extent is symbolic or zero"
     if any(s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
@@ -143,39 +147,56 @@ class Convolution:
         _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         if problem is not None:
             return Reject(problem)
-        operands = kernel.fact("operands")
+        operands = [operand_of(kernel, o, s, dtype) for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)]
+        fused = isinstance(operands[0], Computed)
         if weights:
-            schedule = choose_weight(shape, width=width, batch=count, cores=dialect.cores, itemsize=dtype.itemsize)
+            schedule = choose_weight(shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize)
             config = _Config(shape, schedule, (operands[1], operands[0]), batch, "weights")
             return self._weight_pieces(kernel, config, dtype)
         kind = "forward" if op.name == "conv2d" else "input gradient"
-        config = _Config(shape, None, operands, batch, kind)  # type: ignore[arg-type]
-        chosen = choose(_problem(config), width=width, batch=count, cores=dialect.cores, itemsize=dtype.itemsize)
+        config = _Config(shape, None, (operands[0], operands[1]), batch, kind)  # type: ignore[arg-type]
+        chosen = choose(_problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize)
         config = replace(config, schedule=chosen)
-        size = max(workspace_elements(_problem(config), chosen), 1)
-        work = (0, (size,), dtype)
-        return [Piece(_with_workspace(kernel, size, dtype, "w"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,))]
+        work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
+        return self._pieces(kernel, config, work, dialect, hints)
+
+    def _pieces(self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | Reject:
+        """The convolution, after a helper where its weights have to be computed."""
+        everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
+        made = _with_workspace(kernel, work[1][0], work[2], "w")
+        if isinstance(weights, int):
+            return [Piece(made, self.name, config, everything, (work,))]
+        helpers = packed_weights(kernel, weights, kernel.fact("shapes")[1], 1, dialect, hints)
+        if isinstance(helpers, Reject):
+            return helpers
+        packed = len(everything)
+        made = replace(made, params=(*made.params, Param(f"p{packed}", work[2], helpers[0].workspace[0][1])), scratch=(*made.scratch, (packed, "r")))
+        config = replace(config, operands=(config.operands[0], packed))
+        return [*helpers, Piece(made, self.name, config, (*everything, packed), (work, helpers[0].workspace[0]))]
 
     def _weight_pieces(self, kernel: Kernel, config: _Config, dtype: DType) -> list[Piece]:
         size = max(weight_workspace_elements(config.shape, config.schedule), 1)  # type: ignore[arg-type]
         work = (0, (size,), dtype)
         dy, x = config.operands
-        params = (replace(kernel.params[dy], name="p0"), replace(kernel.params[x], name="p1"), Param("p2", dtype, (size,)))
-        sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, kernel.facts, ((0, "r"), (1, "r"), (2, "w")))
-        first = Piece(sums, ConvolutionWeightSums.name, replace(config, operands=(0, 1)), (dy, x, len(kernel.params)), (work,), True)
+        used = list(dict.fromkeys([*sorted(loads_of(dy)), *sorted(loads_of(x))]))
+        position, end = {old: new for new, old in enumerate(used)}, len(used)
+        params = (*(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)), Param(f"p{end}", dtype, (size,)))
+        scratch = (*((i, "r") for i in range(end)), (end, "w"))
+        sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, (), scratch)
+        inner = replace(config, operands=(moved(dy, position), moved(x, position)))
+        first = Piece(sums, ConvolutionWeightSums.name, inner, (*used, len(kernel.params)), (work,), True)
         last = Piece(_with_workspace(kernel, size, dtype, "rw"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,))
         return [first, last]
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
-        return [*sizes_of(kernel), config.batch]
+        return [*_sizes(kernel, config), config.batch]
 
     def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
         total = next(v for v in kernel.values() if v.fn == "reduce")
         dtype = "double" if total.dtype.name == "float64" else "float"
-        work = len(kernel.params) - 1
-        names = Names(f"p{config.operands[0]}", f"p{config.operands[1]}", "nb", f"p{work}")
-        inner, params = f"{NAME}_block", signature(kernel, ["const int nb"])
         weights = config.kind == "weights"
+        names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
+        inner, params = f"{NAME}_block", _parameters(kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
 
         def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
@@ -197,8 +218,9 @@ class Convolution:
                                lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width), dtype=dtype, names=names)
         else:
             text = conv_code(inner, params, _problem(config), config.schedule,  # type: ignore[arg-type]
-                             lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width), dtype=dtype, names=names)
-        return text + _wrapper(inner, kernel)
+                             lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width), dtype=dtype, names=names,
+                             load_x=prologues.load(config.operands[0]))
+        return prologues.functions() + text + _wrapper(inner, kernel, config)
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         batch = int(bind(config.batch, sizes))
@@ -216,14 +238,15 @@ class ConvolutionWeightSums:
         return Reject("it is a part of the convolution template")
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
-        return [config.batch]
+        return [*_sizes(kernel, config), config.batch]
 
     def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
-        dtype = "double" if kernel.params[0].dtype.name == "float64" else "float"
-        names = Names("p0", "p1", "nb", "p2")
-        inner = f"{NAME}_block"
-        text = weight_code(inner, signature(kernel, ["const int nb"]), config.shape, config.schedule, dtype=dtype, names=names)  # type: ignore[arg-type]
-        return text + _wrapper(inner, kernel)
+        dtype = "double" if kernel.params[-1].dtype.name == "float64" else "float"
+        inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
+        load_dy, load_x = map(prologues.load, config.operands)
+        text = weight_code(inner, _parameters(kernel, config), config.shape, config.schedule,  # type: ignore[arg-type]
+                           dtype=dtype, names=_names(kernel, config), load_dy=load_dy, load_x=load_x)
+        return prologues.functions() + text + _wrapper(inner, kernel, config)
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
@@ -235,8 +258,25 @@ def _with_workspace(kernel: Kernel, size: int, dtype: DType, use: str) -> Kernel
     return replace(kernel, params=(*kernel.params, param), scratch=((len(kernel.params), use),))
 
 
-def _wrapper(inner: str, kernel: Kernel) -> str:
+def _names(kernel: Kernel, config: _Config) -> Names:
+    """What the generators call their parameters; a computed operand has no name."""
+    source, partner = (f"p{o}" if isinstance(o, int) else "" for o in config.operands)
+    work = next(p for p, use in kernel.scratch if "w" in use)
+    return Names(source, partner, "nb", f"p{work}")
+
+
+def _sizes(kernel: Kernel, config: _Config) -> dict[Dim, str]:
+    return sizes_with(kernel, config.operands)
+
+
+def _parameters(kernel: Kernel, config: _Config) -> str:
+    """The parameter list: pointers, symbolic extents, the batch."""
+    own = sizes_of(kernel)
+    return signature(kernel, [*(f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own), "const int nb"])
+
+
+def _wrapper(inner: str, kernel: Kernel, config: _Config) -> str:
     """The function with the signature that all templates share."""
-    names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values(), "nb"]
-    parameters = signature(kernel, ["const int nb"])
+    names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), "nb"]
+    parameters = _parameters(kernel, config)
     return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n  {inner}({', '.join(names)}, task);\n}}\n"

@@ -10,7 +10,7 @@ place stays legal. Everything in this module is a pure function from sizes to te
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from backends.opencl.templates.gemm_schedule import GemmConfig, Operand, added, choose, tasks
 
@@ -24,7 +24,7 @@ _CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 
 
 def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand,
-              epilogue: Epilogue) -> str:
+              epilogue: Epilogue, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
     """Returns a C function ``name(params, int task)`` that computes one block of C[i, j] = sum_k A[i, k] B[k, j].
 
     The caller defines ``GC_NOINLINE`` and calls the function once for each task in ``range(tasks(config, M, N))``, in
@@ -42,11 +42,12 @@ def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, 
         epilogue: ``epilogue(row, col, acc, width)`` returns the statements that consume C[row, col:col + width], held
             by the variable ``acc`` (a scalar if ``width`` is 1). It is called for full vectors and for each narrower
             width that the edges need.
+        before, after: statements around all of a task's work, which covers rows gm_ib to gm_ie and columns gm_jb to gm_je.
 
     Raises:
         ValueError: the schedule does not fit the operands or the sizes.
     """
-    return "\n".join(_Gemm(name, params, config, dims, a, b, epilogue).lines()) + "\n"
+    return "\n".join(_Gemm(name, params, config, dims, a, b, epilogue).lines(before, after)) + "\n"
 
 
 def _literal(text: str) -> int | None:
@@ -117,14 +118,14 @@ class _Gemm:
 
     # -- the frame: what the task covers -------------------------------------------------------------------------
 
-    def lines(self) -> list[str]:
+    def lines(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
         """The whole function."""
         m, n, k = self.dims
         # Plain loads through under-aligned types: PoCL's library does not inline vload and vstore (a factor of three).
         size = 8 if self.config.dtype == "double" else 4
         types = [f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
                  for width in (2, 4, 8, 16) if width <= self.width]
-        body = [*types, f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};", *self._arrays(), *self._ranges(), *self._k_loop()]
+        body = [*types, f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};", *self._arrays(), *self._ranges(), *before, *self._k_loop(), *after]
         return _block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
 
     def _arrays(self) -> list[str]:

@@ -32,11 +32,11 @@ from graphcore.kernel.expr import (
     walk,
 )
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.kernel.ir import Computed, Kernel, Param, Store, renumbered
 from graphcore.shapes import Dim, bind, product
 from graphcore.target import Reject
 
-__all__ = ["GpuSplit", "split_reductions"]
+__all__ = ["GpuSplit", "layout_of", "split_reductions", "with_values", "without_unused"]
 
 _LONGEST = 2048  # elements of a sum that one step walks without regret
 _BLOCK = 256  # elements of a partial sum at least, where work items share it
@@ -79,7 +79,7 @@ class GpuSplit:
         numbered = tuple((i, shape, dtype) for i, (shape, dtype) in enumerate(workspaces))
         pieces = []
         for i, made in enumerate(kernels):
-            used, small = _without_unused(made)
+            used, small = without_unused(made)
             (piece,) = self._scheduled(small, dialect, hints)
             pieces.append(replace(piece, params=used, workspace=numbered, helper=i < len(kernels) - 1))
         return pieces
@@ -147,7 +147,7 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
     inside = tuple(cut.inside if a == cut.axis else a for a in axes)
     # Many results are combined by a work item each: then neighbouring results are neighbours. Few are by a group each.
     many = _number(rows, hints) >= _MANY_RESULTS
-    shape, at = _layout((cut.block, *rows) if many else (*rows, cut.block))
+    shape, at = layout_of((cut.block, *rows) if many else (*rows, cut.block))
     over = [s for s in kernel.stores if (s.index.axes() | s.value.axes) & columns]
     params = list(kernel.params)
     sums: list[Store] = []
@@ -157,9 +157,9 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
         sums.append(Store(len(params), at, reduce(r.data[0], inside, _cut_body(r, cut))))
         combined[r] = reduce(r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype))
         params.append(Param(f"p{len(params)}", r.dtype, shape))
-    results = [_with(s, combined) for s in kernel.stores if s not in over]
+    results = [with_values(s, combined) for s in kernel.stores if s not in over]
     # What is stored for every element reads the combined results from memory.
-    shape, at = _layout(rows)
+    shape, at = layout_of(rows)
     known: dict[Expr, Expr] = {}
     for r in reductions:
         if any(v is r for s in over for v in walk(s.value)):
@@ -168,19 +168,20 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
             params.append(Param(f"p{len(params)}", r.dtype, shape))
     kernels = [replace(kernel, name=f"{kernel.name}_parts", axes=(cut.block, *rows), stores=tuple(sums)),
                replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
-               replace(kernel, stores=tuple(_with(s, known) for s in over))]
+               replace(kernel, stores=tuple(with_values(s, known) for s in over))]
     made = [replace(k, params=tuple(params)) for k in kernels if k.stores]
     return made, [(p.shape, p.dtype) for p in params[len(kernel.params):]]
 
 
-def _layout(axes: Sequence[Axis]) -> tuple[tuple[Any, ...], Index]:
+def layout_of(axes: Sequence[Axis]) -> tuple[tuple[Any, ...], Index]:
     """A workspace over axes, and the address of a point: a symbolic extent must lead."""
     order = sorted(axes, key=lambda a: isinstance(a.extent, int))
     shape = tuple(a.extent for a in order)
     return shape, flatten(tuple(map(as_index, order)), shape)
 
 
-def _with(store: Store, mapping: Mapping[Expr, Expr]) -> Store:
+def with_values(store: Store, mapping: Mapping[Expr, Expr]) -> Store:
+    """The store with some values replaced."""
     return replace(store, value=transform(store.value, lambda node, _: mapping.get(node)))
 
 
@@ -226,14 +227,18 @@ def _cut_body(r: Expr, cut: _Cut) -> Expr:
     return select(guard, body, const(identity(r.data[0], r.args[0].dtype), r.args[0].dtype))
 
 
-def _without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
+def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
     """The kernel with only the parameters that it touches, and their old positions."""
     used = tuple(sorted(kernel.read() | kernel.written()))
     position = {old: new for new, old in enumerate(used)}
 
-    def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None) if node.fn == "load" else None
-
-    stores = tuple(Store(position[s.param], s.index, transform(s.value, moved), s.mode) for s in kernel.stores)
+    stores = tuple(Store(position[s.param], s.index, renumbered(s.value, position), s.mode) for s in kernel.stores)
     params = tuple(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used))
-    return used, replace(kernel, params=params, stores=stores)
+    facts = tuple((name, _operands(value, position) if name == "operands" else value) for name, value in kernel.facts)
+    return used, replace(kernel, params=params, stores=stores, facts=facts)
+
+
+def _operands(operands: Sequence[int | Computed | None], position: Mapping[int, int]) -> tuple[int | Computed | None, ...]:
+    """A contraction's operands over parameters at other positions; None where a kernel has lost one with the contraction itself."""
+    return tuple(o.renumbered(position) if isinstance(o, Computed) and o.loaded() <= position.keys() else position.get(o) if isinstance(o, int) else None
+                 for o in operands)

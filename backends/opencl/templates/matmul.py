@@ -1,6 +1,6 @@
 """The product template: kernels with one sum of products of two matrices, batched or not.
 
-An elementwise epilogue is computed on the tile's sums in registers. A factor that is more than a matrix in memory (a cast, a scale, a
+An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up its own columns. A factor that is more than a matrix in memory (a cast, a scale, a
 gather, a view that is not linear) is a prologue: it is computed while its panels are packed.
 """
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Piece
-from backends.opencl.cnames import vector_type
+from backends.opencl.cnames import register_type, vector_type
 from backends.opencl.emit import Dialect, Emitter, Scope
 from backends.opencl.templates.base import NAME, signature, sizes_of
 from backends.opencl.templates.gemm_code import GemmConfig, Operand, choose, emit_gemm, tasks
 from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis, Index
-from graphcore.kernel.ir import Kernel
+from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Extent, bind
 from graphcore.target import Reject
 
@@ -74,7 +74,7 @@ def find_product(kernel: Kernel) -> Product | Reject:
     if len(rows) > 1 or len(cols) > 1:
         return Reject("the result's rows or columns are not one axis")
     row, col = rows[0] if rows else None, cols[0] if cols else None
-    if any(s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
+    if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
         return Reject("it stores values smaller than the product")
     if _step(kernel, col) != 1 and _step(kernel, row) == 1:  # write along contiguous elements: compute the transpose
         left, right, row, col = right, left, col, row
@@ -195,6 +195,8 @@ class Matmul:
         batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
         pointers = [f"p{i}" for i in range(len(kernel.params))]
         a, b, prologues = self.operands(kernel, product, dialect, batch)
+        sums = [s for s in kernel.stores if s.mode == "add"]
+        before, after = self._sums(kernel, product, config.gemm, sums, batch, dialect)
         dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
 
         def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
@@ -208,18 +210,38 @@ class Matmul:
             with emitter.lanes(product.col, f"({col})", width):
                 emitter.axis_code[product.col] = f"({col})"
                 emitter.scope.names[product.total] = acc
-                emitter.store_all(kernel.stores)
+                emitter.store_all(kernel.stores[: len(kernel.stores) - len(sums)])
+                for i, store in enumerate(sums):
+                    place = f"gs{i} + ({col} - gm_jb)"
+                    target = f"*(__private gm_v{width}*)({place})" if width > 1 else f"*({place})"
+                    emitter.line(f"{target} += {emitter.vector(store.value, width)};")
             return emitter.scope.lines
 
         inner = f"{NAME}_block"
         parameters = signature(kernel, [f"const int {name}" for name in batch.values()])
-        text = emit_gemm(inner, parameters, config.gemm, dims, a, b, epilogue)  # type: ignore[arg-type]
+        text = emit_gemm(inner, parameters, config.gemm, dims, a, b, epilogue, before, after)  # type: ignore[arg-type]
         names = [*pointers, *sizes.values()]
         decode = self._decode(product, batch, sizes)
         call = ", ".join([*names, *batch.values()])
         text = "".join(p.functions(kernel, dialect) for p in prologues) + text
         return (f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
                 f"{decode}  {inner}({call}, gt);\n}}\n")
+
+    def _sums(self, kernel: Kernel, product: Product, gemm: GemmConfig, sums: Sequence[Store], batch: Mapping[Axis, str],
+              dialect: Dialect) -> tuple[list[str], list[str]]:
+        """A task's own sums of its columns: made before its work, and stored after it, each task to its own place."""
+        before, after = [], []
+        for i, store in enumerate(sums):
+            assert product.col is not None
+            kind, name = register_type(store.value.dtype), f"gs{i}"
+            size = gemm.nr * gemm.n_block if gemm.n_block else product.col.extent
+            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter.axis_code.update({**batch, product.col: "gc"})
+            if product.row is not None:
+                emitter.axis_code[product.row] = "gm_ib"
+            before += [f"__private {kind} {name}[{size}];", f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;"]
+            after.append(f"for (int gc = gm_jb; gc < gm_je; ++gc) p{store.param}[{emitter.index(store.index)}] = {name}[gc - gm_jb];")
+        return before, after
 
     def _pointer(self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect) -> str:
         """The operand's start as C: its parameter, plus what the batch axes and constants add."""

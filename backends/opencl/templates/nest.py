@@ -21,12 +21,12 @@ from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Extent, bind, product
 from graphcore.target import Reject
 
-__all__ = ["Nest", "NestConfig", "choose_nest", "nest_units"]
+__all__ = ["Nest", "NestCode", "NestConfig", "choose_nest", "nest_units"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
 _GROUPS_PER_CORE = 32  # of a GPU: enough work-groups to hide latency, few enough that starting them costs nothing
 _EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
-    lgamma digamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
+    lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Nest:
     def emit(self, kernel: Kernel, config: NestConfig, dialect: Dialect) -> str:
         sizes = sizes_of(kernel)
         emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
-        lines = _Nest(emitter, config).emit()
+        lines = NestCode(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         parameters = signature(kernel, ["const int m0"] if config.leading else [])
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
@@ -152,7 +152,9 @@ class Nest:
         return max(1, min(units, wanted))
 
 
-class _Nest:
+class NestCode:
+    """Writes the function of one kernel."""
+
     def __init__(self, emitter: Emitter, config: NestConfig) -> None:
         self.em, self.kernel, self.config = emitter, emitter.kernel, config
         self.columns = columns_of(self.kernel)
@@ -249,7 +251,7 @@ class _Nest:
         if extent is not None:
             with em.block("else", self.rows):
                 start = extent // width * width
-                for piece in _pieces(extent % width):
+                for piece in tail_widths(extent % width):
                     with em.block("", (axis,)):
                         self.row_lanes(axis, str(start), piece)
                     start += piece
@@ -382,7 +384,7 @@ class _Nest:
         place = next(s for s in em.scopes if s is outer)
         if isinstance(extent, int):
             start = extent // width * width
-            for piece in _pieces(extent % width):
+            for piece in tail_widths(extent % width):
                 extra = [Accumulator(em, r, piece) for r in reduces]
                 for accumulator in extra:
                     accumulator.declare(place.lines)
@@ -434,7 +436,7 @@ def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], head
             em.store(store)
 
 
-def _pieces(count: int) -> list[int]:
+def tail_widths(count: int) -> list[int]:
     """A count below 16 as descending powers of two."""
     return [w for w in (8, 4, 2, 1) if count & w]
 
