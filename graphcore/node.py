@@ -225,8 +225,8 @@ def grad_enabled() -> bool:
     return _grad_mode.get()
 
 
-class set_grad_enabled(contextlib.ContextDecorator):
-    """Context manager and decorator: gradients flow (or not) through what is built inside.
+class set_grad_enabled:
+    """Let gradients flow, or not, through what is built from here on; as a context manager, up to its end only.
 
     >>> with set_grad_enabled(False):
     ...     grad_enabled()
@@ -235,6 +235,29 @@ class set_grad_enabled(contextlib.ContextDecorator):
 
     def __init__(self, flag: bool) -> None:
         self._flag = bool(flag)
+        self._before = [_grad_mode.get()]  # what to go back to
+        _grad_mode.set(self._flag)
+
+    def __enter__(self) -> None:
+        if not self._before:  # entered again
+            self._before.append(_grad_mode.get())
+            _grad_mode.set(self._flag)
+
+    def __exit__(self, *exc: object) -> None:
+        _grad_mode.set(self._before.pop())
+
+    def __call__(self, function: Any) -> Any:
+        """Decorate: the mode holds while the function runs, and no longer here."""
+        if self._before:
+            _grad_mode.set(self._before.pop())
+        return _GradMode(self._flag)(function)
+
+
+class _GradMode(contextlib.ContextDecorator):
+    """A gradient mode for a block or a function, which may nest."""
+
+    def __init__(self, flag: bool) -> None:
+        self._flag = flag
         self._tokens: list[contextvars.Token[bool]] = []
 
     def __enter__(self) -> None:
@@ -244,14 +267,14 @@ class set_grad_enabled(contextlib.ContextDecorator):
         _grad_mode.reset(self._tokens.pop())
 
 
-def no_grad() -> set_grad_enabled:
+def no_grad() -> _GradMode:
     """No gradients through what is built inside (context manager and decorator)."""
-    return set_grad_enabled(False)
+    return _GradMode(False)
 
 
-def enable_grad() -> set_grad_enabled:
+def enable_grad() -> _GradMode:
     """Gradients through what is built inside, also within ``no_grad``."""
-    return set_grad_enabled(True)
+    return _GradMode(True)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,8 @@ class Session:
         self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
         self._line = Line()
         self._known: dict[int, Variable] = {}  # by uid, in the order of first use
+        self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
+        self._only_restored = False  # whether a variable that was not restored is an error
         self._numbers: dict[int, int] = {}
 
     # Life
@@ -277,6 +279,14 @@ class Session:
                     self._write([(variable, self._initial_value(variable))])
 
     def _initial_value(self, variable: Variable) -> Any:
+        key = variable.key_hint or variable.name
+        if key in self._pending:
+            value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
+            del self._pending[key]
+            return value
+        if self._only_restored:
+            raise SessionError(f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before it used any variable; "
+                               "pass strict=False to initialise what is missing")
         initial = variable.initial
         if isinstance(initial, Tensor):
             return self.run(initial)
@@ -338,13 +348,19 @@ class Session:
         self._write([(variable, fitting)])
 
     def state_dict(self, module: Any = None) -> dict[str, Any]:
-        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one moment."""
+        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one moment.
+
+        What was restored and not used yet is there, too.
+        """
         self._check_alive()
         keyed = keyed_variables(module, list(self._known.values()))
-        return dict(zip(keyed, self._read(list(keyed.values())), strict=True))
+        found = dict(zip(keyed, self._read(list(keyed.values())), strict=True))
+        return found if module is not None else {**found, **{k: np.array(v) for k, v in self._pending.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, module: Any = None) -> None:
         """Set variables from ``state_dict``'s arrays: all of them, or none if one does not fit.
+
+        A session that has used no variable yet keeps the arrays until their variables are used.
 
         Args:
             state: arrays by checkpoint key.
@@ -356,6 +372,11 @@ class Session:
             ShapeError, DTypeError: a value that does not fit.
         """
         self._check_alive()
+        if module is None and not self._known:
+            match_state({}, state, strict=False)
+            with self._init_lock:
+                self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
+            return
         keyed = keyed_variables(module, list(self._known.values()))
         pairs = [(v, fitting_value(v, value, f"load_state_dict: {key!r}")) for key, v, value in match_state(keyed, state, strict, module is None)]
         for variable, _ in pairs:

@@ -38,6 +38,8 @@ _SAME = (
 _BUILTIN = {**{name: name for name in _SAME}, "round": "rint"}
 _EVERYWHERE = ("sigmoid", "erfinv", "digamma", "polygamma")  # no built-in has them
 _ON_POCL = ("sin", "cos", "tan", "erf")  # floats only
+# Intel's compiler (2026.2) dies when one kernel has the sine and the cosine of x and both of sin(x): it merges them into sincos.
+_ON_INTEL = ("cos",)
 
 FUNCTIONS = frozenset(_BUILTIN) | frozenset(_EVERYWHERE)
 
@@ -56,7 +58,7 @@ def call(fn: str, vendor: str, dtype: str, width: int) -> str:
     Returns:
         A built-in, or a function that `prelude_for` defines.
     """
-    if fn in _EVERYWHERE or (vendor == "pocl" and dtype == "float" and fn in _ON_POCL):
+    if fn in _EVERYWHERE or (vendor == "pocl" and dtype == "float" and fn in _ON_POCL) or (vendor == "intel" and fn in _ON_INTEL):
         return f"gc_{fn}_{dtype}{width if width > 1 else ''}"
     return _BUILTIN[fn]
 
@@ -70,7 +72,7 @@ def prelude_for(source: str, vendor: str) -> str:
     """
     wanted = {(m[1], m[2], int(m[3] or 1)) for m in _NAME.finditer(source)}
     wanted |= {(fn, dtype, 1) for fn, dtype, _ in wanted if _by_lane(fn, dtype)}
-    return "".join(_definition(fn, dtype, width) for fn, dtype, width in sorted(wanted))
+    return "".join(_definition(fn, dtype, width, vendor) for fn, dtype, width in sorted(wanted))
 
 
 def prelude(widths: Iterable[int], vendor: str, dtypes: Sequence[str] = ("float", "double")) -> str:
@@ -82,10 +84,12 @@ def prelude(widths: Iterable[int], vendor: str, dtypes: Sequence[str] = ("float"
 # --- the definitions: $T is the type, $S its scalar type, $I the integer vector, $n the width -------------------------
 
 
-def _definition(fn: str, dtype: str, width: int) -> str:
+def _definition(fn: str, dtype: str, width: int, vendor: str) -> str:
     suffix = str(width) if width > 1 else ""
     if width > 1 and _by_lane(fn, dtype):
         text = (_BY_LANE_TWO if fn == "polygamma" else _BY_LANE).replace("$fn", fn)
+    elif vendor == "intel" and fn in _ON_INTEL:
+        text = _EVEN.replace("$fn", fn)
     elif fn in ("sin", "cos", "tan"):
         text = _trigonometric(fn, width)
     else:
@@ -123,6 +127,12 @@ def _horner(variable: str, coefficients: Sequence[float], target: str = "p", suf
     first, *rest = (f"{value!r}{suffix}" for value in coefficients)
     return f"{target} = {first};" + "".join(f" {target} = {target} * {variable} + {value};" for value in rest)
 
+
+_EVEN = """\
+static $T gc_$fn_$T($T x) {
+    return $fn(fabs(x));
+}
+"""
 
 _BY_LANE = """\
 static $T gc_$fn_$T($T x) {
