@@ -179,7 +179,7 @@ class Fuse:
 
     def check_kind(self, node: Node, group: Group) -> None:
         caps = self.target
-        if len(group.nodes) >= caps.max_ops:
+        if group.ops + self.weight(node) > caps.max_ops:
             raise _Refused(f"the kernel holds {caps.max_ops} ops already")
         if len(group.reads) + len(group.members) // 4 >= caps.max_operands:
             raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
@@ -195,6 +195,10 @@ class Fuse:
                 raise _Refused(f"a {group.kind} kernel takes no further reductions")
             if group.reductions >= caps.max_reductions:
                 raise _Refused(f"the kernel has {group.reductions} reductions already")
+
+    def weight(self, node: Node) -> int:
+        """Operations that a node adds to a kernel, with the longest chain of scalars that it reads through."""
+        return 1 + max((self.scalars.get(t.node.serial, 0) for t in node.inputs), default=0)
 
     def canonical_indices(self, node: Node, group: Group) -> list[tuple[Indices, dict[int, Axis | None]]]:
         """Where the node's elements could sit on the group's axes; with the axes that a reduction binds."""
@@ -307,6 +311,7 @@ class Fuse:
             self.home[node.serial, output] = group
             group.by_shape.setdefault(kind.shape, index)
         group.nodes.append(node)
+        group.ops += self.weight(node)
         for position, axis in bound.items():
             group.bound[node.serial, position] = axis
         if group.kind == "contract" and (isinstance(node.op, Reduce) or any(t.key in group.sums for t in sources)):

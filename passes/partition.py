@@ -44,6 +44,7 @@ class Group:
         members: the canonical index of every member value over the domain's axes.
         bound: the axis that a reducing member binds at an operand position.
         columns: the domain axes that reductions bind; None while there are none.
+        ops: operations that its kernel does for a point: its nodes, and the scalars that they compute on the way.
         sums: members of a product's group that hold sums over its columns, or are made of such: known only when the product is done.
         stage: one more than the largest stage of the groups it reads.
         nodes: member nodes, in graph order.
@@ -59,6 +60,7 @@ class Group:
     members: dict[Key, tuple[Index, ...]] = field(default_factory=dict)
     bound: dict[tuple[int, int], Axis | None] = field(default_factory=dict)
     columns: frozenset[Axis] | None = None
+    ops: int = 0
     sums: set[Key] = field(default_factory=set)
     nodes: list[Node] = field(default_factory=list)
     reads: dict[Key, Tensor] = field(default_factory=dict)

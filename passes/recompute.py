@@ -28,6 +28,7 @@ _CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while
 _MOST_LOADS = 4
 _SYMBOLIC_GUESS = 64
 _MAX_OPS = 24
+_MAX_CHAIN = 32  # ops that a reader may compute again one after the other: chains of recomputed values end somewhere
 
 
 def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlined: set[Key]) -> Partition:
@@ -40,6 +41,7 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
                 readers.setdefault(key, {})[group.number] = group
     stored = {t.key for g in partition.groups for t in g.stored}
     chosen: set[Key] = set(inlined)
+    above: dict[Key, int] = {}  # how many ops its readers compute again on top of a value
     why = list(partition.why)
     for group in reversed(partition.groups):
         root = _common_root(group, stored, chosen, forced, readers, target)
@@ -55,10 +57,13 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
             if frontier is None:
                 continue
             gain = _gain(t, frontier, readers[t.key], target)
-            if gain is None or (gain <= 0 and not vanishes):
+            chain = above.get(t.key, 0) + len(frontier[2])
+            if gain is None or chain > _MAX_CHAIN or (gain <= 0 and not vanishes):
                 why.append(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
                 continue
             chosen |= frontier[2]
+            for source in frontier[0]:
+                above[source.key] = max(above.get(source.key, 0), chain)
             for reader in readers[t.key].values():
                 reader.reads.pop(t.key, None)
                 for source in frontier[0]:

@@ -225,7 +225,8 @@ def test_checkpoint_passes_keywords_on(session: Any) -> None:
     np.testing.assert_allclose(got[1], 3 * np.cos([1.0, 2.0]), rtol=1e-5)
 
 
-def test_restore_in_a_fresh_session_says_what_to_do(tmp_path: Any) -> None:
+def test_restore_before_first_use(session: Any, tmp_path: Any) -> None:
+    """A fresh session keeps what was restored until its variables are used, optimizer state included."""
     w = gc.Variable([1.0, 2.0], name="w")
     step = gc.optim.Adam(lr=0.1).minimize((w * w).sum())
     with gc.Session(device="numpy") as first:
@@ -233,11 +234,60 @@ def test_restore_in_a_fresh_session_says_what_to_do(tmp_path: Any) -> None:
         first.save(tmp_path / "state")
         expected = [first.run([w, step])[0], first.get_value(w)]
     with gc.Session(device="numpy") as second:
-        with pytest.raises(gc.SessionError, match="sess.compile"):
-            second.restore(tmp_path / "state")
-        second.compile([w, step], {})
         second.restore(tmp_path / "state")
+        assert "w" in second.state_dict()
         np.testing.assert_array_equal([second.run([w, step])[0], second.get_value(w)], expected)
+    other = gc.Variable([1.0], name="other")
+    with gc.Session(device="numpy") as strict, gc.Session(device="numpy") as loose:
+        strict.restore(tmp_path / "state")
+        with pytest.raises(gc.SessionError, match="'other'.*not in the state"):
+            strict.run(other)
+        loose.restore(tmp_path / "state", strict=False)
+        np.testing.assert_array_equal(loose.run(other), [1.0])
+
+
+def test_gradients_can_be_switched_off_at_once() -> None:
+    gc.set_grad_enabled(False)
+    try:
+        assert not gc.grad_enabled()
+        with gc.set_grad_enabled(True):
+            assert gc.grad_enabled()
+        assert not gc.grad_enabled()
+    finally:
+        gc.set_grad_enabled(True)
+
+    @gc.set_grad_enabled(False)
+    def inside() -> bool:
+        return gc.grad_enabled()
+
+    assert gc.grad_enabled() and not inside() and gc.grad_enabled()
+
+
+@pytest.mark.parametrize("step", [lambda t, w: t * w + 0.5, lambda t, w: gc.tanh(t), lambda t, w: t * 1.01])
+def test_gradients_of_long_elementwise_chains_run(session: Any, step: Any) -> None:
+    x, w = gc.placeholder("float32", (50,)), gc.Variable(np.float32(0.99))
+    t = x
+    for _ in range(300):
+        t = step(t, w)
+    value, gradient = session.run([t, gc.gradients(t.sum(), x)], {x: np.linspace(-1, 1, 50, dtype="float32")})
+    assert np.isfinite(value).all() and np.isfinite(gradient).all()
+
+
+def test_long_sums_are_accurate(session: Any) -> None:
+    """A million times 0.1: one running sum in float32 would be off by more than 1e-4."""
+    x = gc.placeholder("float32", (None,))
+    fed = np.full(1_000_003, 0.1, "float32")
+    exact = fed.astype(np.float64).sum()
+    np.testing.assert_allclose(session.run([x.sum(), x.mean() * len(fed)], {x: fed}), exact, rtol=2e-5)
+
+
+def test_sines_of_sines_and_their_gradients(session: Any) -> None:
+    x = gc.placeholder("float32", (40,))
+    fed = np.linspace(-9, 9, 40).astype("float32")
+    y = gc.sin(gc.sin(gc.sin(x)))
+    inner, middle = np.sin(fed.astype(np.float64)), np.sin(np.sin(fed.astype(np.float64)))
+    got = session.run(gc.gradients(y.sum(), x), {x: fed})
+    np.testing.assert_allclose(got, np.cos(middle) * np.cos(inner) * np.cos(fed.astype(np.float64)), atol=1e-5)
 
 
 def test_the_package_runs_as_a_command() -> None:

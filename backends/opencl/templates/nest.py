@@ -24,6 +24,7 @@ from graphcore.target import Reject
 __all__ = ["Nest", "NestCode", "NestConfig", "choose_nest", "nest_units"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
+_BLOCK = 512  # elements, or vectors, that one accumulator of a long sum adds up
 _GROUPS_PER_CORE = 32  # of a GPU: enough work-groups to hide latency, few enough that starting them costs nothing
 _EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
     lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
@@ -361,16 +362,49 @@ class NestCode:
             return
         axis, rest = axes[0], axes[1:]
         if axis != lane or axis not in self.columns:
-            with em.loop(axis):
-                self.column_loops(rest, accumulators, reduces, stores, level, tails, outer)
+            if rest or not self.is_long(axis, 1, accumulators):
+                with em.loop(axis):
+                    self.column_loops(rest, accumulators, reduces, stores, level, tails, outer)
+            else:
+                self.blocked_loop(axis, em.extent(axis.extent), 1, accumulators, reduces, stores, level)
             return
         width, extent = self.config.width, axis.extent
-        name = em.fresh(axis.name + "_")
         full = str(extent // width * width) if isinstance(extent, int) else f"{em.extent(extent)} / {width} * {width}"
-        if not isinstance(extent, int) or extent >= width:
+        if self.is_long(axis, width, accumulators):
+            self.blocked_loop(axis, full, width, accumulators, reduces, stores, level)
+        elif not isinstance(extent, int) or extent >= width:
+            name = em.fresh(axis.name + "_")
             with em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)), em.lanes(axis, name, width):
                 self.column_point(accumulators, reduces, stores, level)
         self.column_tail(axis, accumulators, reduces, stores, level, tails, full, outer)
+
+    def is_long(self, axis: Axis, width: int, accumulators: Sequence[Accumulator]) -> bool:
+        """Whether floating sums along an axis add up so many elements that their rounding errors would show."""
+        extent = axis.extent
+        return any(map(_is_float_sum, accumulators)) and (not isinstance(extent, int) or extent > 4 * _BLOCK * width)
+
+    def blocked_loop(self, axis: Axis, full: str, width: int, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store],
+                     level: int) -> None:
+        """A loop in blocks, whose sums are added up apart: the error grows with a block's length and the blocks' number, not their product."""
+        em = self.em
+        start, name, end = em.fresh("b"), em.fresh(axis.name + "_"), em.fresh("e")
+        step = _BLOCK * width
+        with em.block(f"for (int {start} = 0; {start} < {full}; {start} += {step})", (Axis(start, 1),)):
+            em.line(f"const int {end} = min({start} + {step}, {full});")
+            inner = [Accumulator(em, a.e, a.width) if _is_float_sum(a) else a for a in accumulators]
+            for a, b in zip(accumulators, inner, strict=True):
+                if a is not b:
+                    b.declare(em.scope.lines)
+            em.axis_code[axis] = name
+            with em.block(f"for (int {name} = {start}; {name} < {end}; {name} += {width})", (axis,)):
+                if width > 1:
+                    with em.lanes(axis, name, width):
+                        self.column_point(inner, reduces, stores, level)
+                else:
+                    self.column_point(inner, reduces, stores, level)
+            for a, b in zip(accumulators, inner, strict=True):
+                if a is not b:
+                    em.line(f"{a.name} += {b.name};")
 
     def column_tail(self, axis: Axis, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
                     tails: list[list[Accumulator]], full: str, outer: object) -> None:
@@ -434,6 +468,10 @@ def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], head
     with em.block(header, (inside,)):
         for store in free:
             em.store(store)
+
+
+def _is_float_sum(accumulator: Accumulator) -> bool:
+    return accumulator.combine == "add" and accumulator.dtype.is_float
 
 
 def tail_widths(count: int) -> list[int]:
