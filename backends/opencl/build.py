@@ -45,6 +45,7 @@ _MEMORY_LIMIT = 128  # programs
 _MAGIC = b"GCKERN01"
 _HEADER = len(_MAGIC) + 2 * hashlib.sha256().digest_size
 _SUFFIX = ".gck"
+_UNUSABLE = b"PoCL cannot read what it made of this source"
 _STALE_TEMPORARY = 3600.0  # seconds: older temporary files were left by killed processes
 _CONTEXT_LINES = 4
 _MOST_ERRORS = 5
@@ -300,8 +301,18 @@ def _from_payload(device: Device, source: str, options: tuple[str, ...], payload
         return _build(cl._cl._Program(device.context, [device.handle], [payload]), options, cl)
     if not pocl_cache.is_active():
         raise FileNotFoundError  # PoCL looks elsewhere, and keeps what it compiles there
-    _pocl.remember(digest, pocl_cache.unpack(payload), len(payload))
-    return _build(cl._cl._Program(device.context, source), options, cl)
+    if payload == _UNUSABLE:
+        _pocl.unusable.add(digest)
+        raise FileNotFoundError  # to be compiled in every process
+    folder = pocl_cache.unpack(payload)
+    program = _build(cl._cl._Program(device.context, source), options, cl)
+    if not program.get_info(cl.program_info.NUM_KERNELS):  # seen with PoCL 3.0: it does not find what it wrote itself
+        pocl_cache.discard(folder)
+        _pocl.unusable.add(digest)
+        _store(_UNUSABLE, digest)
+        raise ValueError("PoCL finds no kernels in it")
+    _pocl.remember(digest, folder, len(payload))
+    return program
 
 
 def _unpack(data: bytes, digest: bytes) -> bytes:
@@ -363,6 +374,7 @@ class _PoclPrograms:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, tuple[str, int]] = {}
+        self.unusable: set[bytes] = set()  # what PoCL cannot read again
         self.pid = 0
 
     def remember(self, digest: bytes, folder: str, size: int) -> None:
@@ -374,7 +386,7 @@ class _PoclPrograms:
 
     def found(self, digest: bytes, folders: set[str]) -> None:
         # Two new folders mean that other threads compiled meanwhile: which is whose is unknown, and neither is kept.
-        if len(folders) == 1:
+        if len(folders) == 1 and digest not in self.unusable:
             self.remember(digest, folders.pop(), 0)
 
 

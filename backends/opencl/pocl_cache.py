@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["is_active", "pack", "private_folder", "program_folders", "remove_abandoned", "unpack"]
+__all__ = ["discard", "is_active", "pack", "private_folder", "program_folders", "remove_abandoned", "unpack"]
 
 _LOCK_FILE = "graphcore.lock"
 
@@ -121,6 +121,11 @@ def unpack(payload: bytes) -> str:
     except zipfile.BadZipFile as error:
         raise ValueError(str(error)) from error
     return program
+
+
+def discard(program: str) -> None:
+    """Remove a program's folder, so that PoCL compiles it again."""
+    shutil.rmtree(private_folder() / program, ignore_errors=True)
 
 
 def _extract(archive: zipfile.ZipFile, root: Path, program: str) -> None:
