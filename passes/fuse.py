@@ -153,10 +153,13 @@ class Fuse:
         return listed
 
     def hosts(self, sources: tuple[Tensor, ...]) -> list[tuple[Group, bool]]:
-        """Kernels that may store a scalar result on the side, so that a counter costs no kernel of its own."""
+        """A kernel that may store a scalar result on the side, so that a counter costs none of its own.
+
+        Best one of many axes: it is not going to vanish because its values are better computed again.
+        """
         stage = 1 + max((self.home[t.key].stage for t in sources if t.key in self.home), default=0)
         fitting = [g for g in self.groups[:64] if g.stage >= stage and g.kind in ("map", "rows") and g.shape != ()]
-        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", g.stage))[:1]]
+        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", -len(g.axes), g.stage))[:1]]
 
     def join(self, node: Node, group: Group, sources: tuple[Tensor, ...], sibling: bool) -> None:
         self.check_kind(node, group)

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from graphcore.node import Node, Tensor
-from graphcore.op import Kind, Map
+from graphcore.op import Kind, Map, Reduce
 from graphcore.shapes import Extent, bind, symbols_of
 from graphcore.target import Target
 from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
@@ -27,6 +27,8 @@ _PANEL = 128  # rows or columns of one operand that share a load of the other on
 _CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while it walks the images once
 _MOST_LOADS = 4
 _SYMBOLIC_GUESS = 64
+_SMALL_SUM = 1024  # elements that every task of a reader may add up again, to save a kernel that makes one number
+_TASKS = 8
 _MAX_OPS = 24
 _MAX_CHAIN = 32  # ops that a reader may compute again one after the other: chains of recomputed values end somewhere
 
@@ -61,7 +63,7 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
             if gain is None or chain > _MAX_CHAIN or (gain <= 0 and not vanishes):
                 why.append(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
                 continue
-            chosen |= frontier[2]
+            chosen |= {t.key} | (frontier[2] - stored)
             for source in frontier[0]:
                 above[source.key] = max(above.get(source.key, 0), chain)
             for reader in readers[t.key].values():
@@ -126,16 +128,21 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
     flops = 0.0
     found: dict[Key, Tensor] = {}
     seen: set[Key] = {t.key}
+    sums = False
     stack = [t]
     while stack:
         value = stack.pop()
         node = value.node
         if is_scalar_constant(node):
             continue
-        if value.key != t.key and (node.op.kind is Kind.LEAF or (value.key in stored and value.key not in chosen)):
+        in_memory = value.key in stored and value.key not in chosen and not sums
+        if value.key != t.key and (node.op.kind is Kind.LEAF or in_memory):
             found[value.key] = value
             continue
-        if not is_inline(node):
+        if _is_small_sum(node):
+            sums = True
+            flops += _size(node.inputs[0].size)
+        elif not is_inline(node):
             if node.op.kind is not Kind.MAP and not (node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)):
                 return None
             flops += _flops(node)
@@ -145,7 +152,14 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
             if operand.key not in seen:
                 seen.add(operand.key)
                 stack.append(operand)
+    if sums and any(s.node.op.kind is not Kind.LEAF for s in found.values()):
+        return None  # below a sum everything is computed from what is in memory anyway
     return list(found.values()), flops, seen - found.keys()
+
+
+def _is_small_sum(node: Node) -> bool:
+    """Whether a node adds up few elements to one number: how many labels count, say."""
+    return isinstance(node.op, Reduce) and node.op.combine == "add" and node.types[0].size == 1 and _size(node.inputs[0].size) <= _SMALL_SUM
 
 
 def _size(extent: Extent) -> float:
@@ -185,6 +199,8 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
 
 def _repeats(points: float, reader: Group) -> float:
     """How often the reader would compute each element: once where the value has the size of its rows or of its domain."""
+    if points == 1:
+        return _TASKS
     domain, rows = 1.0, 1.0
     for extent in reader.shape:
         domain *= _size(extent)
