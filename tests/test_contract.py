@@ -273,6 +273,14 @@ def test_gradients_of_long_elementwise_chains_run(session: Any, step: Any) -> No
     assert np.isfinite(value).all() and np.isfinite(gradient).all()
 
 
+def test_labels_of_minus_100_are_ignored_by_default(session: Any) -> None:
+    logits = gc.constant(A[0, :, :3])
+    labels = np.array([0, -100, 2, -100])
+    kept = gc.nn.functional.cross_entropy(gc.constant(A[0, [0, 2], :3]), np.array([0, 2]))
+    got = session.run([gc.nn.functional.cross_entropy(logits, labels), gc.nn.CrossEntropyLoss()(logits, labels), kept])
+    np.testing.assert_allclose(got[:2], [got[2]] * 2, rtol=1e-5)
+
+
 def test_long_sums_are_accurate(session: Any) -> None:
     """A million times 0.1: one running sum in float32 would be off by more than 1e-4."""
     x = gc.placeholder("float32", (None,))

@@ -140,7 +140,7 @@ def test_cross_entropy_shapes_and_types() -> None:
     np.testing.assert_allclose(
         differentiable(lambda x, t: F.nll_loss(x, t, P[0]), X, T), -(X[np.arange(4), T] * P[0][T]).sum() / P[0][T].sum()
     )
-    out_of_range = evaluate([F.cross_entropy(gc.constant(X), np.array([1, 5, -100, 0]), reduction="none")])[0]
+    out_of_range = evaluate([F.cross_entropy(gc.constant(X), np.array([1, 5, -3, 0]), reduction="none")])[0]
     assert list(np.isnan(out_of_range)) == [False, True, True, False]
     half = gc.placeholder("float16", (4, 5))
     assert F.cross_entropy(half, T).dtype == "float16"
@@ -162,7 +162,7 @@ def test_cross_entropy_is_one_row_kernel() -> None:
     kinds = Counter(n.op.kind.value for n in nodes)
     assert kinds["contract"] == 0 and {n.op.name for n in nodes if n.op.kind.value == "opaque"} == {"iota"}
     reductions = [(n.op.name, n.op.axes) for n in nodes if n.op.kind.value == "reduce"]  # type: ignore[attr-defined]
-    assert Counter(a for _, a in reductions) == {(0,): 1, (1,): 3}
+    assert Counter(a for _, a in reductions) == {(0,): 2, (1,): 3}  # over rows: the losses, and how many labels count
     assert len([n for n in nodes if n.op.kind.value == "map"]) <= 30
     assert all(n.origin.scope == ("cross_entropy",) for n in nodes if n.op.kind.value == "map")
 

@@ -168,7 +168,7 @@ def cross_entropy(
     input: Any,
     target: Any,
     weight: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | None = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -178,7 +178,7 @@ def cross_entropy(
         input: logits, (N, C), (C,) or (N, C, d1, ...).
         target: class indices of any integer type, (N,), () or (N, d1, ...); or probabilities of the input's shape.
         weight: one factor per class, (C,); the mean is then weighted.
-        ignore_index: targets equal to it count for nothing (None: there is none; PyTorch's default is -100).
+        ignore_index: targets equal to it count for nothing (-100 is what PyTorch ignores, too; None: every target counts).
         reduction: "mean", "sum" or "none".
         label_smoothing: how much of the target is spread evenly over all classes, 0 to 1.
 
@@ -270,7 +270,7 @@ def _class_count(x: Tensor, axis: int) -> Tensor:
 
 
 def nll_loss(
-    input: Any, target: Any, weight: Any = None, ignore_index: int | None = None, reduction: str = "mean"
+    input: Any, target: Any, weight: Any = None, ignore_index: int | None = -100, reduction: str = "mean"
 ) -> Tensor:
     """-input[target]: the loss of log probabilities (N, C, ...) against class indices (N, ...), with the arguments of
     ``cross_entropy``.
