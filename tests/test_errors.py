@@ -51,6 +51,12 @@ def on(method: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(session, method)(*args, **kwargs)
 
 
+def load_into_a_used_session(state: Any) -> None:
+    with Session("numpy") as session:
+        session.run(gc.Variable(1.0, name="used"))
+        session.load_state_dict(state)
+
+
 def folder(name: str) -> str:
     return str(pathlib.Path(HERE).parent / name)
 
@@ -158,7 +164,7 @@ CASES: list[tuple[Any, type[Exception], type[Exception], list[str]]] = [
     (lambda: nn.Linear(3, 2).load_state_dict({"weight": np.zeros((3, 2)), "bias": np.zeros(2)}), gc.ShapeError, ValueError,
      ["'weight' has shape (2, 3), the given array (3, 2)", "made at {line}"]),
     # state and files
-    (lambda: on("load_state_dict", {"w": np.ones(2)}), gc.SessionError, RuntimeError, ["missing nothing, unexpected 'w'", "strict=False", "a session knows the variables that it has used"]),
+    (lambda: load_into_a_used_session({"w": np.ones(2)}), gc.SessionError, RuntimeError, ["missing 'used', unexpected 'w'", "strict=False", "a session knows the variables that it has used"]),
     (lambda: on("load_state_dict", [1]), gc.SessionError, RuntimeError, ["load_state_dict: expected a dict of key to array, got list"]),
     (lambda: on("state_dict", 3), gc.UsageError, TypeError, ["expected a module, got int"]),
     (lambda: on("restore", folder("test_errors.py")), gc.FormatError, ValueError, ["test_errors.py: truncated or not a safetensors file"]),
