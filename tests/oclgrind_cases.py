@@ -297,6 +297,12 @@ def other_products(i: Inputs) -> Any:
     return [a @ b, c @ d, e @ f, g @ h]
 
 
+@case("matmul")
+def before_and_after(i: Inputs) -> Any:
+    x, s, w, rows = i("float32", i.batch, 70), i("float32", i.batch, 1), i("float32", 70, 37), i("int32", i.batch)
+    return [(x * s) @ w, gc.sum(gc.maximum((x * s) @ w, 0.0), axis=0), gc.take(w.T, rows % 37, axis=0) @ w]
+
+
 def _convolution(i: Inputs, channels: int, filters: int, size: int, window: int, **options: Any) -> list[Any]:
     x, w = i("float32", i.batch, channels, size, size + 1), i("float32", filters, channels // options.get("groups", 1), window, window)
     return with_gradients(F.conv2d(x, w, **options), x, w)
@@ -304,7 +310,8 @@ def _convolution(i: Inputs, channels: int, filters: int, size: int, window: int,
 
 @case("conv")
 def padded(i: Inputs) -> Any:
-    return _convolution(i, 3, 5, 6, 3, padding=1)
+    x, w, a = i("float32", i.batch, 3, 6, 7), i("float32", 5, 3, 3, 3), i("float32", 1, 3, 1, 1)
+    return [*_convolution(i, 3, 5, 6, 3, padding=1), *with_gradients(F.conv2d(gc.maximum(x * a, 0.0), w, padding=1), x, w)]
 
 
 @case("conv")
