@@ -310,6 +310,7 @@ _AVERAGE: tuple[tuple[Pair, Pair, Quad, bool, Shape], ...] = (
     ((3, 3), (2, 2), (1, 1, 1, 1), False, (2, 2, 7, 6)),
     ((2, 3), (1, 2), (1, 0, 2, 1), False, (1, 2, 6, 7)),
     ((1, 1), (2, 2), (0, 0, 0, 0), False, (1, 1, 4, 5)),
+    ((2, 3), (2, 3), (0, 0, 0, 0), False, (2, 5, 7)),  # disjoint, with a rest
     ((2, 1), (1, 1), (0, 0, 0, 0), True, (3, 4)),
     ((2, 2), (2, 2), (0, 0, 0, 0), True, (0, 3, 4, 4)),
     ((3, 3), (1, 1), (1, 1, 1, 1), False, (2, 1, 1)),
@@ -390,9 +391,17 @@ class AvgPoolGrad(_Average):
         self.check(0, inputs[0], FLOAT)
         return (TensorType(self.spread(inputs[0], self.input_size), inputs[0].dtype),)
 
+    @property
+    def loops(self) -> bool:  # type: ignore[override]
+        return not self.disjoint
+
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         g = call.inputs[0]
         wide = dtypes.as_dtype(g.dtype.compute)
+        if self.disjoint:
+            where, inside, _ = self.only_window(index, g.shape)
+            count = self.divisor(where[-2], where[-1], self.input_size, wide)
+            return expr.cast(expr.call("div", expr.cast(read(0, where, inside), wide), count), g.dtype)
         axes, (p, q) = fresh_axes(call, *self.window)
         where, inside = self.landing(index, p, q, g.shape)
         count = self.divisor(where[-2], where[-1], self.input_size, wide)
