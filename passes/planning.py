@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphcore.errors import CompileError
@@ -192,11 +192,17 @@ class _Planner:
 
     def follows(self, later: int, writer: int) -> bool:
         """Whether a step, which comes after ``writer`` in the list, depends on it; if not, it can be ordered before."""
-        reached = set(self.plan.steps[writer].writes)
-        for step in self.plan.steps[writer + 1:later]:
-            if reached & set(step.reads):
-                reached |= set(step.writes)
-        return bool(reached & set(self.plan.steps[later].buffers))
+        plan = self.plan
+        reached = set(plan.steps[writer].writes)
+
+        def touches(i: int, buffers: Iterable[int]) -> bool:
+            """Whether step ``i`` needs what was written; of variables most steps read the old value."""
+            return any(b in reached and (plan.buffers[b].space != VARIABLE or i in self.new_readers.get(b, ())) for b in buffers)
+
+        for i in range(writer + 1, later):
+            if touches(i, plan.steps[i].reads):
+                reached |= set(plan.steps[i].writes)
+        return touches(later, plan.steps[later].buffers)
 
     def replace(self, old: int, new: int) -> int:
         """Let the kernel that computes the new value write the variable's own buffer; returns that step."""
