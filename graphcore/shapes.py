@@ -9,8 +9,9 @@ from typing import Any, Union
 from graphcore.errors import ShapeError
 
 __all__ = ["Dim", "Extent", "Shape", "as_shape", "product", "bind", "broadcast_shapes", "normalize_axis", "normalize_axes",
-           "is_static", "symbols_of", "row_major_strides", "dim_max", "dim_min"]
+           "is_static", "symbols_of", "row_major_strides", "dim_max", "dim_min", "typical"]
 
+_TYPICAL = 64
 _unnamed = itertools.count()
 
 # A monomial is a sorted tuple of atoms; an atom is a symbol's key or an application ("//", "%", "min", "max") of two operands.
@@ -240,6 +241,11 @@ def product(extents: Iterable[Extent]) -> Extent:
 def bind(extent: Extent, values: Mapping[str, int]) -> Extent:
     """``extent`` with the symbols in ``values`` replaced."""
     return extent.bind(values) if isinstance(extent, Dim) else extent
+
+
+def typical(extent: Extent) -> int:
+    """An extent for cost models, which have to decide before sizes are known: every symbol counts as 64."""
+    return int(bind(extent, {name: _TYPICAL for name in symbols_of([extent])}))
 
 
 def is_static(shape: Sequence[Extent]) -> bool:

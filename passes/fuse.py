@@ -23,7 +23,7 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Reduce
-from graphcore.shapes import Dim, Extent, Shape
+from graphcore.shapes import Dim, Extent, Shape, typical
 from graphcore.target import Target
 from passes.axes import INVERTIBLE, Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.lower import lower_node
@@ -301,8 +301,11 @@ class Fuse:
         if isinstance(node.op, Reduce):
             if of_sums or not members:
                 raise _Refused("a product's epilogue sums what the product makes")
-            if len(group.axes) < 2 or needed != {group.axes[-1]} or group.axes[-1].extent != group.shape[-1]:
-                raise _Refused("a product's epilogue gathers one sum for each of its columns")
+            if len(group.axes) < 2 or not needed or needed != columns_of(group):
+                raise _Refused("a product's epilogue gathers one sum for each of its columns, a convolution's one for each of its channels")
+            summed = node.inputs[0]
+            if typical(summed.size) * summed.dtype.itemsize < self.target.launch_seconds * self.target.bytes_per_second:
+                raise _Refused("reading so few elements again costs less than another kernel for the tasks' sums")
         elif of_sums and needed != free - (group.columns or frozenset()):
             raise _Refused("it needs sums over all of the product's rows")
         elif not of_sums and needed != free and (members or needed):
@@ -357,6 +360,14 @@ class Fuse:
 def _is_pointwise(node: Node) -> bool:
     """Whether an opaque op is computed element by element without loops of its own (gather, padding, random bits)."""
     return node.op.kind is not Kind.OPAQUE or not getattr(node.op, "loops", False)
+
+
+def columns_of(group: Group) -> frozenset[Axis]:
+    """The axis of a product's result for whose every element an epilogue may gather a sum: columns, or a convolution's channels."""
+    op = group.nodes[0].op
+    if getattr(op, "template", "") != "conv":
+        return group.members[group.nodes[0].serial, 0][-1].axes()
+    return group.members[group.nodes[0].serial, 0][1].axes() if op.name != "conv2d_weight_grad" else frozenset()
 
 
 def stored_root(t: Tensor) -> Tensor:

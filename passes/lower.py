@@ -7,13 +7,14 @@ so any legal partition computes the same function: fusing changes where values l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from graphcore.errors import CompileError
 from graphcore.kernel import expr
+from graphcore.kernel.collapse import collapse_axes
 from graphcore.kernel.expr import Expr
-from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
+from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Computed, Kernel, Param, Store
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Lowering, Op
@@ -169,62 +170,3 @@ def kernel_name(group: Group) -> str:
 def origins(group: Group) -> tuple[str, ...]:
     """Lines for the comment above a kernel: each node and the user's line."""
     return tuple(f"{node.op.name} {', '.join(map(str, node.types))} from {node.origin}" for node in group.nodes)
-
-
-def collapse_axes(kernel: Kernel) -> Kernel:
-    """Merge neighbouring parallel axes that every index walks as one: fewer loops, longer vectors.
-
-    ``a`` (outer) and ``b`` (inner) merge when every index depends on them only as ``step * (a * extent(b) + b)``, and every
-    reduction binds both or neither.
-    """
-    while True:
-        uses = _index_uses(kernel)
-        bound = [set(v.data[1]) for v in kernel.values() if v.fn == "reduce"]
-        pair = next(((a, b) for a in kernel.axes for b in kernel.axes if a is not b and isinstance(b.extent, int)
-                     and all((a in axes) == (b in axes) for axes in bound) and _walk_as_one(uses, a, b)), None)
-        if pair is None:
-            return _renamed(kernel)
-        kernel = _merged(kernel, *pair)
-
-
-def _index_uses(kernel: Kernel) -> list[Index]:
-    found = {s.index for s in kernel.stores}
-    for value in kernel.values():
-        if value.fn == "load":
-            found.add(value.data[1])
-        elif value.fn in ("index", "in_range"):
-            found.add(value.data[0])
-    return list(found)
-
-
-def _walk_as_one(uses: Sequence[Index], a: Axis, b: Axis) -> bool:
-    for index in uses:
-        sa, sb = index.stride(a), index.stride(b)
-        if sa is None or sb is None or sa != sb * b.extent:
-            return False
-    return True
-
-
-def _merged(kernel: Kernel, a: Axis, b: Axis) -> Kernel:
-    """Replace ``a`` and ``b`` by one axis; since all uses are linear with proportional steps, ``a -> 0`` and ``b -> merged``."""
-    merged = Axis(f"{a.name}{b.name}", a.extent * b.extent, PARALLEL)
-    mapping = {a: Index(0), b: as_index(merged)}
-    memo: dict[Expr, Expr] = {}
-    stores = tuple(Store(s.param, s.index.substitute(mapping), memo.setdefault(s.value, s.value.substitute(mapping)), s.mode) for s in kernel.stores)
-    axes = tuple(merged if x is a else x for x in kernel.axes if x is not b)
-    return Kernel(kernel.name, kernel.params, axes, stores, kernel.kind, kernel.origins, kernel.facts)
-
-
-def _renamed(kernel: Kernel) -> Kernel:
-    """Canonical axis names, so that equal kernels have equal text: i0, i1, ... outermost first, reductions r0, r1, ..."""
-    bound: dict[Axis, None] = {}
-    for value in kernel.values():
-        if value.fn == "reduce":
-            bound.update(dict.fromkeys(a for a in value.data[1] if a not in kernel.axes))
-    fresh = [Axis(f"i{n}", a.extent, PARALLEL) for n, a in enumerate(kernel.axes)]
-    inner = [Axis(f"r{n}", a.extent, REDUCE) for n, a in enumerate(bound)]
-    mapping = {old: as_index(new) for old, new in zip((*kernel.axes, *bound), (*fresh, *inner), strict=True) if old != new}
-    if not mapping:
-        return kernel
-    stores = tuple(Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores)
-    return Kernel(kernel.name, kernel.params, tuple(fresh), stores, kernel.kind, kernel.origins, kernel.facts)

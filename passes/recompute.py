@@ -12,7 +12,7 @@ from typing import Any
 
 from graphcore.node import Node, Tensor
 from graphcore.op import Kind, Map, Reduce
-from graphcore.shapes import Extent, bind, symbols_of
+from graphcore.shapes import typical
 from graphcore.target import Target
 from passes.partition import Group, Key, Partition, is_inline, is_scalar_constant
 
@@ -26,7 +26,6 @@ _PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it load
 _PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
 _CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while it walks the images once
 _MOST_LOADS = 4
-_SYMBOLIC_GUESS = 64
 _SMALL_SUM = 1024  # elements that every task of a reader may add up again, to save a kernel that makes one number
 _TASKS = 8
 _MAX_OPS = 24
@@ -98,7 +97,7 @@ def _common_root(group: Group, stored: set[Key], chosen: set[Key], forced: set[K
 
 
 def _gain_of_root(root: Tensor, stuck: list[Tensor], stored: set[Key], chosen: set[Key], readers: Readers, target: Target) -> float:
-    total = -_size(root.size) * root.dtype.itemsize / target.bytes_per_second
+    total = -typical(root.size) * root.dtype.itemsize / target.bytes_per_second
     loaded: set[tuple[int, Key]] = set()
     for t in stuck:
         frontier = _frontier(t, stored, chosen)
@@ -141,7 +140,7 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
             continue
         if _is_small_sum(node):
             sums = True
-            flops += _size(node.inputs[0].size)
+            flops += typical(node.inputs[0].size)
         elif not is_inline(node):
             if node.op.kind is not Kind.MAP and not (node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)):
                 return None
@@ -159,11 +158,7 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
 
 def _is_small_sum(node: Node) -> bool:
     """Whether a node adds up few elements to one number: how many labels count, say."""
-    return isinstance(node.op, Reduce) and node.op.combine == "add" and node.types[0].size == 1 and _size(node.inputs[0].size) <= _SMALL_SUM
-
-
-def _size(extent: Extent) -> float:
-    return float(bind(extent, {name: _SYMBOLIC_GUESS for name in symbols_of([extent])}))
+    return isinstance(node.op, Reduce) and node.op.combine == "add" and node.types[0].size == 1 and typical(node.inputs[0].size) <= _SMALL_SUM
 
 
 def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: dict[int, Group], target: Target,
@@ -173,11 +168,11 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
     ``loaded`` are groups' numbers with values that they are going to read anyway.
     """
     sources, flops, _ = frontier
-    points = _size(t.size)
-    if points == 1 and all(_size(s.size) == 1 for s in sources):
+    points = typical(t.size)
+    if points == 1 and all(typical(s.size) == 1 for s in sources):
         return target.launch_seconds  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
     nbytes = points * t.dtype.itemsize
-    saved = nbytes
+    saved = float(nbytes)
     extra_reads = 0.0
     extra_flops = -flops * points
     for reader in readers.values():
@@ -191,8 +186,8 @@ def _gain(t: Tensor, frontier: tuple[list[Tensor], float, set[Key]], readers: di
         extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
         for source in sources:
             if source.key not in reader.reads and source.key not in reader.members and (reader.number, source.key) not in loaded:
-                extra_reads += min(_size(source.size), points) * source.dtype.itemsize * loads
-    if any(_size(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
+                extra_reads += min(typical(source.size), points) * source.dtype.itemsize * loads
+    if any(typical(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
         return None  # a larger value would have to be kept
     return (saved - extra_reads) / target.bytes_per_second - max(extra_flops, 0.0) / target.flops_per_second
 
@@ -203,10 +198,10 @@ def _repeats(points: float, reader: Group) -> float:
         return _TASKS
     domain, rows = 1.0, 1.0
     for extent in reader.shape:
-        domain *= _size(extent)
+        domain *= typical(extent)
     for axis in reader.axes:
         if axis not in (reader.columns or ()):
-            rows *= _size(axis.extent)
+            rows *= typical(axis.extent)
     if points == rows:
         return 1.0
     return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
@@ -217,8 +212,8 @@ def _loads(product: Node, t: Tensor, target: Target) -> float | None:
     template = getattr(product.op, "template", "")
     if template != "matmul":
         return _conv_loads(product, t, target) if template == "conv" else None
-    mine = max(_size(t.size), 1.0)
-    others = _size(product.types[0].size) * _size(product.inputs[0].shape[-1]) / mine  # how many results each element enters
+    mine = max(typical(t.size), 1.0)
+    others = typical(product.types[0].size) * typical(product.inputs[0].shape[-1]) / mine  # how many results each element enters
     return min(max(others / _PANEL, 1.0), _MOST_LOADS)
 
 
@@ -235,9 +230,9 @@ def _conv_loads(product: Node, t: Tensor, target: Target) -> float | None:
     if tuple(window) == (1, 1) or (not gradient and _reaches(product.inputs[1], t)):
         return None
     if gradient and _reaches(product.inputs[1], t):
-        sums = _size(product.types[0].size) / op.groups
+        sums = typical(product.types[0].size) / op.groups
         return float(min(max(sums / _CONV_SUMS, 1.0), _MOST_LOADS))
-    parts = 1.0 if gradient else 4 * target.cores / max(_size(first[0]) * op.groups, 1.0)  # few images: tasks share out output channels
+    parts = 1.0 if gradient else 4 * target.cores / max(typical(first[0]) * op.groups, 1.0)  # few images: tasks share out output channels
     phases = min(op.stride[0], window[0]) * min(op.stride[1], window[1]) if op.name == "conv2d_input_grad" else 1
     return float(min(max(parts, 1.0) * phases, _MOST_LOADS))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import graphcore as gc
 
-__all__ = ["DEVICES", "ROOT", "opened"]
+__all__ = ["DEVICES", "ROOT", "launching_freely", "opened"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("numpy", "numpy:kernels", "opencl:intel", "opencl:pocl")
@@ -21,3 +22,10 @@ def opened(device: str, **options: Any) -> gc.Session:
         return gc.Session(device, **options)
     except gc.DeviceError as error:
         pytest.skip(f"no {device}: {error}")
+
+
+def launching_freely(session: gc.Session, patch: pytest.MonkeyPatch) -> gc.Session:
+    """The session with kernels that cost nothing to launch, so that small graphs are cut as large ones are."""
+    backend: Any = session._backend
+    patch.setattr(backend, "target", replace(backend.target, launch_seconds=0.0))
+    return session

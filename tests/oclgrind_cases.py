@@ -340,6 +340,15 @@ def with_epilogue(i: Inputs) -> Any:
     return F.relu(F.conv2d(x, w, b, padding=2, dilation=1))
 
 
+@case("conv-more")
+def with_sums(i: Inputs) -> Any:
+    """Sums a channel: of a result and of what is made of it, read in place, in phases, of several images a unit."""
+    x, w, v = i("float32", i.batch, 2, 6, 7), i("float32", 5, 2, 3, 3), i("float32", 5, 2, 1, 1)
+    y, z, small = F.relu(F.conv2d(x, w, padding=1)), F.conv2d(x, v), F.conv2d(x[:, :, :4, :5], w)
+    dx = gc.gradients((F.conv2d(x, w, stride=2, padding=1) * 2.0).sum(), [x])[0]
+    return [y, *(gc.sum(t, axis=(0, 2, 3)) for t in (y, z, small, dx))]
+
+
 @case("pool")
 def maxima(i: Inputs) -> Any:
     x = i("float32", i.batch, 3, 6, 7)
@@ -449,14 +458,19 @@ def compare(found: Any, wanted: Any) -> Iterator[str]:
                 yield f"result {number} differs by {np.abs(near - far).max()}"
 
 
-def run_case(build: Case, device: str, symbolic: bool, missing: int = 0) -> dict[str, Any]:
-    """Two runs with the full batch and, if it is symbolic, one with a smaller one: what was wrong, and which templates ran."""
+def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gathering: bool = False) -> dict[str, Any]:
+    """Two runs with the full batch and, if it is symbolic, one with a smaller one: what was wrong, and which templates ran.
+
+    ``gathering`` lets launches cost nothing, so that products of small results gather sums in their epilogues, too.
+    """
     gc.random.seed(1)
     inputs = Inputs(symbolic)
     built = build(inputs)
     fetches = list(built) if isinstance(built, (list, tuple)) else [built]
     wrong: list[str] = []
     with gc.Session(device, seed=3) as session, gc.Session("numpy", seed=3) as oracle:
+        if gathering:
+            session._backend.target = replace(session._backend.target, launch_seconds=0.0)
         tight = Tight(session._backend, 2 if symbolic and device.endswith(GPU) else 1, missing)
         for batch in (BATCH, BATCH, SMALLER) if symbolic else (BATCH,):
             feeds = inputs.feeds(batch)
@@ -488,7 +502,7 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
                 continue
             print(f"case {label}", file=sys.stderr, flush=True)
             try:
-                found = run_case(build, device, symbolic, missing)
+                found = run_case(build, device, symbolic, missing, family in ("matmul", "conv", "conv-more"))
             except (gc.GraphcoreError, AssertionError):
                 found = {"wrong": [traceback.format_exc()], "templates": []}
             print(json.dumps({"case": label, **found}), flush=True)

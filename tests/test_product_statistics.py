@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_session import opened
+from helpers_session import launching_freely, opened
 
 import graphcore as gc
 from graphcore.node import Tensor
@@ -40,6 +40,8 @@ CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
     "a small product": ([values(5, 4), values(4, 3)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "many columns": ([values(20, 16), values(16, 5000)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "half types": ([values(64, 32).astype(np.float16), values(32, 48).astype(np.float16)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
+    "how many are positive": ([values(64, 32), values(32, 48)], lambda a, b: both(a @ b, gc.sum(a @ b > 0, axis=0))),
+    "sums in double": ([values(64, 32), values(32, 48)], lambda a, b: both(a @ b, gc.sum((a @ b).astype("float64"), axis=0))),
     "double": ([values(64, 32).astype(np.float64), values(32, 48).astype(np.float64)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "what needs the finished sum": ([values(64, 32), values(32, 48)], lambda a, b: [(a @ b) - gc.mean(a @ b, axis=0)]),
 }
@@ -47,11 +49,11 @@ CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("device", RUNTIMES)
-def test_values(device: str, name: str) -> None:
+def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, build = CASES[name]
     feeds = {gc.placeholder(str(a.dtype), a.shape): a for a in arrays}
     results = build(*feeds)
-    with opened(device) as session:
+    with launching_freely(opened(device), monkeypatch) as session:
         found = session.run(results, feeds)
     half = arrays[0].dtype == np.float16
     with gc.Session("numpy") as oracle:
@@ -80,11 +82,11 @@ def test_a_biass_gradient_is_gathered_where_the_rows_are_made(device: str) -> No
 
 
 @pytest.mark.parametrize("device", RUNTIMES[:2])
-def test_other_batch_sizes(device: str) -> None:
+def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of tasks, and so of sums, follows the batch; nothing is compiled again."""
     x, w = gc.placeholder("float32", (None, 40)), gc.Variable(values(40, 30))
     y = gc.relu(x @ w)
-    with opened(device) as session:
+    with launching_freely(opened(device), monkeypatch) as session:
         for rows in (300, 7, 1, 64, 1000):
             a = values(rows, 40)
             exact = np.maximum(a.astype(np.float64) @ session.get_value(w), 0)
@@ -101,3 +103,12 @@ def test_the_same_bits_every_time(device: str) -> None:
         first = session.run([x @ w, total], feeds)[1]
         for _ in range(20):
             np.testing.assert_array_equal(session.run([x @ w, total], feeds)[1], first)
+
+
+@pytest.mark.parametrize("device", RUNTIMES[:2])
+def test_few_rows_are_rather_read_again(device: str) -> None:
+    """Another kernel costs more than reading a few kilobytes."""
+    x, w = gc.placeholder("float32", (32, 64)), gc.placeholder("float32", (64, 64))
+    with opened(device) as session:
+        compiled = session.compile([x @ w, gc.sum(x @ w, axis=0)], {x: values(32, 64), w: values(64, 64)})
+    assert "costs less than another kernel" in compiled.explain()

@@ -16,12 +16,13 @@ from backends.opencl.templates.statistics import Statistics
 
 _NEST = Nest()
 _MATMUL = Matmul()
+_CONV = Convolution()
 _SCATTER = Scatter()
 _GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
-TEMPLATES: tuple[Template, ...] = (Convolution(), ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), _NEST)
+TEMPLATES: tuple[Template, ...] = (_CONV, ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), _NEST)
 _GPU: tuple[Scheduler, ...] = (_SCATTER, GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _NEST)
-CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics(_MATMUL, TEMPLATES), *TEMPLATES)
-GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics(_MATMUL, _GPU), *_GPU)
+CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), TEMPLATES), *TEMPLATES)
+GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((), _GPU), *_GPU)
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
 

@@ -1,5 +1,6 @@
 """The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue.
 
+Stores of mode "add" come last, not for weight gradients: every unit of work adds up its own channels.
 An operand that is more than a parameter as it is (a cast, a scale, a normalisation, a view) is a prologue: images are computed while
 they are packed, weights once, by a helper before.
 """
@@ -7,6 +8,7 @@ they are packed, weights once, by a helper before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +19,14 @@ from backends.opencl.templates.conv_code import (
     ConvProblem,
     ConvShape,
     Names,
+    accessed,
     forward_problem,
     input_gradient_problem,
+    vector,
 )
 from backends.opencl.templates.conv_forward_code import conv_code
 from backends.opencl.templates.conv_prologue import Operand, Prologues, loads_of, moved, operand_of, packed_weights, sizes_with
-from backends.opencl.templates.conv_schedule import ConvConfig, choose, task_count, workspace_elements
+from backends.opencl.templates.conv_schedule import ConvConfig, choose, part_channels, task_count, workspace_elements
 from backends.opencl.templates.conv_weight_code import (
     WeightConfig,
     choose_weight,
@@ -35,11 +39,14 @@ from backends.opencl.templates.conv_weight_code import (
 from graphcore.dtypes import DType
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
-from graphcore.kernel.ir import Computed, Kernel, Param
+from graphcore.kernel.ir import Computed, Kernel, Param, Store
 from graphcore.shapes import Dim, Extent, bind
 from graphcore.target import Reject
 
 __all__ = ["Convolution", "ConvolutionWeightSums"]
+
+_MOST_PRIVATE = 16 * 1024  # elements of the sums that a task may hold in its private memory
+_FIRST = "(group * {channels} + first_o)"  # the first channel that a unit makes
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ def _shape_of(kernel: Kernel) -> ConvShape:
     return ConvShape(x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right))
 
 
+def _private_sums(config: _Config) -> int:
+    """Elements of one sum's private array: a vector for every channel of a unit."""
+    return part_channels(_problem(config), config.schedule) * config.schedule.width  # type: ignore[arg-type]
+
+
 def _problem(config: _Config) -> ConvProblem:
     return forward_problem(config.shape) if config.kind == "forward" else input_gradient_problem(config.shape)
 
@@ -90,7 +102,7 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
         return "it is not one sum of float32 or float64 products"
     if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
         return "an extent is symbolic or zero"
-    if any(s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
+    if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
         return "it stores values smaller than the result"
     return None
 
@@ -111,7 +123,7 @@ def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], st
 
 def _epilogue_indices(kernel: Kernel) -> list[Any]:
     """Indices of everything outside the contraction itself."""
-    found = [s.index for s in kernel.stores]
+    found = [s.index for s in kernel.stores if s.mode == "set"]
     seen: set[Expr] = set()
     stack = [s.value for s in kernel.stores]
     while stack:
@@ -160,6 +172,15 @@ class Convolution:
         work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
         return self._pieces(kernel, config, work, dialect, hints)
 
+    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+        """The images and rows of a unit, as they are cut for every pixel of a channel."""
+        config: _Config = piece.config
+        if config.kind == "weights" or _private_sums(config) > _MOST_PRIVATE:
+            return None
+        rows = config.schedule.rows * _problem(config).phase_step[0]
+        extents = {"i0": config.schedule.images, "i2": rows, "i3": None}
+        return {a: extents[a.name] for a in kernel.axes if a.name in extents}
+
     def _pieces(self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | Reject:
         """The convolution, after a helper where its weights have to be computed."""
         everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
@@ -198,29 +219,49 @@ class Convolution:
         names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
         inner, params = f"{NAME}_block", _parameters(kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 
         def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
             emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
             emitter.scopes = [Scope(frozenset((*kernel.axes, *total.data[1])))]
             for axis in kernel.axes:
                 emitter.axis_code[axis] = fixed.get(axis.name, "0")
-            if axes:
-                with emitter.lanes(axes[-1], f"({flat})", width):
-                    emitter.scope.names[total] = acc
-                    emitter.store_all(kernel.stores)
-                return emitter.scope.lines
-            emitter.scope.names[total] = acc if width == 1 else f"{acc}.s0"  # the result is one element: lane 0
-            emitter.store_all(kernel.stores)
+            lanes = width if axes else 1
+            with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
+                emitter.scope.names[total] = acc if lanes == width else f"{acc}.s0"  # the result is one element: lane 0
+                emitter.store_all(elements)
+                for i, store in enumerate(sums):
+                    place = f"gs{i} + ({fixed['i1']} - {_FIRST.format(channels=_problem(config).out_channels)}) * {config.schedule.width}"
+                    emitter.line(f"{accessed(place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
             return emitter.scope.lines
 
         if weights:
             text = reduce_code(inner, params, config.shape, config.schedule,  # type: ignore[arg-type]
                                lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width), dtype=dtype, names=names)
         else:
+            before, after = self._sums(kernel, config, sums, dialect, dtype)
             text = conv_code(inner, params, _problem(config), config.schedule,  # type: ignore[arg-type]
                              lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width), dtype=dtype, names=names,
-                             load_x=prologues.load(config.operands[0]))
+                             load_x=prologues.load(config.operands[0]), before=before, after=after)
         return prologues.functions() + text + _wrapper(inner, kernel, config)
+
+    def _sums(self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str) -> tuple[list[str], list[str]]:
+        """A unit's own sums of its channels, a vector each: cleared before it, folded and stored after it."""
+        before, after = [], []
+        width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
+        first = _FIRST.format(channels=problem.out_channels)
+        codes = {"i0": "image0", "i1": f"({first} + gm)", "i2": f"(row0 * {problem.phase_step[0]})", "i3": "0"}
+        for i, store in enumerate(sums):
+            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter.axis_code.update({a: codes[a.name] for a in kernel.axes})
+            before += [f"__private {dtype} gs{i}[{size}];", f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;"]
+            folded, lines = "lanes", [f"const {vector(dtype, width)} lanes = {accessed(f'gs{i} + gm * {width}', width, dtype)};"]
+            for half in (w for w in (8, 4, 2) if w < width):  # by vectors: Intel's compiler gets a loop over one array's lanes wrong
+                lines.append(f"const {vector(dtype, half)} lanes{half} = {folded}.lo + {folded}.hi;")
+                folded = f"lanes{half}"
+            lines.append(f"p{store.param}[{emitter.index(store.index)}] = {folded}.lo + {folded}.hi;")
+            after += ["for (int gm = 0; gm < last_o - first_o; ++gm) {", *(f"  {line}" for line in lines), "}"]
+        return before, after
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         batch = int(bind(config.batch, sizes))

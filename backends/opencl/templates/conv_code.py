@@ -256,6 +256,11 @@ def store(value: str, pointer: str, width: int, dtype: str = "float", space: str
     return f"*({pointer}) = {value};" if width == 1 else f"*({space} gc_{dtype}{width}*)({pointer}) = {value};"
 
 
+def accessed(pointer: str, width: int, dtype: str = "float") -> str:
+    """C place of ``width`` private elements at ``pointer``, inside a generated function."""
+    return f"*({pointer})" if width == 1 else f"*(__private gc_{dtype}{width}*)({pointer})"
+
+
 CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 """First line of a block of products: multiply-adds fuse there and nowhere else."""
 

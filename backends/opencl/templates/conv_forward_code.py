@@ -8,7 +8,7 @@ pixel vectors then reads one unaligned vector per product row and one broadcast 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from backends.opencl.templates.conv_code import (
     CONTRACT,
@@ -51,7 +51,7 @@ UNROLL_PRODUCTS = 220
 
 def conv_code(
     name: str, params: str, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, *, dtype: str = "float",
-    names: Names | None = None, load_x: Load | None = None,
+    names: Names | None = None, load_x: Load | None = None, before: Sequence[str] = (), after: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``.
 
@@ -64,13 +64,15 @@ def conv_code(
         dtype: ``float`` or ``double``.
         names: parameter names.
         load_x: fused load of the images, by element index into them; must be pure. Not with ``config.direct``.
+        before, after: statements around every unit, which covers ``rows`` grid rows from ``row0``, ``images`` images from ``image0``
+            and the channels ``first_o`` to ``last_o`` of ``group``.
 
     Returns:
         OpenCL C; the caller defines ``GC_NOINLINE``.
     """
     if load_x is not None and config.direct:
         raise ValueError("a direct schedule reads the input in place; choose(..., fused_load=True)")
-    return _ConvText(problem, config, epilogue, dtype, names or Names(), load_x).text(name, params)
+    return _ConvText(problem, config, epilogue, dtype, names or Names(), load_x).text(name, params, before, after)
 
 
 class _ConvText:
@@ -87,7 +89,7 @@ class _ConvText:
         self.vec = vector(dtype, config.width)
         self.w = Writer()
 
-    def text(self, name: str, params: str) -> str:
+    def text(self, name: str, params: str, before: Sequence[str], after: Sequence[str]) -> str:
         """The whole function."""
         p, c, w = self.problem, self.config, self.w
         bands = -(-p.grid[0] // c.rows)
@@ -110,7 +112,9 @@ class _ConvText:
                 w.add(f"const int image0 = (unit / {per_image}) * {c.images};")
                 w.add(f"const int images = min({c.images}, {self.names.batch} - image0);")
                 w.add(f"const int pixels = images * rows * {p.grid[1]};")
+                w.add(*before)
                 self._unit()
+                w.add(*after)
         return w.text()
 
     def _unit(self) -> None:

@@ -1,7 +1,8 @@
 """The product template: kernels with one sum of products of two matrices, batched or not.
 
-An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up its own columns. A factor that is more than a matrix in memory (a cast, a scale, a
-gather, a view that is not linear) is a prologue: it is computed while its panels are packed.
+An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up its own columns.
+A factor that is more than a matrix in memory (a cast, a scale, a gather, a view that is not linear) is a prologue: it is computed
+while its panels are packed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from graphcore.target import Reject
 
 __all__ = ["Matmul", "Product", "find_product"]
 
+_MOST_COLUMNS = 4096  # sums that a task may hold in its private memory
 _SMALL = 2048  # multiply-adds below which the loop nest is as good
 
 
@@ -163,6 +165,15 @@ class Matmul:
         config = choose(m, n, k, a, b, width, dialect.cores, f"{dialect.vendor} {dialect.device}",
                         "double" if product.total.dtype.name == "float64" else "float", literal_n=_literal(product.col))
         return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
+
+    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+        """The rows of a task's tiles."""
+        product, gemm = find_product(kernel), piece.config.gemm
+        if isinstance(product, Reject) or product.row is None or product.col is None or not isinstance(product.col.extent, int):
+            return None
+        if not gemm.n_block and product.col.extent > _MOST_COLUMNS:
+            return None
+        return {product.row: gemm.mr * gemm.m_block or None}
 
     def operands(self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]) -> tuple[Operand, Operand, list[Prologue]]:
         """Both factors for the generator, as (rows, terms) and (terms, columns), and the prologues behind them."""

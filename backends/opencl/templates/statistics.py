@@ -1,20 +1,21 @@
-"""Sums over a product's rows, gathered where its elements are made: a bias's gradient, a column's mean.
+"""Sums over a product's rows or a convolution's pixels, gathered where its elements are made: a bias's gradient, a channel's mean.
 
-On CPUs every task of the product adds up its own columns in its epilogue and a second, small kernel adds up the tasks' sums and
-computes what is made of them. Where the product's template cannot do that, the second kernel sums what the first one stored.
+On CPUs every block of work adds up its own columns or channels in its epilogue and a second, small kernel adds up the blocks' sums and
+computes what is made of them. Where the template cannot do that, the second kernel sums what the first one stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from backends.base import Piece
 from backends.opencl.emit import Dialect
 from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_split import layout_of, with_values, without_unused
-from backends.opencl.templates.matmul import Matmul, find_product
+from graphcore.dtypes import DType
+from graphcore.kernel.collapse import collapse_axes
 from graphcore.kernel.expr import Expr, load, reduce, walk
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index
 from graphcore.kernel.ir import Kernel, Param, Store
@@ -23,7 +24,14 @@ from graphcore.target import Reject
 
 __all__ = ["Statistics"]
 
-_MOST_COLUMNS = 4096  # sums that a task may hold in its private memory
+
+class Gatherer(Scheduler, Protocol):
+    """A template whose epilogue takes stores of mode "add", last of a kernel's stores: every block of its work has a place of its own."""
+
+    name: str
+
+    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+        """The axes that a block of the scheduled work sums over, each with the block's extent (None: all of it); None where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -46,49 +54,50 @@ class Statistics:
 
     name = "statistics"
 
-    def __init__(self, product: Matmul, templates: Sequence[Scheduler]) -> None:
-        self.product = product
+    def __init__(self, gatherers: Sequence[Gatherer], templates: Sequence[Scheduler]) -> None:
+        self.gatherers = gatherers
         self.templates = templates
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         parts = _find(kernel)
         if parts is None:
             return Reject("it gathers no sums of a product")
-        return self._in_epilogue(kernel, parts, dialect, hints) or self._apart(kernel, parts, dialect, hints)
+        gathered = (self._in_epilogue(kernel, parts, g, dialect, hints) for g in self.gatherers)
+        return next((pieces for pieces in gathered if pieces is not None), None) or self._apart(kernel, parts, dialect, hints)
 
-    def _in_epilogue(self, kernel: Kernel, parts: _Parts, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | None:
-        """The product with its tasks' sums, and the kernel that adds those up; None where the product's template cannot."""
+    def _in_epilogue(self, kernel: Kernel, parts: _Parts, template: Gatherer, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | None:
+        """The product with its blocks' sums, and the kernel that adds those up; None where the template cannot."""
         whole, at = layout_of(kernel.axes)
         body = parts.sums[0].args[0]
         probe = replace(kernel, params=(*kernel.params, Param("probe", body.dtype, whole)),
                         stores=parts.elements or (Store(len(kernel.params), at, body),))
-        chosen = self.product.schedule(probe, dialect, hints)
-        if isinstance(chosen, Reject):
+        alone = template.schedule(probe, dialect, hints)
+        blocks = template.blocks(probe, alone[-1]) if not isinstance(alone, Reject) else None
+        if blocks is None or any(not blocks.keys() <= set(r.data[1]) or r.dtype.name != _accumulated(probe).name for r in parts.sums):
             return None
-        product, gemm = find_product(probe), chosen[0].config.gemm
-        assert not isinstance(product, Reject)
-        row, col = product.row, product.col
-        if row is None or col is None or not isinstance(col.extent, int) or (not gemm.n_block and col.extent > _MOST_COLUMNS):
-            return None
-        if any(r.dtype.rounds or row not in r.data[1] or col in r.data[1] for r in parts.sums):
-            return None
-        height = gemm.mr * gemm.m_block
-        blocks: Extent = (row.extent + (height - 1)) // height if height else 1
-        part, over = Axis("part", blocks, PARALLEL), Axis("part", blocks, REDUCE)
-        shape, at = layout_of((part, *product.batch, col))
-        here = at.substitute({part: as_index(row) // height if height else Index(0)})
+        cut: dict[Axis, Axis] = {}
+        for n, (axis, extent) in enumerate(blocks.items()):
+            if extent is not None:
+                count: Extent = (axis.extent + (extent - 1)) // extent
+                cut[axis] = Axis(f"part{n}", count, PARALLEL)
+        over = {part: Axis(part.name, part.extent, REDUCE) for part in cut.values()}
+        shape, at = layout_of((*cut.values(), *(a for a in kernel.axes if a not in blocks)))
+        here = at.substitute({part: as_index(a) // extent for a, extent in blocks.items() if extent is not None for part in (cut[a],)})
         params, stores, known = list(kernel.params), list(parts.elements), {}
         for r in parts.sums:
             stores.append(Store(len(params), here, r.args[0], "add"))
-            inner = {a: Axis(f"{a.name}_all", a.extent, REDUCE) for a in r.data[1] if a is not row}
-            there = at.substitute({part: as_index(over), **{a: as_index(b) for a, b in inner.items()}})
-            known[r] = reduce("add", (over, *inner.values()), load(len(params), there, r.dtype))
+            inner = {a: Axis(f"{a.name}_all", a.extent, REDUCE) for a in r.data[1] if a not in blocks}
+            there = at.substitute({a: as_index(b) for a, b in (*over.items(), *inner.items())})
+            places = (*over.values(), *inner.values())
+            total = load(len(params), there, r.dtype)
+            known[r] = reduce("add", places, total) if places else total
             params.append(Param(f"p{len(params)}", r.dtype, shape))
         made = replace(kernel, params=tuple(params), stores=tuple(stores))
         used, small = without_unused(made)
+        pieces = template.schedule(small, dialect, hints)
+        assert not isinstance(pieces, Reject) and template.blocks(small, pieces[-1]) == blocks
         count, work = len(kernel.params), _workspaces(kernel, made)
-        product_piece = Piece(small, self.product.name, chosen[0].config, tuple(range(len(small.params))))
-        return [*_moved([product_piece], small, used, count, work), *self._results(made, parts, known, count, work, dialect, hints)]
+        return [*_moved(pieces, small, used, count, work), *self._results(made, parts, known, count, work, dialect, hints)]
 
     def _apart(self, kernel: Kernel, parts: _Parts, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece]:
         """The product, storing the elements that are summed, and a kernel that sums them."""
@@ -114,12 +123,18 @@ class Statistics:
         stores = tuple(with_values(s, known) for s in parts.results)
         needed = {a for r in known.values() for a in r.data[1]} | {a for s in stores for a in s.index.axes()}
         axes = tuple(a for a in kernel.axes if a in needed)
-        used, small = without_unused(replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind="rows", facts=()))
+        sums = collapse_axes(replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind="rows", facts=()))
+        used, small = without_unused(sums)
         return _moved(self._scheduled(small, dialect, hints), small, used, count, work)
 
     def _scheduled(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
         answers = (t.schedule(kernel, dialect, hints) for t in self.templates)
         return next(a for a in answers if not isinstance(a, Reject))
+
+
+def _accumulated(kernel: Kernel) -> DType:
+    """The type of the product's own sums, of which its epilogue can add up more."""
+    return next(v.dtype for v in kernel.values() if v.fn == "reduce")
 
 
 def _workspaces(kernel: Kernel, made: Kernel) -> list[Any]:
