@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,19 @@ __all__ = ["MaxPool", "MaxPoolIndex", "MaxPoolGrad", "MaxPoolGather", "AvgPool",
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
+
+
+class _Covering(NamedTuple):
+    """A loop over windows: its axes, a window, whether that is one, whether it holds the position, and the position's tap in it.
+
+    Loads are guarded by ``real`` alone, which is the same for neighbouring positions but at the edges.
+    """
+
+    axes: tuple[Any, ...]
+    window: tuple[Index, ...]
+    real: Expr
+    held: Expr
+    tap: Index
 
 
 class _Pool(Opaque):
@@ -94,6 +107,21 @@ class _Pool(Opaque):
         i, in_i = landing(index[-2], p, self.stride[0], self.gaps[0], self.padding[0], int(counts[-2]))
         j, in_j = landing(index[-1], q, self.stride[1], self.gaps[1], self.padding[2], int(counts[-1]))
         return (*index[:-2], i, j), expr.both(in_i, in_j)
+
+    def covering(self, call: Lowering, index: tuple[Index, ...], counts: Shape) -> _Covering:
+        """A loop over the windows that may hold an input position, in the order of their taps."""
+        if self.gaps != (1, 1):
+            axes, (p, q) = fresh_axes(call, *self.window)
+            where, inside = self.landing(index, p, q, counts)
+            return _Covering(axes, where, inside, inside, p * self.window[1] + q)
+        axes, steps = fresh_axes(call, *(-(-k // s) for k, s in zip(self.window, self.stride, strict=True)))
+        windows, taps, real, held = [], [], [], []
+        for at, step, pad, k, s, count in zip(index[-2:], steps, (self.padding[0], self.padding[2]), self.window, self.stride, counts[-2:], strict=True):
+            windows.append((at + pad) // s - step)
+            taps.append((at + pad) % s + step * s)
+            real.append(expr.in_range(windows[-1], 0, int(count)))
+            held.append(expr.in_range(taps[-1], 0, k))
+        return _Covering(axes, (*index[:-2], *windows), expr.both(*real), expr.both(*held), taps[0] * self.window[1] + taps[1])
 
     def taps(self, x: Any, fill: float) -> Any:
         """(kh * kw, ..., rows, columns): for every tap what all windows read through it."""
@@ -236,11 +264,9 @@ class MaxPoolGrad(_Pool):
             where, inside, position = self.only_window(index, call.inputs[0].shape)
             hit = expr.call("eq", read(1, where, inside), expr.index_value(position, dtypes.int32))
             return expr.select(hit, read(0, where, inside), expr.const(0, call.outputs[0].dtype))
-        axes, (p, q) = fresh_axes(call, *self.window)
-        where, inside = self.landing(index, p, q, call.inputs[0].shape)
-        here = expr.index_value(p * self.window[1] + q, dtypes.int32)
-        chosen = expr.both(inside, expr.call("eq", read(1, where, inside), here))
-        return summed(axes, read(0, where, chosen))
+        c = self.covering(call, index, call.inputs[0].shape)
+        hit = expr.both(c.held, expr.call("eq", read(1, c.window, c.real), expr.index_value(c.tap, dtypes.int32)))
+        return summed(c.axes, expr.select(hit, read(0, c.window, c.real), expr.const(0, call.outputs[0].dtype)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return call.b.max_pool_gather(gradients[0], call.inputs[1], **self.geometry()), None
@@ -402,10 +428,10 @@ class AvgPoolGrad(_Average):
             where, inside, _ = self.only_window(index, g.shape)
             count = self.divisor(where[-2], where[-1], self.input_size, wide)
             return expr.cast(expr.call("div", expr.cast(read(0, where, inside), wide), count), g.dtype)
-        axes, (p, q) = fresh_axes(call, *self.window)
-        where, inside = self.landing(index, p, q, g.shape)
-        count = self.divisor(where[-2], where[-1], self.input_size, wide)
-        return expr.cast(summed(axes, expr.call("div", expr.cast(read(0, where, inside), wide), count)), g.dtype)
+        c = self.covering(call, index, g.shape)
+        count = self.divisor(c.window[-2], c.window[-1], self.input_size, wide)
+        share = expr.call("div", expr.cast(read(0, c.window, c.real), wide), count)
+        return expr.cast(summed(c.axes, expr.select(c.held, share, expr.const(0, wide))), g.dtype)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.avg_pool(gradients[0], **self.geometry()),)
