@@ -2,8 +2,8 @@
 
 Measured against extended precision over the whole range, special values included, on Intel's CPU runtime (widths 1, 8
 and 16) and PoCL 3.0 (1, 4 and 8): the built-ins stay within 4 ulp, save these on PoCL: `sin`, `cos` and `tan` of
-float vectors give 0.0102 for sin(0.00001) as soon as one lane is above 125; `erf` takes twice as long as the code
-below. PoCL on a CPU with AVX-512 that its LLVM does not know hangs or aborts on any 64-byte vector, whatever is
+float vectors give 0.0102 for sin(0.00001) as soon as one lane is above 125. On both, `erf` of floats takes twice as
+long as the code below. PoCL on a CPU with AVX-512 that its LLVM does not know hangs or aborts on any 64-byte vector, whatever is
 computed: use `DeviceInfo.lanes`.
 """
 
@@ -37,7 +37,8 @@ _SAME = (
 )
 _BUILTIN = {**{name: name for name in _SAME}, "round": "rint"}
 _EVERYWHERE = ("sigmoid", "erfinv", "digamma", "polygamma")  # no built-in has them
-_ON_POCL = ("sin", "cos", "tan", "erf")  # floats only
+_FASTER = ("erf",)  # floats only
+_ON_POCL = ("sin", "cos", "tan")  # floats only
 # Intel's compiler (2026.2) dies when one kernel has the sine and the cosine of x and both of sin(x): it merges them into sincos.
 _ON_INTEL = ("cos",)
 
@@ -58,7 +59,8 @@ def call(fn: str, vendor: str, dtype: str, width: int) -> str:
     Returns:
         A built-in, or a function that `prelude_for` defines.
     """
-    if fn in _EVERYWHERE or (vendor == "pocl" and dtype == "float" and fn in _ON_POCL) or (vendor == "intel" and fn in _ON_INTEL):
+    own = _EVERYWHERE + (_ON_INTEL if vendor == "intel" else ()) + (_ON_POCL if vendor == "pocl" and dtype == "float" else ())
+    if fn in own or (fn in _FASTER and dtype == "float"):
         return f"gc_{fn}_{dtype}{width if width > 1 else ''}"
     return _BUILTIN[fn]
 
