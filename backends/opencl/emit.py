@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from backends.opencl.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
+from backends.opencl.lanes import load_vector
 from backends.opencl.scalars import HEX, apply, identity, iota, load_text, spread, store_text
 from graphcore.dtypes import DType, int32
 from graphcore.kernel.expr import Expr
@@ -39,10 +40,18 @@ class Dialect:
 
     def lanes(self, kernel: Kernel) -> int:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
-        widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes), default=4)
-        if any(v.fn == "reduce" and v.data[0].startswith("arg") for v in kernel.values()):
+        narrow = _narrow_positions(kernel)
+        widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
+        if any(v.fn == "reduce" and v.data[0].startswith("arg") and v not in narrow for v in kernel.values()):
             widest = 8
         return max(1, self.width * 4 // max(widest, 4))
+
+
+def _narrow_positions(kernel: Kernel) -> frozenset[Expr]:
+    """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
+    wide = {s.value for s in kernel.stores}
+    wide.update(a for v in kernel.values() for a in v.args if not (v.fn == "cast" and v.dtype == int32))
+    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.data[0].startswith("arg") and v not in wide)
 
 
 @dataclass
@@ -76,6 +85,7 @@ class Emitter:
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
         self.pinned: dict[Expr, frozenset[Axis]] = {}  # axes whose loops a value must stay inside, beside those it depends on
+        self.narrow = _narrow_positions(kernel)
         self._names = 0
 
     # Scopes and names
@@ -187,6 +197,8 @@ class Emitter:
         if e.fn == "select":
             condition, yes, no = args
             return f"({mask_for(condition, e.dtype, width)} ? {yes} : {no})"
+        if e.fn == "cast" and e.args[0] in self.narrow:
+            return args[0]
         if e.fn == "cast":
             return self.rounded(convert(args[0], e.args[0].dtype, e.dtype, width), e.dtype, width)
         return self.rounded(apply(self.dialect.vendor, e.fn, args, e.args[0].dtype, width), e.dtype, width)
@@ -247,70 +259,11 @@ class Emitter:
     # Memory
 
     def load(self, e: Expr) -> str:
+        if self.width_of(e) > 1:
+            return load_vector(self, e)
         param, index = e.data
-        pointer, dtype, width = self.pointers[param], e.dtype, self.width_of(e)
-        guard = e.args[0] if e.args else None
-        zero = literal(0, dtype)
-        if width == 1:
-            text = load_text(pointer, self.index(index), dtype, 1)
-            return text if guard is None else f"({self.value(guard)} ? {text} : {zero})"
-        assert self.lane is not None
-        guard_lanes = guard is not None and self.is_vector(guard.axes)
-        if not guard_lanes and self.lane not in index.axes():
-            text = load_text(pointer, self.index(index), dtype, 1)
-            if guard is not None:
-                text = f"({self.value(guard)} ? {text} : {zero})"
-            return spread(text, dtype, 1, width)
-        if index.stride(self.lane) == 1 and not guard_lanes:
-            text = load_text(pointer, self.index(index), dtype, width)
-            vtype = vector_type(dtype, width)
-            return text if guard is None else f"({self.value(guard)} ? {text} : ({vtype})({zero}))"
-        repeated = self.repeats(index) if not guard_lanes else 0
-        if repeated:
-            return self.load_repeated(e, repeated)
-        return self.gather(e, pointer, index, guard, width)
-
-    def repeats(self, index: Index) -> int:
-        """How many neighbouring lanes share an element, where the index steps by ``lane // n`` (upsampling, pooling's gradient); else 0."""
-        if self.lane is None or not self.aligned:
-            return 0
-        through = [(a, c) for a, c in index.terms if self.lane in Index(0, ((a, 1),)).axes()]
-        if len(through) != 1 or not isinstance(through[0][0], Div) or through[0][1] != 1:
-            return 0
-        divided = through[0][0]
-        # Where vectors start at multiples of their width, groups of a power of two never straddle one.
-        plain = divided.value.terms == ((self.lane, 1),) and divided.value.constant == 0
-        return divided.divisor if plain and divided.divisor in (2, 4, 8) and divided.divisor < self.width else 0
-
-    def load_repeated(self, e: Expr, repeated: int) -> str:
-        """A short vector with every lane spread over ``repeated`` lanes."""
-        param, index = e.data
-        width = self.width // repeated
-        kind, short = vector_type(e.dtype, width), self.fresh("x")
-        text = load_text(self.pointers[param], self.index(index), e.dtype, width)
-        if e.args:  # the guard stands before the load: outside of it the address may be anywhere
-            text = f"{self.value(e.args[0])} ? {text} : ({kind})({literal(0, e.dtype)})"
-        self.home(e).lines.append(f"const {kind} {short} = {text};")
-        lanes = ", ".join(f"{short}.s{HEX[i // repeated]}" for i in range(self.width))
-        return f"({vector_type(e.dtype, self.width)})({lanes})"
-
-    def gather(self, e: Expr, pointer: str, index: Index, guard: Expr | None, width: int) -> str:
-        """Lane by lane: strided, divided or guarded addresses."""
-        name = self.fresh("x")
-        scope = self.home(e)
-        scope.lines.append(f"const int{width} {name} = {self.index(index, width)};")
-        mask = self.vector(guard, width) if guard is not None else None
-        if mask is not None and not mask.isidentifier():
-            held = self.fresh("g")
-            scope.lines.append(f"const int{width} {held} = {mask};")
-            mask = held
-        lanes = []
-        for i in range(width):
-            text = load_text(pointer, f"{name}.s{HEX[i]}", e.dtype, 1)
-            lanes.append(f"{mask}.s{HEX[i]} ? {text} : {literal(0, e.dtype)}" if mask else text)
-        if e.dtype.is_bool:
-            return f"-(int{width})({', '.join(lanes)})"
-        return f"({vector_type(e.dtype, width)})({', '.join(lanes)})"
+        text = load_text(self.pointers[param], self.index(index), e.dtype, 1)
+        return f"({self.value(e.args[0])} ? {text} : {literal(0, e.dtype)})" if e.args else text
 
     def store_all(self, stores: Sequence[Store]) -> None:
         """Compute the values of all stores, then write them: a store may be in place over what another one reads."""
@@ -432,6 +385,8 @@ class Accumulator:
         em = self.emitter
         if lanes_reduced and self.width > 1:
             self.fold_lanes(lines)
+        if self.position and self.e in em.narrow:
+            return self.position
         if self.position:
             width = 1 if lanes_reduced else self.width
             result = em.fresh()

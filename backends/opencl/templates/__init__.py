@@ -8,10 +8,10 @@ from backends.opencl.templates.base import GroupTemplate, Scheduler, Template
 from backends.opencl.templates.conv import Convolution, ConvolutionWeightSums
 from backends.opencl.templates.gpu_matmul import GpuMatmul
 from backends.opencl.templates.gpu_rows import GpuRows
-from backends.opencl.templates.gpu_split import GpuSplit
 from backends.opencl.templates.matmul import Matmul
 from backends.opencl.templates.nest import Nest
 from backends.opencl.templates.scatter import Scatter, ScatterSort
+from backends.opencl.templates.split import Split
 from backends.opencl.templates.statistics import Statistics
 
 _NEST = Nest()
@@ -20,8 +20,9 @@ _CONV = Convolution()
 _SCATTER = Scatter()
 _GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
 TEMPLATES: tuple[Template, ...] = (_CONV, ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), _NEST)
-_GPU: tuple[Scheduler, ...] = (_SCATTER, GpuSplit((*_GROUPS, _NEST)), *_GROUPS, _NEST)
-CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), TEMPLATES), *TEMPLATES)
+_GPU: tuple[Scheduler, ...] = (_SCATTER, Split((*_GROUPS, _NEST)), *_GROUPS, _NEST)
+_CPU: tuple[Scheduler, ...] = (*TEMPLATES[:-1], Split((_SCATTER, _NEST)), _NEST)
+CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), _CPU), *_CPU)
 GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((), _GPU), *_GPU)
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}

@@ -21,7 +21,7 @@ from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Extent, bind, product
 from graphcore.target import Reject
 
-__all__ = ["Nest", "NestCode", "NestConfig", "choose_nest", "nest_units"]
+__all__ = ["Nest", "NestCode", "NestConfig", "choose_nest", "kernel_work", "nest_units"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
 _BLOCK = 512  # elements, or vectors, that one accumulator of a long sum adds up
@@ -86,11 +86,11 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
 
 
 def _contiguity(kernel: Kernel, axis: Axis) -> float:
-    """A score: contiguous accesses along the axis count 1, uniform ones 0.2, strided ones cost 1; stores count double."""
+    """A score: contiguous accesses along the axis count 1, ones in few vectors 0.5, uniform ones 0.2, others cost 1; stores count double."""
     score = 0.0
     for index, weight in [(s.index, 2.0) for s in kernel.stores] + [(v.data[1], 1.0) for v in kernel.values() if v.fn == "load"]:
         step = index.stride(axis)
-        score += weight * (1.0 if step == 1 else 0.2 if step == 0 else -1.0)
+        score += weight * (1.0 if step == 1 else 0.2 if step == 0 else 0.5 if step in (-1, 2) else -1.0)
     return score
 
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from backends.base import Piece
 from backends.opencl.emit import Dialect
 from backends.opencl.templates.base import Scheduler
-from backends.opencl.templates.gpu_split import layout_of, with_values, without_unused
+from backends.opencl.templates.split import layout_of, with_values, without_unused
 from graphcore.dtypes import DType
 from graphcore.kernel.collapse import collapse_axes
 from graphcore.kernel.expr import Expr, load, reduce, walk
-from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, as_index
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.shapes import Extent
 from graphcore.target import Reject

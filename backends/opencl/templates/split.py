@@ -1,8 +1,8 @@
-"""Long reductions on GPUs in steps: partial results for blocks of the summed axis, into a workspace, then their combination.
+"""Long reductions in steps: partial results for blocks of the summed axis, into a workspace, then their combination.
 
 It is a change of the kernel, not a schedule: the first kernel has one more parallel axis, the second reduces over that, and a third
 computes what the kernel stores for every element. They are scheduled like any other. Few results of long sums (losses, bias and
-weight gradients) then still use the whole device. The order of all sums is fixed.
+weight gradients) then still use the whole device: all groups of a GPU, all cores of a CPU. The order of all sums is fixed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backends.opencl.scalars import identity
 from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_matmul import TileConfig, find_contraction
 from backends.opencl.templates.gpu_rows import RowsConfig, contiguous, row_reductions
-from backends.opencl.templates.nest import columns_of, rows_of
+from backends.opencl.templates.nest import columns_of, kernel_work, nest_units, rows_of
 from graphcore.kernel.expr import (
     Expr,
     both,
@@ -36,13 +36,15 @@ from graphcore.kernel.ir import Computed, Kernel, Param, Store, renumbered
 from graphcore.shapes import Dim, bind, product
 from graphcore.target import Reject
 
-__all__ = ["GpuSplit", "layout_of", "split_reductions", "with_values", "without_unused"]
+__all__ = ["Split", "layout_of", "split_reductions", "with_values", "without_unused"]
 
 _LONGEST = 2048  # elements of a sum that one step walks without regret
 _BLOCK = 256  # elements of a partial sum at least, where work items share it
 _ALONE = 32  # and where one work item sums them up alone
 _MOST = 256  # partial sums of one result at most
 _MANY_RESULTS = 1024
+_STAGE_WORK = 1_000_000  # operations of a CPU kernel that a second stage is worth: about 0.1 ms on one core
+_TASK_WORK = 200_000
 _ITEMS_PER_CORE = 512  # work items that keep a multiprocessor busy
 
 
@@ -57,22 +59,20 @@ class _Cut:
     guard: Expr | None
 
 
-class GpuSplit:
+class Split:
     """Schedules the kernels that it makes with the templates it was given."""
 
-    name = "gpu-split"
+    name = "split"
 
     def __init__(self, templates: Sequence[Scheduler]) -> None:
         self.templates = templates
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.kind != "gpu":
-            return Reject("it is made for GPUs")
         reductions = row_reductions(kernel)
         reason = _reason(kernel, reductions)
         if reason is not None:
             return Reject(reason)
-        parts = self._parts(kernel, reductions, dialect, hints)
+        parts = (self._gpu_parts if dialect.kind == "gpu" else self._cpu_parts)(kernel, reductions, dialect, hints)
         if parts < 2:
             return Reject("its sums are short, or many enough")
         kernels, workspaces = split_reductions(kernel, reductions, parts, hints)
@@ -88,7 +88,17 @@ class GpuSplit:
         answers = (t.schedule(kernel, dialect, hints) for t in self.templates)
         return next(a for a in answers if not isinstance(a, Reject))
 
-    def _parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
+    def _cpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
+        """Enough for all cores, each worth a task and all together another stage."""
+        pieces = self._scheduled(kernel, dialect, hints)
+        if pieces[0].template != "nest":
+            return 1
+        units, work = int(bind(nest_units(kernel, pieces[0].config), hints)), kernel_work(kernel, hints)
+        if units >= 2 * dialect.cores or work < _STAGE_WORK:
+            return 1
+        return int(min(4 * dialect.cores // max(units, 1), work // _TASK_WORK, _number(reductions[0].data[1], hints) // _BLOCK, _MOST))
+
+    def _gpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
         """Into how many blocks to cut: as many as fill the device, each worth a start."""
         length = _number(reductions[0].data[1], hints)
         if length < (_LONGEST if contiguous(kernel, reductions) else _LONGEST // 8):
@@ -149,15 +159,18 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
     many = _number(rows, hints) >= _MANY_RESULTS
     shape, at = layout_of((cut.block, *rows) if many else (*rows, cut.block))
     over = [s for s in kernel.stores if (s.index.axes() | s.value.axes) & columns]
+    # What needs no sum is stored on the way, so that nothing is read twice; blocks that stick out would need a guard.
+    on_the_way = [s for s in over if cut.guard is None and not any(v in reductions for v in walk(s.value))]
+    over = [s for s in over if s not in on_the_way]
     params = list(kernel.params)
-    sums: list[Store] = []
+    sums = [Store(s.param, s.index.substitute({cut.axis: cut.index}), s.value.substitute({cut.axis: cut.index})) for s in on_the_way]
     combined: dict[Expr, Expr] = {}
     whole = Axis("part", cut.block.extent, REDUCE)
     for r in reductions:
         sums.append(Store(len(params), at, reduce(r.data[0], inside, _cut_body(r, cut))))
         combined[r] = reduce(r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype))
         params.append(Param(f"p{len(params)}", r.dtype, shape))
-    results = [with_values(s, combined) for s in kernel.stores if s not in over]
+    results = [with_values(s, combined) for s in kernel.stores if s not in (*over, *on_the_way)]
     # What is stored for every element reads the combined results from memory.
     shape, at = layout_of(rows)
     known: dict[Expr, Expr] = {}
@@ -166,7 +179,7 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
             results.append(Store(len(params), at, combined[r]))
             known[r] = load(len(params), at, r.dtype)
             params.append(Param(f"p{len(params)}", r.dtype, shape))
-    kernels = [replace(kernel, name=f"{kernel.name}_parts", axes=(cut.block, *rows), stores=tuple(sums)),
+    kernels = [replace(kernel, name=f"{kernel.name}_parts", axes=(cut.block, *rows, *(a for a in inside if columns)), stores=tuple(sums)),
                replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
                replace(kernel, stores=tuple(with_values(s, known) for s in over))]
     made = [replace(k, params=tuple(params)) for k in kernels if k.stores]
