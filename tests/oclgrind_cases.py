@@ -19,7 +19,7 @@ import numpy as np
 import graphcore as gc
 import graphcore.nn.functional as F
 from backends.opencl import memory, target
-from backends.opencl.templates import gpu_matmul, scatter
+from backends.opencl.templates import gpu_matmul, scatter, scatter_rows
 from backends.opencl.templates.nest import Nest, nest_units
 from graphcore import nn, optim
 from graphcore.shapes import bind
@@ -486,7 +486,7 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     memory._SLACK, memory._PAGE = 0, 1
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
-    scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = 2
+    scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = scatter_rows._SMALLEST = 2
     plain = Nest.tasks
 
     def many(nest: Nest, kernel: Any, config: Any, dialect: Any, sizes: Mapping[str, int]) -> int:

@@ -17,7 +17,7 @@ FAMILIES = ("elementwise", "reductions", "rows", "matmul", "conv", "conv-more", 
 # The templates that a family must have run, or it tests something else than it seems to.
 TEMPLATES = {
     CPU: {"matmul": {"matmul", "nest"}, "conv": {"conv", "conv-sums"}, "conv-more": {"conv", "conv-sums"},
-          "index": {"scatter", "scatter-sort", "nest"}},
+          "index": {"scatter", "scatter-rows", "scatter-sort", "nest"}},
     GPU: {"reductions": {"gpu-rows", "nest"}, "matmul": {"gpu-matmul", "gpu-rows"}, "conv": {"gpu-matmul", "gpu-rows"},
           "index": {"scatter", "nest"}},
 }

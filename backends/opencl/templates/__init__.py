@@ -11,6 +11,7 @@ from backends.opencl.templates.gpu_rows import GpuRows
 from backends.opencl.templates.matmul import Matmul
 from backends.opencl.templates.nest import Nest
 from backends.opencl.templates.scatter import Scatter, ScatterSort
+from backends.opencl.templates.scatter_rows import ScatterRows
 from backends.opencl.templates.split import Split
 from backends.opencl.templates.statistics import Statistics
 
@@ -19,7 +20,7 @@ _MATMUL = Matmul()
 _CONV = Convolution()
 _SCATTER = Scatter()
 _GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
-TEMPLATES: tuple[Template, ...] = (_CONV, ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), _NEST)
+TEMPLATES: tuple[Template, ...] = (_CONV, ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), ScatterRows(), _NEST)
 _GPU: tuple[Scheduler, ...] = (_SCATTER, Split((*_GROUPS, _NEST)), *_GROUPS, _NEST)
 _CPU: tuple[Scheduler, ...] = (*TEMPLATES[:-1], Split((_SCATTER, _NEST)), _NEST)
 CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), _CPU), *_CPU)
