@@ -143,6 +143,9 @@ CASES: list[tuple[Any, type[Exception], type[Exception], list[str]]] = [
     (lambda: gc.jacobian(lambda t: t * 2, X), gc.ShapeError, ValueError, ["jacobian: a symbolic extent", "{line}"]),
     # optimizers
     (lambda: optim.SGD(lr=-1), gc.UsageError, TypeError, ["SGD: lr must be a finite number of at least 0, got -1"]),
+    (lambda: optim.SGD([W], lr=0.1), gc.UsageError, TypeError, ["SGD: the first argument is the learning rate, not what to train", "write optim.SGD(lr=0.001).minimize(loss)"]),  # type: ignore[misc, list-item]
+    (lambda: optim.Adam({"w": W}), gc.UsageError, TypeError, ["Adam: the first argument is the learning rate"]),  # type: ignore[arg-type]
+    (lambda: gc.train.fit(None, None, loss=None, optimizer=None, metrics=["accuracy"]), gc.UsageError, TypeError, ["fit: metrics maps names to functions", "got ['accuracy']; write metrics={'accuracy': accuracy}"]),  # type: ignore[arg-type]
     (lambda: optim.Adam(lr=0.1, betas=(1.5, 0.9)), gc.UsageError, TypeError, ["Adam: betas[0] must be", "got 1.5"]),
     (lambda: optim.SGD(0.1).minimize(X @ W), gc.GradientError, ValueError, ["minimize: the loss must be a scalar; reduce it with .mean() or .sum()", "built at {line}"]),
     (lambda: optim.SGD(0.1).minimize(S * 2), gc.GradientError, ValueError, ["the loss depends on no trainable variable", "built at {line}"]),

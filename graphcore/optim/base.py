@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,6 +56,12 @@ class Optimizer(ABC):
     The state of a variable is made once per optimizer, as variables named ``<variable>/<slot>`` with the checkpoint key
     ``optim/<slot>/<key of the variable>``.
     """
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Refuse parameters as the first argument before Python complains of a second learning rate."""
+        if given:
+            _refuse_parameters(cls.__name__, given[0])
+        return super().__new__(cls)
 
     def __init__(self, lr: LearningRate) -> None:
         self.lr: LearningRate = checked_rate(type(self).__name__, lr)
@@ -225,13 +231,20 @@ def checked_rate(op: str, lr: Any) -> LearningRate:
         UsageError: negative, not finite, or variables where the rate should be.
         ShapeError, DTypeError: a tensor that is no floating scalar.
     """
+    _refuse_parameters(op, lr)
     if isinstance(lr, Tensor):
         return _scheduled(lr)  # type: ignore[no-any-return]
     if callable(lr):
         return lr  # type: ignore[no-any-return]
-    if isinstance(lr, (list, tuple, Iterator)):
-        raise UsageError(f"{op}: the first argument is the learning rate; variables go to minimize(loss, variables)")
     return non_negative(op, "lr", lr)
+
+
+def _refuse_parameters(op: str, lr: Any) -> None:
+    if isinstance(lr, (list, tuple, Mapping, Iterator)) or hasattr(lr, "parameters"):
+        raise UsageError(
+            f"{op}: the first argument is the learning rate, not what to train\n"
+            f"  write optim.{op}(lr=0.001).minimize(loss), or .minimize(loss, variables) to train some only"
+        )
 
 
 def non_negative(op: str, name: str, value: Any, below: float = math.inf) -> float:

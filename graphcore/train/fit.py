@@ -172,6 +172,7 @@ def fit(
     >>> history = fit(nn.Linear(4, 1), (x, y), loss=nn.MSELoss(), optimizer=optim.SGD(0.1), epochs=5)  # doctest: +SKIP
     """
     _check(epochs, overfit_batches, resume, checkpoint)
+    measured = _checked_metrics(metrics)
     batches = _loader("data", data, batch_size, shuffle, seed or 0)
     checks = None if validation is None or overfit_batches else _loader("validation", validation, batch_size, False, 0)
     if fast_dev_run:
@@ -179,7 +180,7 @@ def fit(
     if overfit_batches or fast_dev_run:
         batches = list(itertools.islice(batches, 1 if fast_dev_run else overfit_batches))
     stop = EarlyStop(early_stop) if isinstance(early_stop, int) else early_stop
-    run = _Run(model, loss, dict(metrics or {}), optimizer, batches, checks is not None)
+    run = _Run(model, loss, measured, optimizer, batches, checks is not None)
     history = History(session=_session(device, seed) if session is None else session)
     start = run.start(history.session, checkpoint if resume else None)
     _Loop(run, history, batches, checks, fast_dev_run, stop, checkpoint, on_epoch_end, progress).train(start, epochs)
@@ -191,6 +192,19 @@ def _check(epochs: int, overfit_batches: int, resume: bool, checkpoint: str | os
         raise UsageError(f"fit: epochs and overfit_batches must not be negative, got {epochs} and {overfit_batches}")
     if resume and checkpoint is None:
         raise UsageError("fit: resume needs a checkpoint")
+
+
+def _checked_metrics(metrics: Any) -> dict[str, Metric]:
+    if metrics is None:
+        return {}
+    named = isinstance(metrics, Mapping) and all(isinstance(name, str) and callable(f) for name, f in metrics.items())
+    if not named or "loss" in metrics:
+        given = "the name 'loss', which is taken" if named else repr(metrics)[:80]
+        raise UsageError(
+            "fit: metrics maps names to functions of (prediction, target) that give scalar tensors\n"
+            f"  got {given}; write metrics={{'accuracy': accuracy}}"
+        )
+    return dict(metrics)
 
 
 @dataclass(frozen=True)
