@@ -12,7 +12,7 @@ from typing import Any
 
 from graphcore.errors import CompileError
 from graphcore.kernel import expr
-from graphcore.kernel.collapse import collapse_axes
+from graphcore.kernel.collapse import collapse_axes, split_axes
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Computed, Kernel, Param, Store
@@ -151,8 +151,10 @@ def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor
     lowered = LoweredGroup(partition, group)
     kernel = lowered.kernel
     op = kernel.fact("contract")
-    # A convolution's template knows its axes by position, so they stay as they are.
-    return (kernel if op is not None and op.template == "conv" else collapse_axes(kernel)), lowered.tensors
+    # A convolution's template knows its axes by position, so they stay as they are; a product's wants one axis for its rows.
+    if op is None or op.template != "conv":
+        kernel = collapse_axes(split_axes(kernel) if op is None else kernel)
+    return kernel, lowered.tensors
 
 
 def kernel_name(group: Group) -> str:

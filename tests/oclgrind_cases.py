@@ -20,7 +20,8 @@ import graphcore as gc
 import graphcore.nn.functional as F
 from backends.opencl import memory, target
 from backends.opencl.templates import gpu_matmul, scatter, scatter_rows
-from backends.opencl.templates.nest import Nest, nest_units
+from backends.opencl.templates.nest import Nest
+from backends.opencl.templates.nest_schedule import nest_units
 from graphcore import nn, optim
 from graphcore.shapes import bind
 

@@ -58,6 +58,44 @@ def test_views(device: str, dtype: str) -> None:
                 np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name}, {columns} columns")
 
 
+def turned(x: Tensor, shape: tuple[int, ...] = (-1,)) -> Tensor:
+    return gc.reshape(gc.permute_dims(x, (0, 2, 1)), shape)
+
+
+def check(found: Any, expected: Any, name: str) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
+
+
+TRANSPOSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "a transpose": lambda x: gc.permute_dims(x, (2, 1, 0)) * 2.0,
+    "with its mirror": lambda x: gc.permute_dims(x, (0, 2, 1))[:, :50, :50] + x[:, :50, :50],
+    "flat": turned,
+    "rows of another length": lambda x: turned(x, (-1, 100)) - turned(x, (-1, 100))[:1],
+    "softmax of its rows": lambda x: gc.softmax(turned(x, (-1, 50)), -1),
+    "softmax of columns": lambda x: gc.softmax(gc.permute_dims(x, (0, 2, 1)), -1),
+    "first largest": lambda x: gc.argmax(gc.round(gc.permute_dims(x, (2, 0, 1))), axis=(-1)),
+    "first largest of all": lambda x: gc.argmax(gc.round(turned(x))),
+    "sum": lambda x: gc.sum(gc.permute_dims(x, (2, 1, 0)) * gc.reshape(x, (70, 50, 3))),
+    "largest": lambda x: gc.max(turned(x, (70, 150)) * 3.0, axis=0),
+    "heads": lambda x: gc.reshape(gc.permute_dims(gc.reshape(x, (3, 50, 2, 35)), (0, 2, 1, 3)), (6, -1)) * 2.0,
+}
+
+
+@pytest.mark.parametrize("device", RUNTIMES)
+def test_transposes(device: str) -> None:
+    """In tiles where rows are far apart, and along axes that views divide; forward and backward."""
+    x = gc.placeholder("float32", (3, 50, 70))
+    feeds = {x: RNG.standard_normal((3, 50, 70)).astype(np.float32) * 4}
+    fetches: dict[str, Any] = {name: view(x) for name, view in TRANSPOSED.items()}
+    fetches |= {f"gradient of {name}": gc.gradients(gc.sum(gc.square(y)), [x])[0] for name, y in list(fetches.items()) if y.dtype == x.dtype}
+    with opened(device) as session, gc.Session("numpy") as oracle:
+        expected = oracle.run(fetches, feeds)
+        for name, y in fetches.items():  # each alone, too: together they are cut into other kernels
+            check(session.run(y, feeds), expected[name], name)
+        for name, y in session.run(fetches, feeds).items():
+            check(y, expected[name], name)
+
+
 POOLS = [
     {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1},
     {"kernel_size": 5, "stride": 4, "padding": 2}, {"kernel_size": 2, "stride": 3}, {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)},

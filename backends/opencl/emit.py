@@ -282,10 +282,16 @@ class Emitter:
             self.line(store_text(pointer, self.index(store.index), value, dtype, width))
             return
         where, held = self.fresh("x"), self.fresh("w")
-        self.line(f"const int{width} {where} = {self.index(store.index, width)};")
+        step = store.index.stride(self.lane) if self.lane is not None else None
+        if step is None:
+            self.line(f"const int{width} {where} = {self.index(store.index, width)};")
+            places = [f"{where}.s{HEX[i]}" for i in range(width)]
+        else:
+            self.line(f"const int {where} = {self.index(store.index)};")
+            places = [f"({where} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
         self.line(f"const {vector_type(dtype, width)} {held} = {value};")
-        for i in range(width):
-            self.line(store_text(pointer, f"{where}.s{HEX[i]}", f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1))
+        for i, place in enumerate(places):
+            self.line(store_text(pointer, place, f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1))
 
     # Reductions
 

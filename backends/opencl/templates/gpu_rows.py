@@ -14,7 +14,8 @@ from backends.base import Piece
 from backends.opencl.cnames import register_bytes, register_type
 from backends.opencl.emit import Accumulator, Dialect, Emitter, linear_position
 from backends.opencl.templates.base import NAME, signature, sizes_of
-from backends.opencl.templates.nest import columns_of, rows_of, store_free
+from backends.opencl.templates.nest import store_free
+from backends.opencl.templates.nest_schedule import columns_of, rows_of
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store

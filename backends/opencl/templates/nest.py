@@ -9,118 +9,40 @@ elementwise kernel none. One axis becomes the lanes of vectors: a column axis (l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from backends.base import Piece
 from backends.opencl.cnames import vector_type
 from backends.opencl.emit import Accumulator, Dialect, Emitter, linear_position
 from backends.opencl.templates.base import NAME, signature, sizes_of
+from backends.opencl.templates.nest_schedule import (
+    EXPENSIVE,
+    TILE,
+    NestConfig,
+    blocks,
+    choose_nest,
+    columns_of,
+    kernel_work,
+    nest_units,
+    rows_of,
+    tail_widths,
+)
 from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
 from graphcore.shapes import Extent, bind, product
 from graphcore.target import Reject
 
-__all__ = ["Nest", "NestCode", "NestConfig", "choose_nest", "kernel_work", "nest_units"]
+__all__ = ["Nest", "NestCode", "store_free"]
 
 _CACHE_BYTES = 16384  # of private memory for values that several phases need
 _BLOCK = 512  # elements, or vectors, that one accumulator of a long sum adds up
 _GROUPS_PER_CORE = 32  # of a GPU: enough work-groups to hide latency, few enough that starting them costs nothing
-_EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
-    lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
-
-
-@dataclass(frozen=True)
-class NestConfig:
-    """How a nest is laid out.
-
-    Attributes:
-        lane: the axis that vectors run along; None for scalar code.
-        width: lanes.
-        leading: whether the outermost row axis's extent is an argument, so that kernels over different sizes are one function.
-        strided: whether task t takes the units t, t + tasks, ... (GPUs: neighbouring work items then touch neighbouring elements),
-            not a run of neighbouring units.
-    """
-
-    lane: Axis | None
-    width: int
-    leading: bool = False
-    strided: bool = False
-
-    def describe(self) -> str:
-        lanes = f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
-        return f"{lanes}, strided" if self.strided else lanes
-
-
-def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
-    """The domain axes that reductions bind."""
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
-    return tuple(a for a in kernel.axes if a in bound)
 
 
 def _leading_is_free(kernel: Kernel) -> bool:
     """Whether the outermost axis is a row axis of fixed extent whose extent is written nowhere but in its own loop."""
     return bool(kernel.axes) and isinstance(kernel.axes[0].extent, int) and kernel.axes[0] in rows_of(kernel)
-
-
-def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
-    """Pick the lane axis: the one along which most of the traffic is contiguous."""
-    width = dialect.lanes(kernel)
-    best: Axis | None = None
-    best_score = 0.0
-    columns = columns_of(kernel)
-    for position, axis in enumerate(kernel.axes):
-        if isinstance(axis.extent, int) and axis.extent < 2:
-            continue
-        score = _contiguity(kernel, axis)
-        if isinstance(axis.extent, int) and axis.extent < width:
-            score *= axis.extent / width
-        score += 0.01 * position - (0.25 if axis in columns else 0.0)
-        if score > best_score:
-            best, best_score = axis, score
-    if best is None or width == 1:
-        return NestConfig(None, 1)
-    while isinstance(best.extent, int) and width > best.extent:
-        width //= 2
-    return NestConfig(best, width) if width > 1 else NestConfig(None, 1)
-
-
-def _contiguity(kernel: Kernel, axis: Axis) -> float:
-    """A score: contiguous accesses along the axis count 1, ones in few vectors 0.5, uniform ones 0.2, others cost 1; stores count double."""
-    score = 0.0
-    for index, weight in [(s.index, 2.0) for s in kernel.stores] + [(v.data[1], 1.0) for v in kernel.values() if v.fn == "load"]:
-        step = index.stride(axis)
-        score += weight * (1.0 if step == 1 else 0.2 if step == 0 else 0.5 if step in (-1, 2) else -1.0)
-    return score
-
-
-def rows_of(kernel: Kernel) -> tuple[Axis, ...]:
-    columns = columns_of(kernel)
-    return tuple(a for a in kernel.axes if a not in columns)
-
-
-def nest_units(kernel: Kernel, config: NestConfig) -> Extent:
-    """The number of independent units of work: points of the row axes, a lane axis counted in blocks."""
-    extents: list[Extent] = []
-    for axis in rows_of(kernel):
-        extents.append(_blocks(axis.extent, config.width) if axis == config.lane else axis.extent)
-    return product(extents)
-
-
-def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
-    """A rough count of scalar operations."""
-    points = 1.0
-    axes = dict.fromkeys(kernel.axes)
-    for value in kernel.values():
-        if value.fn == "reduce":
-            axes.update(dict.fromkeys(value.data[1]))
-    for axis in axes:
-        points *= float(bind(axis.extent, sizes))
-    return points * (4 + sum(8 if v.fn in _EXPENSIVE else 1 for v in kernel.values()))
-
-
-def _blocks(extent: Extent, width: int) -> Extent:
-    return (extent + (width - 1)) // width
 
 
 class Nest:
@@ -162,6 +84,7 @@ class NestCode:
         self.rows = rows_of(self.kernel)
         self.depth: dict[Expr, int] = {}
         self.kept: dict[Expr, tuple[str, int]] = {}
+        self.tile = ""
         self.stores: Sequence[Store] = self.kernel.stores
         self.order = list(walk(*(s.value for s in self.kernel.stores)))
         for value in self.order:
@@ -216,30 +139,47 @@ class NestCode:
         parts = []
         for axis in self.rows:
             text = self.bound(axis)
-            parts.append(f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else text)
+            whole = f"(({text} + {TILE - 1}) / {TILE} * {TILE})" if axis == self.config.tiled else text
+            parts.append(f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else whole)
         return " * ".join(parts) or "1"
 
     def unit(self, variable: str) -> None:
         """Code for one unit: decode the row axes, then the phases; a lane axis among the rows is guarded at its end."""
         em, config = self.em, self.config
-        rest = variable
-        block: str | None = None
-        for position in range(len(self.rows) - 1, -1, -1):
-            axis = self.rows[position]
-            count: Extent = _blocks(axis.extent, config.width) if axis == config.lane else axis.extent
+        digits = self.digits()
+        rest, block, inner = variable, None, ""
+        for position in range(len(digits) - 1, -1, -1):
+            axis, count, step = digits[position]
             code = rest if position == 0 else f"({rest} % {count})"
             name = em.fresh(axis.name + "_")
-            scaled = f"{code} * {config.width}" if axis == config.lane else code
-            em.line(f"const int {name} = {scaled};")
+            em.line(f"const int {name} = {code if step == 1 else f'{code} * {step}'}{inner if step == TILE and axis == config.tiled else ''};")
             em.axis_code[axis] = name
             if axis == config.lane:
                 block = name
+            if axis == config.tiled and step == 1:
+                inner = f" + {name}"
+            elif axis == config.tiled:
+                em.line(f"if ({name} >= {self.bound(axis)}) continue;")
             rest = f"({rest} / {count})"
         if block is None:
             self.phases()
             return
         assert config.lane is not None
         self.lane_block(config.lane, block)
+
+    def digits(self) -> list[tuple[Axis, str, int]]:
+        """The row axes as digits of a unit's number, the slowest first: how many values each has, and what one of them stands for."""
+        config, found = self.config, []
+        for axis in self.rows:
+            bound, step = self.bound(axis), config.width if axis == config.lane else 1
+            if axis != config.tiled:
+                known = axis.extent if isinstance(axis.extent, int) and bound != "m0" else None
+                found.append((axis, bound if step == 1 else f"(({bound} + {step - 1}) / {step})" if known is None else str(blocks(known, step)), step))
+        if config.tiled in self.rows:  # its blocks around the lanes, its elements inside of them
+            at = next((i for i, digit in enumerate(found) if digit[0] == config.lane), len(found))
+            found.insert(at, (config.tiled, f"(({self.bound(config.tiled)} + {TILE - 1}) / {TILE})", TILE))
+            found.append((config.tiled, str(TILE), 1))
+        return found
 
     def lane_block(self, axis: Axis, base: str) -> None:
         """A full vector where it fits; else what is left, in halving widths for a known extent, lane by lane otherwise."""
@@ -305,7 +245,7 @@ class NestCode:
         phases: dict[Expr, set[int]] = {}
         for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [(s.value, self.depth[s.value] + 1) for s in stores]:
             for value in _reached(root, self.is_row_reduce):
-                if value.fn in _EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
+                if value.fn in EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
                     phases.setdefault(value, set()).add(level)
         budget = _CACHE_BYTES
         for value, levels in phases.items():
@@ -326,8 +266,14 @@ class NestCode:
             accumulator.declare(outer.lines)
         level = self.depth[reduces[0]] if reduces else self.depth[stores[0].value] + 1
         tails: list[list[Accumulator]] = []
-        loops = [a for a in self.columns if a != lane] + ([lane] if in_columns and lane is not None else [])
-        self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
+        tiled = self.config.tiled if self.config.tiled in self.columns else None
+        loops = [a for a in self.columns if a not in (lane, tiled)] + ([lane] if in_columns and lane is not None else [])
+        if tiled is None:
+            self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
+        else:
+            self.tile = em.fresh("t")
+            with em.block(f"for (int {self.tile} = 0; {self.tile} < {em.extent(tiled.extent)}; {self.tile} += {TILE})", (Axis(self.tile, 1),)):
+                self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
         for position, (accumulator, reduce) in enumerate(zip(accumulators, reduces, strict=True)):
             name = accumulator.finish(outer.lines, lanes_reduced=in_columns)
             for extra in tails:
@@ -438,7 +384,18 @@ class NestCode:
             self.column_point(extra, reduces, stores, level)
 
     def column_point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
-        """One element (or vector) of the columns."""
+        """One element (or vector) of the columns; the elements of a tile that are next to each other elsewhere."""
+        em, tiled = self.em, self.config.tiled
+        if tiled not in self.columns:
+            self.point(accumulators, reduces, stores, level)
+            return
+        assert tiled is not None
+        name = em.fresh(tiled.name + "_")
+        em.axis_code[tiled] = name
+        with em.block(f"for (int {name} = {self.tile}; {name} < min({self.tile} + {TILE}, {em.extent(tiled.extent)}); ++{name})", (tiled,)):
+            self.point(accumulators, reduces, stores, level)
+
+    def point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
         em = self.em
         kept = self.kept
         em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
@@ -472,11 +429,6 @@ def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], head
 
 def _is_float_sum(accumulator: Accumulator) -> bool:
     return accumulator.combine == "add" and accumulator.dtype.is_float
-
-
-def tail_widths(count: int) -> list[int]:
-    """A count below 16 as descending powers of two."""
-    return [w for w in (8, 4, 2, 1) if count & w]
 
 
 def _operands(value: Expr) -> Iterable[Expr]:

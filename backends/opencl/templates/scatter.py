@@ -16,9 +16,8 @@ from typing import Any
 from backends.base import Piece
 from backends.opencl.emit import Accumulator, Dialect, Emitter, Scope
 from backends.opencl.templates.base import NAME, signature, sizes_of
-from backends.opencl.templates.nest import (
-    Nest,
-    NestCode,
+from backends.opencl.templates.nest import Nest, NestCode
+from backends.opencl.templates.nest_schedule import (
     NestConfig,
     choose_nest,
     columns_of,
@@ -182,7 +181,7 @@ def _lanes(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect) -> NestC
     placed = set().union(*(s.position.axes() for s in sums))
     walked = {s.total: reduce("add", (s.axis,), s.term) for s in sums}
     stores = tuple(Store(s.param, s.index, transform(s.value, lambda node, _: walked.get(node)), s.mode) for s in kernel.stores)
-    return choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), dialect)
+    return replace(choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), dialect), tiled=None)
 
 
 def _workspaces(s: BucketSum) -> list[tuple[int, Any, Any]]:

@@ -14,7 +14,7 @@ from backends.opencl.cnames import register_type
 from backends.opencl.emit import Dialect, Emitter
 from backends.opencl.scalars import load_text
 from backends.opencl.templates.base import NAME, signature, sizes_of
-from backends.opencl.templates.nest import columns_of, tail_widths
+from backends.opencl.templates.nest_schedule import columns_of, tail_widths
 from backends.opencl.templates.scatter_sums import BucketSum, find_sums
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis

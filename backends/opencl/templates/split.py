@@ -17,7 +17,7 @@ from backends.opencl.scalars import identity
 from backends.opencl.templates.base import Scheduler
 from backends.opencl.templates.gpu_matmul import TileConfig, find_contraction
 from backends.opencl.templates.gpu_rows import RowsConfig, contiguous, row_reductions
-from backends.opencl.templates.nest import columns_of, kernel_work, nest_units, rows_of
+from backends.opencl.templates.nest_schedule import columns_of, kernel_work, nest_units, rows_of
 from graphcore.kernel.expr import (
     Expr,
     both,
