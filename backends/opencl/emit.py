@@ -103,16 +103,15 @@ class Emitter:
 
     @contextmanager
     def block(self, header: str, axes: Sequence[Axis] = ()) -> Iterator[Scope]:
-        """A nested scope that binds axes; its text goes into the parent when it closes."""
-        inner = Scope(frozenset(axes))
+        """A nested scope that binds axes; its text goes into the parent when it closes, and nowhere if an exception ends it.
+
+        An interrupt may come between any two lines here: an emitter that one has passed through is not used again.
+        """
+        parent, inner = self.scope, Scope(frozenset(axes))
         self.scopes.append(inner)
-        try:
-            yield inner
-        finally:
-            self.scopes.pop()
-            self.scope.lines.append(f"{header} {{")
-            self.scope.lines.extend("  " + text for text in inner.lines)
-            self.scope.lines.append("}")
+        yield inner
+        self.scopes.pop()
+        parent.lines += [f"{header} {{", *("  " + text for text in inner.lines), "}"]
 
     @contextmanager
     def loop(self, axis: Axis, name: str | None = None) -> Iterator[Scope]:
