@@ -68,6 +68,8 @@ QUICK = {
     "depthwise": Case(2, ConvShape(6, 9, 11, 6, (3, 3), padding=(1, 1), groups=6)),
     "pointwise": Case(2, ConvShape(20, 8, 10, 17, (1, 1))),
     "several-blocks": Case(12, ConvShape(4, 16, 16, 8, (3, 3), padding=(1, 1)), cores=1),
+    "deep": Case(5, ConvShape(160, 7, 7, 24, (3, 3), padding=(1, 1)), choose_batch=64),
+    "channels-in-parts": Case(3, ConvShape(6, 9, 11, 8, (3, 3), padding=(1, 1)), change=(("depth", 2),)),
     "dot": Case(5, ConvShape(7, 1, 1, 9, (1, 1))),
 }
 
@@ -96,6 +98,10 @@ FULL = {
     "banded-gradient": Case(1, ConvShape(24, 41, 40, 150, (3, 3), stride=(2, 2), padding=(1, 1))),
     "bands-of-five": Case(2, ConvShape(4, 13, 12, 7, (3, 3), padding=(1, 1)), change=(("rows", 5),)),
     "bands-strided": Case(2, ConvShape(4, 13, 12, 7, (3, 3), stride=(2, 2), padding=(1, 1)), change=(("rows", 2),)),
+    "deep-whole-image": Case(2, ConvShape(264, 14, 14, 18, (3, 3), padding=(1, 1)), fused=True, choose_batch=8),
+    "deep-gradient": Case(3, ConvShape(18, 14, 14, 264, (3, 3), stride=(2, 2), padding=(1, 1)), choose_batch=64),
+    "parts-strided": Case(2, ConvShape(4, 13, 12, 8, (3, 3), stride=(2, 2), padding=(1, 1)), change=(("depth", 2),)),
+    "parts-grouped": Case(2, ConvShape(12, 9, 8, 12, (3, 3), padding=(1, 1), groups=2), change=(("depth", 3),)),
     "pointwise-odd": Case(1, ConvShape(33, 9, 9, 21, (1, 1)), choose_batch=1),
     "pointwise-fused": Case(3, ConvShape(9, 6, 6, 11, (1, 1)), fused=True, choose_batch=64),
     "no-images": Case(0, ConvShape(3, 6, 6, 5, (3, 3), padding=(1, 1)), choose_batch=16),
@@ -216,6 +222,7 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
         rows = dict(case.change).get("rows")
         if rows is not None:
             config = replace(config, rows=min(rows, problem.grid[0]), images=1, share=True)
+        config = replace(config, depth=dict(case.change).get("depth", config.depth))
         outputs, pixels = problem.groups * problem.out_channels, problem.out_size[0] * problem.out_size[1]
 
         def epilogue(
@@ -231,7 +238,7 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
         launches = [("conv", schedule.task_count(problem, config, case.batch))]
         result[kind] = compare(runner, text, launches, (source, w), expected, space, case.batch)
     config_w = weight.choose_weight(shape, fused_load=case.fused, **options)
-    if case.change:
+    if "rows" in dict(case.change):
         config_w = replace(config_w, rows=min(shape.out_height, dict(case.change)["rows"]), images=1, chunks=3)
     depth = w[0].size
 

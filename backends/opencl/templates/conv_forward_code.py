@@ -122,7 +122,7 @@ class _ConvText:
         phase = 0
         for ty in self.problem.taps_y:
             for tx in self.problem.taps_x:
-                with self.w.block():
+                with self.w.block(f"for (int first_c = 0; first_c < {self.problem.in_channels}; first_c += {self.config.depth})"):
                     if ty.count and tx.count and not self.config.direct:
                         self._pack(ty, tx)
                     self._channels(ty, tx, phase)
@@ -139,9 +139,9 @@ class _ConvText:
         w.add(f"__global {self.dtype}* const stage = panel + {space.panel + space.out};")
         w.add(f"const int packed = rows + {extra_rows(p, c.share)};")
         images = f"for (int i = 0; i < {'images' if c.images > 1 else 1}; ++i)"
-        with w.block(images), w.block(f"for (int c = 0; c < {p.in_channels}; ++c)"):
+        with w.block(images), w.block(f"for (int c = 0; c < {c.depth}; ++c)"):
             w.add(
-                f"const int source = ((image0 + i) * {total} + group * {p.in_channels} + c)"
+                f"const int source = ((image0 + i) * {total} + group * {p.in_channels} + first_c + c)"
                 f" * {p.in_size[0] * p.in_size[1]};"
             )
             self._stage(ty, tx, classes)
@@ -183,7 +183,8 @@ class _ConvText:
         w.add("int o = first_o;")
         for tile_o in c.channel_tiles:
             with w.block(f"for (; o + {tile_o} <= last_o; o += {tile_o})"):
-                w.add(f"const int base_w = group * {p.weight_strides[0]} + o * {p.weight_strides[1]};")
+                first = f" + first_c * {p.weight_strides[2]}" if c.depth < p.in_channels else ""
+                w.add(f"const int base_w = group * {p.weight_strides[0]} + o * {p.weight_strides[1]}{first};")
                 w.add("int at = 0;")
                 half = c.width // 2 if c.half_tail else 0
                 for tile_v in c.vector_tiles:
@@ -212,10 +213,15 @@ class _ConvText:
             )
         elif ty.count and tx.count:
             w.add(f"__global const {self.dtype}* const band = panel + at;")
+        if self.out_scratch:
+            self._keep(phase)
+        if c.depth < p.in_channels:
+            with w.block("if (first_c > 0)"):
+                w.add(*(f"{value} = {load(where, lanes, self.dtype)};" for value, where in self._kept(sums, lanes)))
         if ty.count and tx.count:
             self._sum(ty, tx, sums, lanes)
         if self.out_scratch:
-            self._to_scratch(phase, sums, lanes)
+            w.add(*(store(value, where, lanes, self.dtype) for value, where in self._kept(sums, lanes)))
         else:
             self._finish(sums, lanes)
 
@@ -227,8 +233,9 @@ class _ConvText:
         copies = 1
         if unroll_x == tx.count:
             copies = max(1, min(4, 96 // (tile * ty.count * tx.count)))
-        split = p.in_channels - p.in_channels % copies
-        for begin, end, step in ((0, split, copies), (split, p.in_channels, 1)):
+        depth = self.config.depth
+        split = depth - depth % copies
+        for begin, end, step in ((0, split, copies), (split, depth, 1)):
             if begin == end:
                 continue
             with w.block(f"for (int c = {begin}; c < {end}; c += {step})"):
@@ -274,17 +281,17 @@ class _ConvText:
                     self.w.add(f"const {kind} w{o} = ({kind})(pw[{weight + o * stride_o}]);")
                     self.w.add(*(f"{s} = w{o} * x{v} + {s};" for v, s in enumerate(row_sums)))
 
-    def _to_scratch(self, phase: int, sums: list[list[str]], lanes: int) -> None:
-        """Keep a tile's sums in the workspace: [channel of the part][phase][pixel]."""
-        pitch = self.space.out_pitch
+    def _keep(self, phase: int) -> None:
+        """Where a tile's sums are kept in the workspace: [channel of the part][phase][pixel]."""
         self.w.add(
             f"__global {self.dtype}* const keep = panel + {self.space.panel} + "
-            f"((o - first_o) * {self.problem.phases} + {phase}) * {pitch} + at;"
+            f"((o - first_o) * {self.problem.phases} + {phase}) * {self.space.out_pitch} + at;"
         )
-        for o, row in enumerate(sums):
-            for v, value in enumerate(row):
-                where = f"keep + {o * self.problem.phases * pitch + v * lanes}"
-                self.w.add(store(value, where, lanes, self.dtype))
+
+    def _kept(self, sums: list[list[str]], lanes: int) -> list[tuple[str, str]]:
+        """A tile's sums, each with its place."""
+        pitch = self.problem.phases * self.space.out_pitch
+        return [(value, f"keep + {o * pitch + v * lanes}") for o, row in enumerate(sums) for v, value in enumerate(row)]
 
     def _finish(self, sums: list[list[str]], lanes: int) -> None:
         """Epilogue of a tile, on registers where whole vectors allow it, else through a private array."""

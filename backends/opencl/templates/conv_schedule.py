@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from backends.opencl.templates.conv_code import CACHE_ELEMENTS, ConvProblem, Taps
 
+_SHALLOWEST = 32  # input channels of a part: the sums' way to the workspace and back is paid once a part
+_MOST_PIXELS = 400  # of an image that is taken whole, in parts of its channels, rather than in bands of rows
 
 @dataclass(frozen=True)
 class ConvConfig:
@@ -24,6 +26,7 @@ class ConvConfig:
         chunks: cuts of the units; ``parts * chunks`` tasks at most.
         half_tail: finish with a tile of half vectors where half a vector or less is left.
         inline: run the epilogue on registers for whole vectors instead of looping over a small array.
+        depth: input channels that are packed at a time, a divisor of all; fewer than all keep sums in the workspace in between.
     """
 
     width: int
@@ -37,6 +40,7 @@ class ConvConfig:
     chunks: int
     half_tail: bool
     inline: bool
+    depth: int
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ def extra_rows(problem: ConvProblem, share: bool) -> int:
 
 
 def uses_out_scratch(problem: ConvProblem, config: ConvConfig) -> bool:
-    """Whether tiles go through the workspace before the epilogue: several images a unit, or interleaved phases."""
-    return config.images > 1 or problem.phases > 1
+    """Whether tiles go through the workspace before the epilogue: several images a unit, interleaved phases, or channels in parts."""
+    return config.images > 1 or problem.phases > 1 or config.depth < problem.in_channels
 
 
 def part_channels(problem: ConvProblem, config: ConvConfig) -> int:
@@ -111,7 +115,7 @@ def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
         plane += 16  # an odd number of lines, so that planes spread over the cache's sets
     panel = 0
     if not config.direct:
-        panel = problem.in_channels * planes_per_channel(problem, config.share) * plane + reach * width
+        panel = config.depth * planes_per_channel(problem, config.share) * plane + reach * width
     out = 0
     if uses_out_scratch(problem, config):
         pitch += reach * width
@@ -185,6 +189,15 @@ def is_direct(problem: ConvProblem) -> bool:
     )  # fmt: skip
 
 
+def _depth(problem: ConvProblem, share: bool, pixels: int) -> int:
+    """Input channels to pack at a time: all, or the most of a few equal parts whose planes stay in the cache."""
+    per_channel = planes_per_channel(problem, share) * (pixels + extra_rows(problem, share) * problem.grid[1])
+    for parts in range(1, problem.in_channels // _SHALLOWEST + 1):
+        if problem.in_channels % parts == 0 and problem.in_channels // parts * per_channel <= CACHE_ELEMENTS:
+            return problem.in_channels // parts
+    return problem.in_channels
+
+
 def _band_rows(problem: ConvProblem, share: bool, outputs: int, width: int) -> int:
     """Rows of a band: as many as fit the cache, evenly cut, few enough pixels to keep the scratch small."""
     columns = problem.grid[1]
@@ -225,6 +238,12 @@ def choose(
     else:
         outputs = problem.out_channels * problem.phases if problem.phases > 1 else 0
         rows = _band_rows(problem, share, outputs, width)
+    depth = problem.in_channels
+    if small:
+        depth = _depth(problem, share, pixels * images)
+    elif not direct and rows < problem.grid[0] and pixels <= _MOST_PIXELS:  # a whole image in parts of its channels, not bands
+        whole = _depth(problem, share, pixels)
+        depth, rows = (whole, problem.grid[0]) if whole < problem.in_channels else (depth, rows)
     vector_bytes = width * itemsize
     vectors, tail = divmod(rows * problem.grid[1] * images, width)
     # half a vector costs half a vector only where a whole one is two of the core's multipliers
@@ -237,7 +256,7 @@ def choose(
     parts = 1
     if total < wanted:
         parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))
-    depth = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
+    terms = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
     return ConvConfig(
         width,
         channel_tiles,
@@ -249,5 +268,6 @@ def choose(
         parts,
         min(total, wanted * 2),
         half,
-        depth < 128,
+        terms < 128,
+        depth,
     )
