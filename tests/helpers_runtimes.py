@@ -8,13 +8,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-__all__ = ["open_runtime", "result_of", "results"]
+from graphcore.dtypes import as_dtype
+
+__all__ = ["differences", "open_runtime", "result_of", "results"]
 
 
 def open_runtime(runtime: str) -> tuple[Any, Any, Any] | None:
@@ -82,3 +86,24 @@ def result_of(script: str, runtime: str, group: str, name: str, timeout: float) 
         pytest.skip(f"the OpenCL runtime {runtime} is not installed")
     assert name in found, found.get("failure", "no result")
     return found[name]
+
+
+def _tolerance(dtype: Any) -> float:
+    return {"float16": 4e-3, "bfloat16": 3e-2, "float64": 1e-11}.get(np.dtype(dtype).name, 3e-5)
+
+
+def differences(found: Any, wanted: Any) -> Iterator[str]:
+    """What differs between two lists of results."""
+    for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        if b is None:
+            continue
+        if a.dtype != b.dtype or a.shape != b.shape:
+            yield f"result {number} is {a.dtype}{a.shape} instead of {b.dtype}{b.shape}"
+        elif not as_dtype(b.dtype).is_float:
+            if not np.array_equal(a, b):
+                yield f"result {number} differs: {a.ravel()[:8]} instead of {b.ravel()[:8]}"
+        else:
+            near, far = a.astype(np.float64), b.astype(np.float64)
+            limit = _tolerance(b.dtype) * max(1.0, float(np.abs(far).max(initial=0.0)))
+            if not np.allclose(near, far, rtol=_tolerance(b.dtype), atol=limit):
+                yield f"result {number} differs by {np.abs(near - far).max()}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphcore as gc
+from graphcore.node import Tensor
 
-__all__ = ["DEVICES", "ROOT", "launching_freely", "opened"]
+__all__ = ["DEVICES", "ROOT", "exactly", "launching_freely", "opened"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("numpy", "numpy:kernels", "opencl:intel", "opencl:pocl")
@@ -29,3 +32,10 @@ def launching_freely(session: gc.Session, patch: pytest.MonkeyPatch) -> gc.Sessi
     backend: Any = session._backend
     patch.setattr(backend, "target", replace(backend.target, launch_seconds=0.0))
     return session
+
+
+def exactly(build: Callable[..., Sequence[Tensor]], arrays: Sequence[Any]) -> list[Any]:
+    """What ``build`` makes of arrays, by NumPy in float64."""
+    with gc.Session("numpy") as oracle:
+        wide = {gc.placeholder("float64", a.shape): a.astype(np.float64) for a in arrays}
+        return list(oracle.run(list(build(*wide)), wide))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from helpers_runtimes import differences
 
 import graphcore as gc
 import graphcore.nn.functional as F
@@ -438,27 +439,6 @@ def cnn(i: Inputs) -> Any:
 # -- running
 
 
-def _tolerance(dtype: Any) -> float:
-    return {"float16": 4e-3, "bfloat16": 3e-2, "float64": 1e-11}.get(np.dtype(dtype).name, 3e-5)
-
-
-def compare(found: Any, wanted: Any) -> Iterator[str]:
-    """What differs between two lists of results."""
-    for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        if b is None:
-            continue
-        if a.dtype != b.dtype or a.shape != b.shape:
-            yield f"result {number} is {a.dtype}{a.shape} instead of {b.dtype}{b.shape}"
-        elif not gc.dtypes.as_dtype(b.dtype).is_float:
-            if not np.array_equal(a, b):
-                yield f"result {number} differs: {a.ravel()[:8]} instead of {b.ravel()[:8]}"
-        else:
-            near, far = a.astype(np.float64), b.astype(np.float64)
-            limit = _tolerance(b.dtype) * max(1.0, float(np.abs(far).max(initial=0.0)))
-            if not np.allclose(near, far, rtol=_tolerance(b.dtype), atol=limit):
-                yield f"result {number} differs by {np.abs(near - far).max()}"
-
-
 def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gathering: bool = False) -> dict[str, Any]:
     """Two runs with the full batch and, if it is symbolic, one with a smaller one: what was wrong, and which templates ran.
 
@@ -475,10 +455,10 @@ def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gatheri
         tight = Tight(session._backend, 2 if symbolic and device.endswith(GPU) else 1, missing)
         for batch in (BATCH, BATCH, SMALLER) if symbolic else (BATCH,):
             feeds = inputs.feeds(batch)
-            wrong += [f"batch {batch}: {text}" for text in compare(session.run(fetches, feeds), oracle.run(fetches, feeds))]
+            wrong += [f"batch {batch}: {text}" for text in differences(session.run(fetches, feeds), oracle.run(fetches, feeds))]
         state = session.state_dict()
         expected = oracle.state_dict()
-        wrong += [f"variables: {text}" for text in compare(list(state.values()), [expected[key] for key in state])]
+        wrong += [f"variables: {text}" for text in differences(list(state.values()), [expected[key] for key in state])]
     return {"wrong": wrong, "templates": sorted(tight.templates)}
 
 

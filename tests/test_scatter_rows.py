@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers_devices import Bound, backend, run_plan
+from helpers_devices import Bound, backend, run_nested, run_plan
 from helpers_session import opened
 
 import graphcore as gc
-from backends.opencl.templates.scatter_rows import ScatterRows
-from graphcore.target import Reject
 
 DEVICES = ("opencl:intel", "opencl:pocl")
 RNG = np.random.default_rng(14)
@@ -26,15 +25,8 @@ def spec(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Runs outputs with the guarded sum, as the loop nest writes it."""
-    def run(spec: str, outputs: list[Any], feeds: dict[Any, Any]) -> list[Any]:
-        with monkeypatch.context() as patch:
-            patch.setattr(ScatterRows, "schedule", lambda *_: Reject("not now"))
-            bound = run_plan(spec, outputs, feeds)
-            assert "scatter-rows" not in templates(bound)
-            return bound.run(feeds)
-
-    return run
+    """Runs outputs with the guarded sum."""
+    return partial(run_nested, monkeypatch)
 
 
 def by_numpy(outputs: list[Any], feeds: dict[Any, Any]) -> list[Any]:

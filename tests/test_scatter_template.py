@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers_devices import Bound, backend, run_on, run_plan
+from helpers_devices import Bound, backend, run_nested, run_on, run_plan
 from helpers_session import opened
 
 import graphcore as gc
-from backends.opencl.templates.scatter import Scatter
 from graphcore import nn, optim
 from graphcore.nn import functional as F
-from graphcore.target import Reject
 
 DEVICES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 ROWS, POINTS, INNER = 300, 150, 37
@@ -28,15 +27,8 @@ def spec(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Runs outputs with the guarded sum, as the loop nest writes it."""
-    def run(spec: str, outputs: list[Any], feeds: dict[Any, Any]) -> list[Any]:
-        with monkeypatch.context() as patch:
-            patch.setattr(Scatter, "schedule", lambda *_: Reject("not now"))
-            bound = run_plan(spec, outputs, feeds)
-            assert not {"scatter", "scatter-sort"} & set(templates(bound))
-            return bound.run(feeds)
-
-    return run
+    """Runs outputs with the guarded sum."""
+    return partial(run_nested, monkeypatch)
 
 
 def templates(bound: Bound) -> list[str]:
