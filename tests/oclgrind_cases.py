@@ -8,6 +8,7 @@ another value at the very end of a block without slack (and, as the order is rot
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from helpers_runtimes import differences
 
 import graphcore as gc
 import graphcore.nn.functional as F
-from backends.opencl import memory, target
+from backends.opencl import lanes, memory, target
 from backends.opencl.templates import gpu_matmul, scatter, scatter_rows
 from backends.opencl.templates.nest import Nest
 from backends.opencl.templates.nest_schedule import nest_units
@@ -468,6 +469,8 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
     scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = scatter_rows._SMALLEST = 2
+    if "OCLGRIND_UNINITIALIZED" in os.environ:  # the simulator's check crashes where a vector is made of every second element of two
+        lanes._is_whole = lambda step, width: step in (-1, 0, 1)
     plain = Nest.tasks
 
     def many(nest: Nest, kernel: Any, config: Any, dialect: Any, sizes: Mapping[str, int]) -> int:
