@@ -21,7 +21,8 @@ class Piece:
     Attributes:
         kernel: its IR.
         template, config: how it is emitted.
-        params: what is behind its parameters: positions in the original kernel's parameters, workspaces counted after them.
+        params: what is behind its parameters: positions in the original kernel's parameters, workspaces counted after
+            them.
         workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
         helper: packing or partial results, counted apart from the plan's kernels.
         flops, nbytes: its work for the hinted sizes.
@@ -84,15 +85,18 @@ class Backend(Protocol):
 def open_backend(spec: str) -> Any:
     """The backend behind a device string such as ``"auto"``, ``"opencl:intel"`` or ``"numpy"``.
 
-    Backends are entry points of the group ``graphcore.backends``: a callable that takes the device string. ``"auto"`` takes OpenCL.
+    Backends are entry points of the group ``graphcore.backends``: a callable that takes the device string. ``"auto"``
+    takes OpenCL.
 
     Raises:
         DeviceError: no such backend, or its device is missing.
     """
-    name = "opencl" if spec == "auto" else spec.split(":")[0]
+    name = "opencl" if spec == "auto" else spec.split(":", maxsplit=1)[0]
     builtin = {"opencl": "backends.opencl.runtime:open_opencl", "numpy": "backends.numpy.runtime:open_numpy"}
     found = {e.name: e for e in metadata.entry_points(group="graphcore.backends")}
-    entry = found.get(name) or (metadata.EntryPoint(name, builtin[name], "graphcore.backends") if name in builtin else None)
+    entry = found.get(name) or (
+        metadata.EntryPoint(name, builtin[name], "graphcore.backends") if name in builtin else None
+    )
     if entry is None:
         known = ", ".join(sorted({*builtin, *found}))
         raise DeviceError(f"no backend for device {spec!r}; there are {known}, e.g. Session(device='opencl:intel')")

@@ -1,7 +1,7 @@
 """The same training steps in graphcore, PyTorch and JAX: each gives a function that runs one step and returns its loss.
 
-Every competitor is fed NumPy arrays and gives the loss as a Python number, trains with Adam (learning rate 1e-3) on the mean cross
-entropy, and starts from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+Every competitor is fed NumPy arrays and gives the loss as a Python number, trains with Adam (learning rate 1e-3) on the
+mean cross entropy, and starts from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Case:
         return self.convs[-1] * size * size
 
     def batches(self, label_type: Any = np.int64) -> Iterator[tuple[Any, Any]]:
-        """Endless batches. The same samples come with other labels each time: once a network has learned its batch, gradients fade into
-        denormal numbers, which slow some competitors down tenfold."""
+        """Endless batches. The same samples come with other labels each time: once a network has learned its batch,
+        gradients fade into denormal numbers, which slow some competitors down tenfold."""
         rng = np.random.default_rng(0)
         features = rng.standard_normal((self.batch, *self.inputs), dtype=np.float32)
         labels = [rng.integers(0, self.classes, self.batch).astype(label_type) for _ in range(64)]
@@ -168,7 +168,7 @@ def jax_jit(case: Case) -> Step:
             x = jax.lax.conv_general_dilated(x, weight, (1, 1), [(2, 2), (2, 2)]) + bias[:, None, None]
             x = jax.lax.reduce_window(jax.nn.relu(x), -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
         x = x.reshape(x.shape[0], -1)
-        for weight, bias in p[len(case.convs):-1]:
+        for weight, bias in p[len(case.convs) : -1]:
             x = jax.nn.relu(x @ weight + bias)
         weight, bias = p[-1]
         return x @ weight + bias
@@ -221,5 +221,7 @@ def _jax_parameters(case: Case) -> list[tuple[Any, Any]]:
 
 # Name on the command line: the module it needs, and how its step is made.
 PEERS: dict[str, tuple[str, Callable[[Case], Step]]] = {
-    "pytorch": ("torch", torch_eager), "torch.compile": ("torch", torch_compile), "jax": ("jax", jax_jit),
+    "pytorch": ("torch", torch_eager),
+    "torch.compile": ("torch", torch_compile),
+    "jax": ("jax", jax_jit),
 }

@@ -1,7 +1,8 @@
-"""Seconds and counted work of each compiler stage on large graphs: ``python -m benchmarks.graph [--quick] [--nodes 10000,100000] [--graph chain]``.
+"""Seconds and counted work of each compiler stage on large graphs: ``python -m benchmarks.graph [--quick] [--nodes
+10000,100000] [--graph chain]``.
 
-Work is counted in node visits, rule attempts and Python calls, which do not depend on the machine; seconds do. A second, separate run
-counts the calls, so that the profiler does not slow the timed one.
+Work is counted in node visits, rule attempts and Python calls, which do not depend on the machine; seconds do. A
+second, separate run counts the calls, so that the profiler does not slow the timed one.
 """
 
 from __future__ import annotations
@@ -41,8 +42,13 @@ def measure(name: str, nodes: int, target: Any) -> dict[str, Any]:
     fusion.run()
     stages["fuse"].update(visits=fusion.visits, attempts=fusion.attempts)
     return {
-        "graph": name, "nodes": len(compiled.built.nodes()), "kernels": len(compiled.plan.steps), "build_seconds": round(building, 4),
-        "total_seconds": round(total, 4), "calls": calls(lambda: compile_graph(compiled.built, target, {})), "stages": stages,
+        "graph": name,
+        "nodes": len(compiled.built.nodes()),
+        "kernels": len(compiled.plan.steps),
+        "build_seconds": round(building, 4),
+        "total_seconds": round(total, 4),
+        "calls": calls(lambda: compile_graph(compiled.built, target, {})),
+        "stages": stages,
     }
 
 
@@ -60,7 +66,9 @@ def calls(work: Callable[[], Any]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; 1 if the pipeline misses its target on 10,000 nodes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--graph", type=lambda text: text.split(","), default=list(GRAPHS), help=f"of {', '.join(GRAPHS)}")
+    parser.add_argument(
+        "--graph", type=lambda text: text.split(","), default=list(GRAPHS), help=f"of {', '.join(GRAPHS)}"
+    )
     parser.add_argument("--nodes", type=lambda text: [int(n) for n in text.split(",")], help="10000,100000 by default")
     parser.add_argument("--quick", action="store_true", help="10,000 nodes only")
     parser.add_argument("--device", default="opencl", help="whose schedules are chosen")
@@ -86,9 +94,14 @@ def row(result: dict[str, Any]) -> dict[str, str]:
     """A table's line."""
     stages = result["stages"]
     return {
-        "graph": result["graph"], "nodes": f"{result['nodes']:,}", "kernels": f"{result['kernels']:,}", "build s": f"{result['build_seconds']:.2f}",
-        **{f"{name} s": f"{s['seconds']:.2f}" for name, s in stages.items()}, "pipeline s": f"{result['total_seconds']:.2f}",
-        "attempts": f"{sum(s.get('attempts', 0) for s in stages.values()):,}", "calls": f"{result['calls']:,}",
+        "graph": result["graph"],
+        "nodes": f"{result['nodes']:,}",
+        "kernels": f"{result['kernels']:,}",
+        "build s": f"{result['build_seconds']:.2f}",
+        **{f"{name} s": f"{s['seconds']:.2f}" for name, s in stages.items()},
+        "pipeline s": f"{result['total_seconds']:.2f}",
+        "attempts": f"{sum(s.get('attempts', 0) for s in stages.values()):,}",
+        "calls": f"{result['calls']:,}",
     }
 
 

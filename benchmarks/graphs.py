@@ -61,7 +61,7 @@ def diamonds(nodes: int) -> tuple[Any, Tensor]:
 def added(values: list[Any]) -> Any:
     """The sum by a balanced tree."""
     while len(values) > 1:
-        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2:]
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2 :]
     return values[0]
 
 

@@ -1,4 +1,5 @@
-"""This machine's own ceilings: multiply-adds from registers and copying memory. ``python -m benchmarks.limits [--quick] [--device opencl:intel]``.
+"""This machine's own ceilings: multiply-adds from registers and copying memory. ``python -m benchmarks.limits [--quick]
+[--device opencl:intel]``.
 
 Kernels are to be judged as shares of these, measured in the same hour on the same machine.
 """
@@ -34,7 +35,8 @@ BODY
   out[get_global_id(0)] = SUM;
 }
 
-__kernel void copy(__global const FLOATN* restrict from, __global FLOATN* restrict to, const long count, const int interleaved) {
+__kernel void copy(__global const FLOATN* restrict from, __global FLOATN* restrict to,
+                   const long count, const int interleaved) {
   const long me = get_global_id(0), all = get_global_size(0);
   if (interleaved) {
     for (long i = me; i < count; i += all) to[i] = from[i];
@@ -52,7 +54,12 @@ def source(width: int) -> str:
     names = [f"x{i}" for i in range(_CHAINS)]
     declare = "\n".join(f"  FLOATN {n} = b + {i}.0f;" for i, n in enumerate(names))
     body = "\n".join(f"    {n} = {n} * a + b;" for n in names)
-    return _SOURCE.replace("DECLARE", declare).replace("BODY", body).replace("SUM", " + ".join(names)).replace("FLOATN", kind)
+    return (
+        _SOURCE.replace("DECLARE", declare)
+        .replace("BODY", body)
+        .replace("SUM", " + ".join(names))
+        .replace("FLOATN", kind)
+    )
 
 
 def fma_peak(device: Device) -> tuple[Callable[[], float], float]:
@@ -75,9 +82,13 @@ def copy_rate(device: Device) -> tuple[Callable[[], float], float]:
     width = 4 if gpu else info.vector_width
     kernel = cl.Kernel(build_program(device, source(width)), "copy")
     host = np.zeros(_COPY_BYTES // 4, np.float32)
-    buffers = [cl.Buffer(device.context, cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR, hostbuf=host) for _ in range(2)]
+    buffers = [
+        cl.Buffer(device.context, cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR, hostbuf=host) for _ in range(2)
+    ]
     kernel.set_args(*buffers, np.int64(_COPY_BYTES // 4 // width), np.int32(gpu))
-    return launch(device, kernel, info.compute_units * (2048 if gpu else 1), 256 if gpu else 1, buffers), 2.0 * _COPY_BYTES
+    return launch(
+        device, kernel, info.compute_units * (2048 if gpu else 1), 256 if gpu else 1, buffers
+    ), 2.0 * _COPY_BYTES
 
 
 def launch(device: Device, kernel: Any, items: int, group: int, buffers: list[Any]) -> Callable[[], float]:
@@ -95,7 +106,12 @@ def launch(device: Device, kernel: Any, items: int, group: int, buffers: list[An
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", type=lambda text: text.split(","), default=["opencl:intel", "opencl:pocl", "opencl:gpu"], help="comma-separated")
+    parser.add_argument(
+        "--device",
+        type=lambda text: text.split(","),
+        default=["opencl:intel", "opencl:pocl", "opencl:gpu"],
+        help="comma-separated",
+    )
     parser.add_argument("--quick", action="store_true", help="few short rounds")
     parser.add_argument("--out", help="the result file; benchmarks/results/limits.json by default")
     options = parser.parse_args(arguments)
@@ -110,13 +126,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timed = [Measured(name, run, 0.0) for name, (run, _) in zip(("fma", "copy"), work, strict=True)]
         interleave(timed, 5 if options.quick else 21, 0.1 if options.quick else 0.3, spec)
         flops, nbytes = (amount / m.best / 1e9 for (_, amount), m in zip(work, timed, strict=True))
-        found.append({"device": spec, "name": device.info.name, "driver": device.info.driver, "compute_units": device.info.compute_units,
-                      "gflops": round(flops, 1), "copy_gb_per_s": round(nbytes, 2)})
+        found.append(
+            {
+                "device": spec,
+                "name": device.info.name,
+                "driver": device.info.driver,
+                "compute_units": device.info.compute_units,
+                "gflops": round(flops, 1),
+                "copy_gb_per_s": round(nbytes, 2),
+            }
+        )
     if not found:
         print("no OpenCL device opens", file=sys.stderr)
         return 1
-    print(table([{"device": f["device"], "fma GFLOP/s": f["gflops"], "copy GB/s": f["copy_gb_per_s"], "name": f["name"]} for f in found],
-                ["device", "fma GFLOP/s", "copy GB/s", "name"]))
+    print(
+        table(
+            [
+                {"device": f["device"], "fma GFLOP/s": f["gflops"], "copy GB/s": f["copy_gb_per_s"], "name": f["name"]}
+                for f in found
+            ],
+            ["device", "fma GFLOP/s", "copy GB/s", "name"],
+        )
+    )
     print("written to", write_results("limits", {**environment(), "devices": found}, options.out))
     return 0
 

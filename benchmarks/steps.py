@@ -1,7 +1,8 @@
-"""Whole training steps against PyTorch and JAX: ``python -m benchmarks.steps [--quick] [--case mlp] [--peers pytorch,jax] [--device opencl:intel]``.
+"""Whole training steps against PyTorch and JAX: ``python -m benchmarks.steps [--quick] [--case mlp] [--peers
+pytorch,jax] [--device opencl:intel]``.
 
-A step is: feed the batch from NumPy, forward, backward, Adam, read the loss. All competitors run in one process with as many threads
-as there are cores and take turns in short blocks. Peers that are not installed are skipped.
+A step is: feed the batch from NumPy, forward, backward, Adam, read the loss. All competitors run in one process with as
+many threads as there are cores and take turns in short blocks. Peers that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _BUSY = 0.1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the result file."""
     options = parse(arguments)
-    report: dict[str, Any] = {**environment(("torch", "jax", "intel-opencl-rt", "pocl-binary-distribution")), "devices": {}, "cases": []}
+    report: dict[str, Any] = {
+        **environment(("torch", "jax", "intel-opencl-rt", "pocl-binary-distribution")),
+        "devices": {},
+        "cases": [],
+    }
     for name in options.case:
         case = CASES[name]
         competitors = prepare(case, options.device, options.peers, report["devices"])
@@ -45,9 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--case", type=listed(CASES), default=list(CASES), help=f"of {', '.join(CASES)}; all by default")
+    parser.add_argument(
+        "--case", type=listed(CASES), default=list(CASES), help=f"of {', '.join(CASES)}; all by default"
+    )
     parser.add_argument("--peers", type=listed(PEERS), default=list(PEERS), help=f"of {', '.join(PEERS)}, or 'none'")
-    parser.add_argument("--device", type=lambda text: text.split(","), default=DEVICES.split(","), help=f"graphcore's devices, {DEVICES} by default")
+    parser.add_argument(
+        "--device",
+        type=lambda text: text.split(","),
+        default=DEVICES.split(","),
+        help=f"graphcore's devices, {DEVICES} by default",
+    )
     parser.add_argument("--quick", action="store_true", help="few short rounds")
     parser.add_argument("--rounds", type=int, help="turns of each competitor")
     parser.add_argument("--block", type=float, help="seconds of a turn")
@@ -98,8 +110,18 @@ def prepare(case: Case, devices: Sequence[str], peers: Sequence[str], found: dic
 def summary(case: Case, competitors: Sequence[Measured]) -> dict[str, Any]:
     """A case's results as data."""
     return {
-        "case": case.name, "title": case.title,
-        "results": [{"name": c.name, "median_ms": round(c.median * 1e3, 5), "best_ms": round(c.best * 1e3, 5), "setup_seconds": round(c.setup_seconds, 2), "loss": round(c.loss, 6)} for c in competitors],
+        "case": case.name,
+        "title": case.title,
+        "results": [
+            {
+                "name": c.name,
+                "median_ms": round(c.median * 1e3, 5),
+                "best_ms": round(c.best * 1e3, 5),
+                "setup_seconds": round(c.setup_seconds, 2),
+                "loss": round(c.loss, 6),
+            }
+            for c in competitors
+        ],
     }
 
 
@@ -108,7 +130,13 @@ def show(case: Case, competitors: Sequence[Measured]) -> None:
     ours = [c for c in competitors if c.name.startswith("graphcore")]
     rows = []
     for c in competitors:
-        row = {"competitor": c.name, "ms a step": f"{c.median * 1e3:.3f}", "best": f"{c.best * 1e3:.3f}", "setup s": f"{c.setup_seconds:.1f}", "loss": f"{c.loss:.4f}"}
+        row = {
+            "competitor": c.name,
+            "ms a step": f"{c.median * 1e3:.3f}",
+            "best": f"{c.best * 1e3:.3f}",
+            "setup s": f"{c.setup_seconds:.1f}",
+            "loss": f"{c.loss:.4f}",
+        }
         for mine in ours:
             row[f"/ {mine.name.split(':')[-1]} (best)"] = f"{c.median / mine.median:.2f}x ({c.best / mine.best:.2f}x)"
         rows.append(row)

@@ -1,7 +1,8 @@
 """Interleaved timing, tables and result files that the benchmarks share.
 
-Absolute times of a shared machine mean little. Competitors take turns in short blocks within one process, so that whatever else the
-machine does hits all of them, and what is reported is the median over blocks and the ratios of medians.
+Absolute times of a shared machine mean little. Competitors take turns in short blocks within one process, so that
+whatever else the machine does hits all of them, and what is reported is the median over blocks and the ratios of
+medians.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Measured:
 
 
 class OtherLoad:
-    """How much of the machine other processes use meanwhile. Above a tenth, comparisons favour whoever needs no threads in lockstep."""
+    """How much of the machine other processes use meanwhile. Above a tenth, comparisons favour whoever needs no threads
+    in lockstep."""
 
     def __init__(self) -> None:
         self._begin = self._read()
@@ -108,8 +110,13 @@ def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
             continue
     version = importlib.import_module("graphcore.version").__version__
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "processor": _processor(), "cores": os.cpu_count(),
-        "system": platform.system(), "python": platform.python_version(), "graphcore": version, "versions": versions,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "graphcore": version,
+        "versions": versions,
     }
 
 
@@ -132,7 +139,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def write_results(name: str, result: Mapping[str, Any], out: str | None) -> str:
-    """Write a result file; by default ``results/<name>.json`` beside the benchmarks. Returns its name without folders."""
+    """Write a result file; by default ``results/<name>.json`` beside the benchmarks. Returns its name without
+    folders."""
     target = Path(out) if out else Path(__file__).parent / "results" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")

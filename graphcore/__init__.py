@@ -94,7 +94,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     **{name: ("graphcore.io", name) for name in ("save", "load")},
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     *_creation, *_elementwise, *_errors, *_linear, *_reductions, *_shaping, "DType", "bool_", "bfloat16", "float16",
     "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "promote",
     "result_type", "Dim", "Graph", "Node", "Tensor", "Update", "Variable", "backward", "checkpoint", "constant",

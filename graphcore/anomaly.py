@@ -20,7 +20,8 @@ _watching: contextvars.ContextVar[bool] = contextvars.ContextVar("graphcore_anom
 
 @contextlib.contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Inside, a run that fetches or stores a NaN raises and names the op that made the first one, with the line that built it.
+    """Inside, a run that fetches or stores a NaN raises and names the op that made the first one, with the line that
+    built it.
 
     Runs become slow: variables are read before and after each, and a run with a NaN is repeated op by op with NumPy.
 
@@ -45,7 +46,9 @@ def holds_nan(value: Any) -> bool:
     return array.dtype.kind not in "iub" and bool(np.isnan(array.astype(np.float64)).any())
 
 
-def anomaly_error(graph: Graph, sizes: Mapping[str, int], feeds: Sequence[Any], variables: Mapping[int, Any]) -> SessionError:
+def anomaly_error(
+    graph: Graph, sizes: Mapping[str, int], feeds: Sequence[Any], variables: Mapping[int, Any]
+) -> SessionError:
     """The error for a run that gave a NaN.
 
     Args:
@@ -64,19 +67,29 @@ def anomaly_error(graph: Graph, sizes: Mapping[str, int], feeds: Sequence[Any], 
     results = [t for n in nodes for t in n.outputs]
     values = dict(zip((t.key for t in results), interpret(Graph(tuple(results)), known), strict=True))
     for node in nodes:
-        if any(holds_nan(values[t.key]) for t in node.outputs) and not any(holds_nan(values[t.key]) for t in node.inputs):
+        if any(holds_nan(values[t.key]) for t in node.outputs) and not any(
+            holds_nan(values[t.key]) for t in node.inputs
+        ):
             return SessionError(_explained(node, values))
-    return SessionError("detect_anomaly: the device gave a NaN where the NumPy oracle gives none: compare them with gc.Session('numpy')")
+    return SessionError(
+        "detect_anomaly: the device gave a NaN where the NumPy oracle gives none: compare them with gc.Session('numpy')"
+    )
 
 
 def _explained(node: Node, values: Mapping[tuple[int, int], Any]) -> str:
     name = node.output().name
     if not node.inputs:
-        return f"detect_anomaly: {node.op.name} {name!r} holds NaN before anything is computed\n  {describe(node.output())}"
+        return (
+            f"detect_anomaly: {node.op.name} {name!r} holds NaN before anything is computed"
+            f"\n  {describe(node.output())}"
+        )
     what = "a gradient op" if node.origin.derived else "the op"
     lines = []
     for i, t in enumerate(node.inputs):
         a = np.asarray(values[t.key])
         extent = f", from {a.min()} to {a.max()}" if a.size and a.dtype.kind != "b" else ""
         lines.append(f"\n  operand {i + 1} is {describe(t)}{extent}")
-    return f"detect_anomaly: {what} {node.op.name} made the first NaN, from operands without one; it was built at {node.origin.place}{''.join(lines)}"
+    return (
+        f"detect_anomaly: {what} {node.op.name} made the first NaN, from operands without one; it was built at "
+        f"{node.origin.place}{''.join(lines)}"
+    )

@@ -42,7 +42,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Entry:
-    """The way from fetched and fed tensors to their program. It holds no node, so a graph lives no longer than its user wants.
+    """The way from fetched and fed tensors to their program. It holds no node, so a graph lives no longer than its user
+    wants.
 
     Attributes:
         program: the compiled program.

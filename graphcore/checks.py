@@ -21,7 +21,9 @@ __all__ = ["detect_anomaly", "gradcheck", "gradgradcheck", "hessian", "jacobian"
 Function = Callable[..., Any]
 
 
-def gradcheck(f: Function, inputs: Any, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True) -> bool:
+def gradcheck(
+    f: Function, inputs: Any, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True
+) -> bool:
     """Compare the gradients of a function with central differences, in float64 with NumPy.
 
     Args:
@@ -43,7 +45,10 @@ def gradcheck(f: Function, inputs: Any, eps: float = 1e-6, atol: float = 1e-5, r
     checked = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
     ys = [y for y in _listed(f(*fed)) if isinstance(y, Tensor) and y.dtype.is_float]
     if not checked or not ys:
-        raise UsageError("gradcheck: nothing to check: " + ("no input is of a floating type" if not checked else "f gives no tensor of a floating type"))
+        raise UsageError(
+            "gradcheck: nothing to check: "
+            + ("no input is of a floating type" if not checked else "f gives no tensor of a floating type")
+        )
     xs = [fed[i] for i in checked]
     us = [placeholder(y.dtype, y.shape) for y in ys]
     with Session("numpy") as session:
@@ -61,12 +66,24 @@ def gradcheck(f: Function, inputs: Any, eps: float = 1e-6, atol: float = 1e-5, r
                 if wrong is not None:
                     if not raise_exception:
                         return False
-                    raise GradientError(f"gradcheck: the gradient of output {i} for input {checked[k]} is wrong: {wrong}\n  the output is {describe(ys[i])}")
+                    raise GradientError(
+                        f"gradcheck: the gradient of output {i} for input {checked[k]} is wrong: {wrong}"
+                        f"\n  the output is {describe(ys[i])}"
+                    )
     return True
 
 
-def gradgradcheck(f: Function, inputs: Any, grad_outputs: Any = None, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True) -> bool:
-    """Check second derivatives: ``gradcheck`` of the gradients of ``f``, as a function of the inputs and the cotangents.
+def gradgradcheck(
+    f: Function,
+    inputs: Any,
+    grad_outputs: Any = None,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
+    """Check second derivatives: ``gradcheck`` of the gradients of ``f``, as a function of the inputs and the
+    cotangents.
 
     Args:
         f, inputs, eps, atol, rtol, raise_exception: as for ``gradcheck``.
@@ -101,7 +118,8 @@ def jacobian(f: Function, inputs: Any) -> Any:
         inputs: a tensor or array, or a tuple of them.
 
     Returns:
-        A tensor of the shape ``y.shape + x.shape``; a tuple over inputs if there are several, in a tuple over outputs if these are.
+        A tensor of the shape ``y.shape + x.shape``; a tuple over inputs if there are several, in a tuple over outputs
+        if these are.
 
     Raises:
         ShapeError: a symbolic extent.
@@ -145,8 +163,12 @@ def _jacobian(y: Tensor, xs: Sequence[Tensor], several: bool) -> Any:
     count = int(product(y.shape))
     flat = reshape(y, (count,))
     rows = [gradients(flat[i], list(xs), unconnected="zero") for i in range(count)]
-    found = tuple(reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape)) if rows else as_tensor(np.zeros((*y.shape, *x.shape), x.dtype.storage))
-                  for k, x in enumerate(xs))
+    found = tuple(
+        reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape))
+        if rows
+        else as_tensor(np.zeros((*y.shape, *x.shape), x.dtype.storage))
+        for k, x in enumerate(xs)
+    )
     return found if several else found[0]
 
 
@@ -158,7 +180,10 @@ def _arrays(inputs: Any, who: str) -> list[Any]:
     found = []
     for value in _listed(inputs) if not _is_numbers(inputs) else [inputs]:
         if isinstance(value, Tensor):
-            raise UsageError(f"{who}: inputs are arrays, at which the gradient is checked; got a symbolic tensor\n  {describe(value)}")
+            raise UsageError(
+                f"{who}: inputs are arrays, at which the gradient is checked; got a symbolic tensor"
+                f"\n  {describe(value)}"
+            )
         array = np.asarray(value)
         found.append(array.astype(np.float64) if array.dtype.kind not in "iub" else array)
     return found
@@ -190,7 +215,10 @@ def _columns(forward: Function, at: Sequence[Any], which: int, eps: float) -> li
             ends.append(forward(*moved))
         found.append([((high - low) / (2 * eps)).reshape(-1) for high, low in zip(*ends, strict=True)])
     outputs = forward(*at)
-    return [np.stack([column[i] for column in found], axis=1) if found else np.zeros((outputs[i].size, 0)) for i in range(len(outputs))]
+    return [
+        np.stack([column[i] for column in found], axis=1) if found else np.zeros((outputs[i].size, 0))
+        for i in range(len(outputs))
+    ]
 
 
 def _difference(ours: Any, numeric: Any, atol: float, rtol: float) -> str | None:
@@ -198,4 +226,7 @@ def _difference(ours: Any, numeric: Any, atol: float, rtol: float) -> str | None
     if good.all():
         return None
     j, k = (int(n) for n in np.argwhere(~good)[0])
-    return f"{int((~good).sum())} of {good.size} derivatives differ; that of output element {j} for input element {k} is {ours[j, k]:.9g}, the difference quotient {numeric[j, k]:.9g}"
+    return (
+        f"{int((~good).sum())} of {good.size} derivatives differ; that of output element {j} for input element "
+        f"{k} is {ours[j, k]:.9g}, the difference quotient {numeric[j, k]:.9g}"
+    )

@@ -111,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="FILE.py[:NAME]", help="a script or module, and its fetch or a function giving it"
     )
     dump.add_argument("out", metavar="OUT", help="a .dot, .svg, .html or .json file")
-    dump.add_argument("--stage", default=None, choices=(*_STAGES, "all"), help="how far to compile first (default: all stages for a page, else built)")
+    dump.add_argument(
+        "--stage",
+        default=None,
+        choices=(*_STAGES, "all"),
+        help="how far to compile first (default: all stages for a page, else built)",
+    )
     dump.set_defaults(run=_dump)
     return parser
 

@@ -19,8 +19,22 @@ from graphcore.variable import constant, is_tensor_like
 
 # fmt: off
 __all__ = [
-    "build", "apply", "fail", "tensor", "scalar", "cast", "full", "promote", "align", "aligned", "fit", "axis_of",
-    "axes_of", "same_shape", "is_operand", "count_of",
+    "align",
+    "aligned",
+    "apply",
+    "axes_of",
+    "axis_of",
+    "build",
+    "cast",
+    "count_of",
+    "fail",
+    "fit",
+    "full",
+    "is_operand",
+    "promote",
+    "same_shape",
+    "scalar",
+    "tensor",
 ]
 # fmt: on
 

@@ -14,7 +14,7 @@ from graphcore.printer import print_graph
 from graphcore.shapes import bind, product
 from graphcore.variable import Variable
 
-__all__ = ["Compiled", "STAGES"]
+__all__ = ["STAGES", "Compiled"]
 
 STAGES = ("built", "simplified", "fused", "kernels", "plan", "source")
 _REGROW = 8  # a batch this many times larger than the one that schedules were chosen for is compiled anew
@@ -23,7 +23,9 @@ _REGROW = 8  # a batch this many times larger than the one that schedules were c
 class Compiled:
     """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
 
-    def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool) -> None:
+    def __init__(
+        self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool
+    ) -> None:
         self.backend = backend
         self.hints = dict(sizes)
         self.bound: Any = None
@@ -35,7 +37,9 @@ class Compiled:
         from passes.pipeline import compile_graph
 
         graph, passes, verify = self._source
-        self.stages = compile_graph(graph, self.backend.target, self.hints, passes=passes, verify=verify, fewest_bytes=self.fewest_bytes)
+        self.stages = compile_graph(
+            graph, self.backend.target, self.hints, passes=passes, verify=verify, fewest_bytes=self.fewest_bytes
+        )
         self.program = self.backend.compile(self.stages.plan)
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
 
@@ -53,7 +57,9 @@ class Compiled:
 
     def fits(self, sizes: dict[str, int]) -> bool:
         """Whether this compilation serves other sizes of the symbolic extents."""
-        return all(self.hints[k] == v if k in self.stages.bound else v <= self.hints[k] * _REGROW for k, v in sizes.items())
+        return all(
+            self.hints[k] == v if k in self.stages.bound else v <= self.hints[k] * _REGROW for k, v in sizes.items()
+        )
 
     def place(self, sizes: dict[str, int]) -> Placed:
         from passes.memory import place
@@ -84,10 +90,21 @@ class Compiled:
         """The bytes that the plan needs, and a text that says so and lists the largest values."""
         placed = self.place(sizes)
         variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)
-        sized = sorted(((int(bind(b.nbytes, sizes)), b.label) for b in self.plan.buffers if b.number in placed.offsets or b.owner is not None), reverse=True)
+        sized = sorted(
+            (
+                (int(bind(b.nbytes, sizes)), b.label)
+                for b in self.plan.buffers
+                if b.number in placed.offsets or b.owner is not None
+            ),
+            reverse=True,
+        )
         largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
         needed = placed.arena_bytes + variables
-        return needed, f"the plan needs {needed:,} bytes, {placed.arena_bytes:,} for intermediate values and {variables:,} for variables; the largest values:{largest}"
+        return (
+            needed,
+            f"the plan needs {needed:,} bytes, {placed.arena_bytes:,} for intermediate values and {variables:,} for "
+            f"variables; the largest values:{largest}",
+        )
 
     def bind(self, sizes: dict[str, int]) -> Any:
         """An executable for these sizes.
@@ -114,31 +131,47 @@ class Compiled:
     # What users ask
 
     def memory_analysis(self) -> dict[str, int]:
-        """Bytes of the plan: ``arena_bytes lower_bound_bytes feed_bytes fetch_bytes variable_bytes constant_bytes workspace_bytes``."""
+        """Bytes of the plan: ``arena_bytes lower_bound_bytes feed_bytes fetch_bytes variable_bytes constant_bytes
+        workspace_bytes``."""
         placed, plan = self.bound.placed, self.plan
 
         def total(numbers: Any) -> int:
             return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)
 
         return {
-            "arena_bytes": placed.arena_bytes, "lower_bound_bytes": placed.lower_bound_bytes, "feed_bytes": total(n for _, n in plan.feeds),
-            "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)), "variable_bytes": total(n for _, n in plan.variables),
+            "arena_bytes": placed.arena_bytes,
+            "lower_bound_bytes": placed.lower_bound_bytes,
+            "feed_bytes": total(n for _, n in plan.feeds),
+            "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)),
+            "variable_bytes": total(n for _, n in plan.variables),
             "constant_bytes": total(b.number for b in plan.buffers if b.space == "constant"),
-            "workspace_bytes": total(b.number for b in plan.buffers if b.space == ARENA and b.role == "workspace" and b.number in placed.offsets),
+            "workspace_bytes": total(
+                b.number
+                for b in plan.buffers
+                if b.space == ARENA and b.role == "workspace" and b.number in placed.offsets
+            ),
         }
 
     def cost_analysis(self) -> dict[str, Any]:
-        """Work of one run: ``launches flops bytes_accessed stages`` and ``kernels``, a list of name, template, flops, bytes, rows.
+        """Work of one run: ``launches flops bytes_accessed stages`` and ``kernels``, a list of name, template, flops,
+        bytes, rows.
 
-        Steps of one stage with the same function are one kernel with several rows. Packing and partial-sum helpers are listed
-        under ``helpers``.
+        Steps of one stage with the same function are one kernel with several rows. Packing and partial-sum helpers are
+        listed under ``helpers``.
         """
         plan = self.plan
         kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
         helpers: list[dict[str, Any]] = []
         functions = self.backend.functions(self.program)
         for i, step in enumerate(plan.steps):
-            entry = {"name": step.kernel.name, "template": step.template, "flops": step.flops, "bytes": step.nbytes, "rows": 1, "stage": step.stage}
+            entry = {
+                "name": step.kernel.name,
+                "template": step.template,
+                "flops": step.flops,
+                "bytes": step.nbytes,
+                "rows": 1,
+                "stage": step.stage,
+            }
             if step.helper:
                 helpers.append(entry)
                 continue
@@ -151,8 +184,12 @@ class Compiled:
             else:
                 kernels[key] = entry
         return {
-            "launches": self.launches, "stages": len(plan.stages), "flops": sum(s.flops for s in plan.steps),
-            "bytes_accessed": sum(s.nbytes for s in plan.steps), "kernels": list(kernels.values()), "helpers": helpers,
+            "launches": self.launches,
+            "stages": len(plan.stages),
+            "flops": sum(s.flops for s in plan.steps),
+            "bytes_accessed": sum(s.nbytes for s in plan.steps),
+            "kernels": list(kernels.values()),
+            "helpers": helpers,
         }
 
     def as_text(self, stage: str = "plan") -> str:
@@ -170,8 +207,9 @@ class Compiled:
             for g in self.stages.partition.groups:
                 stored = {t.key for t in g.stored}
                 lines.append(f"group {g.number} ({g.kind}, stage {g.stage})")
-                lines += [f"  {n.op.name} : {', '.join(map(str, n.types))}{' -> stored' if any((n.serial, i) in stored for i in range(len(n.types))) else ''}  # {n.origin}"
-                          for n in g.nodes]
+                for n in g.nodes:
+                    mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
+                    lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")
             return "\n".join(lines)
         if stage == "kernels":
             return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
@@ -182,6 +220,7 @@ class Compiled:
         raise UsageError(f"as_text: no stage {stage!r}; use one of {', '.join(STAGES)}")
 
     def explain(self) -> str:
-        """Why each value is stored, each fusion was refused, which template runs each kernel, and how the plan is launched."""
+        """Why each value is stored, each fusion was refused, which template runs each kernel, and how the plan is
+        launched."""
         mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
         return self.stages.explain() + "\n" + mode

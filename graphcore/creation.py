@@ -19,8 +19,20 @@ from graphcore.variable import constant
 
 # fmt: off
 __all__ = [
-    "array", "asarray", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "eye", "arange", "linspace",
-    "tril", "triu", "meshgrid",
+    "arange",
+    "array",
+    "asarray",
+    "eye",
+    "full",
+    "full_like",
+    "linspace",
+    "meshgrid",
+    "ones",
+    "ones_like",
+    "tril",
+    "triu",
+    "zeros",
+    "zeros_like",
 ]
 # fmt: on
 

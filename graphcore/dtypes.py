@@ -1,7 +1,8 @@
 """Element types: how a value is stored, in what it is computed, and how types promote.
 
-Promotion follows the Python array API standard, extended by bfloat16 and by the mixed cases that the standard leaves open
-(integer with float gives the float; bfloat16 with float16 gives float32). Python scalars are weak: they take the tensor's type.
+Promotion follows the Python array API standard, extended by bfloat16 and by the mixed cases that the standard leaves
+open (integer with float gives the float; bfloat16 with float16 gives float32). Python scalars are weak: they take the
+tensor's type.
 """
 
 from __future__ import annotations
@@ -15,8 +16,24 @@ import numpy as np
 from graphcore.errors import DTypeError
 
 __all__ = [
-    "DType", "as_dtype", "promote", "result_type", "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32",
-    "int64", "uint8", "uint16", "uint32", "uint64", "bool_", "ALL",
+    "ALL",
+    "DType",
+    "as_dtype",
+    "bfloat16",
+    "bool_",
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "promote",
+    "result_type",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
 ]
 
 
@@ -28,7 +45,8 @@ class DType:
         name: its public name, e.g. ``"float32"``.
         kind: ``"f"`` real floating, ``"i"`` signed, ``"u"`` unsigned, ``"b"`` boolean.
         itemsize: bytes of one stored element.
-        compute: the name of the type that arithmetic runs in (float16 and bfloat16 are stored, and computed in float32).
+        compute: the name of the type that arithmetic runs in (float16 and bfloat16 are stored, and computed in
+            float32).
     """
 
     name: str
@@ -91,10 +109,29 @@ uint64 = DType("uint64", "u", 8, "uint64")
 bool_ = DType("bool", "b", 1, "bool")
 
 ALL: tuple[DType, ...] = (
-    float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64, bool_,
+    float16,
+    bfloat16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    bool_,
 )
 _BY_NAME = {d.name: d for d in ALL}
-_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "int": "int64", "long": "int64", "bool_": "bool"}
+_ALIASES = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "int": "int64",
+    "long": "int64",
+    "bool_": "bool",
+}
 
 
 def as_dtype(value: Any) -> DType:
@@ -153,7 +190,9 @@ def result_type(*operands: Any) -> DType:
 
     A Python scalar takes the type of the others if its kind fits; an integer tensor with a Python float gives float32.
     """
-    strong = [as_dtype(o.dtype) if hasattr(o, "dtype") else o for o in operands if not isinstance(o, (bool, int, float))]
+    strong = [
+        as_dtype(o.dtype) if hasattr(o, "dtype") else o for o in operands if not isinstance(o, (bool, int, float))
+    ]
     weak = [o for o in operands if isinstance(o, (bool, int, float))]
     if not strong:
         return as_dtype(max((type(o) for o in weak), key=(bool, int, float).index))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcore.errors import DeviceError, FeedError, UsageError
-from graphcore.interchange import to_networkx
 from graphcore.graph import Graph, Update, collect
+from graphcore.interchange import to_networkx
 from graphcore.node import Node, Tensor, describe
 from graphcore.op import Kind
 from graphcore.printer import attribute_text

@@ -16,8 +16,18 @@ from graphcore.op import Kind
 from graphcore.ops.leaf import Placeholder
 from graphcore.shapes import Dim, Extent, bind, format_shape, symbols_of
 
-__all__ = ["Constraint", "as_feed", "cast_feed", "check_feeds", "constraints_of", "feed_points", "shape_of", "sizes_of",
-           "split_feeds", "symbols_in"]
+__all__ = [
+    "Constraint",
+    "as_feed",
+    "cast_feed",
+    "check_feeds",
+    "constraints_of",
+    "feed_points",
+    "shape_of",
+    "sizes_of",
+    "split_feeds",
+    "symbols_in",
+]
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,11 @@ def constraints_of(nodes: Sequence[Node]) -> tuple[Constraint, ...]:
         operand = node.inputs[0]
         for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
             if have != want and (have, want) not in found:
-                text = (f"axis {axis} of {_quoted(operand.name)} is {{have}} in this feed, but the op built at {_quoted(node.origin.place)} needs it to be {{want}}: "
-                        f"{have} must equal {want}\n  {_quoted(describe(operand))}")
+                text = (
+                    f"axis {axis} of {_quoted(operand.name)} is {{have}} in this feed, but the op built at "
+                    f"{_quoted(node.origin.place)} needs it to be {{want}}: "
+                    f"{have} must equal {want}\n  {_quoted(describe(operand))}"
+                )
                 found[have, want] = Constraint(have, want, text)
     return tuple(found.values())
 
@@ -86,7 +99,9 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
     seen = set()
     for t in fed:
         if t.node.op.name == "variable":
-            raise FeedError(f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}")
+            raise FeedError(
+                f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}"
+            )
         if t.key in seen:
             raise FeedError(f"feed_dict: {t.name!r} is fed twice\n  {describe(t)}")
         seen.add(t.key)
@@ -94,9 +109,14 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
     for node in graph.nodes():
         if node.op.name == "placeholder" and node.serial not in points:
             t = node.output()
-            raise FeedError(f"placeholder {t.name!r} is not fed; pass it in the feed_dict, e.g. sess.run(..., {{{_word(t)}: array}})\n  {describe(t)}")
+            raise FeedError(
+                f"placeholder {t.name!r} is not fed; pass it in the feed_dict, e.g. sess.run(..., {{{_word(t)}: "
+                f"array}})\n  {describe(t)}"
+            )
         if node.op.name == "parameter":
-            raise UsageError(f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside")
+            raise UsageError(
+                f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside"
+            )
 
 
 def _word(t: Tensor) -> str:
@@ -113,10 +133,14 @@ def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
     if not feed_dict:
         return (), []
     if not isinstance(feed_dict, Mapping):
-        raise UsageError(f"feed_dict: expected a dict of tensor to array, got {type(feed_dict).__name__}; write {{x: array}}")
+        raise UsageError(
+            f"feed_dict: expected a dict of tensor to array, got {type(feed_dict).__name__}; write {{x: array}}"
+        )
     for key in feed_dict:
         if isinstance(key, str):
-            raise FeedError(f"feed_dict: {key!r} is a name; use the tensor itself as the key (names work for loaded graphs only)")
+            raise FeedError(
+                f"feed_dict: {key!r} is a name; use the tensor itself as the key (names work for loaded graphs only)"
+            )
         if not isinstance(key, Tensor):
             raise FeedError(f"feed_dict: keys must be tensors, got {type(key).__name__}")
     return tuple(feed_dict), list(feed_dict.values())
@@ -124,12 +148,21 @@ def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
 
 def shape_of(t: Tensor, value: Any) -> tuple[int, ...]:
     """A shape, or an array's shape."""
-    if isinstance(value, (tuple, list)) and len(value) == t.ndim and all(isinstance(e, (int, np.integer)) for e in value):
+    if (
+        isinstance(value, (tuple, list))
+        and len(value) == t.ndim
+        and all(isinstance(e, (int, np.integer)) for e in value)
+    ):
         return tuple(int(e) for e in value)
     return tuple(np.shape(value))
 
 
-def sizes_of(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], needed: frozenset[str], constraints: Sequence[Constraint]) -> dict[str, int]:
+def sizes_of(
+    tensors: Sequence[Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    needed: frozenset[str],
+    constraints: Sequence[Constraint],
+) -> dict[str, int]:
     """The values of the symbols, from the fed shapes.
 
     Args:
@@ -144,22 +177,34 @@ def sizes_of(tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], neede
     came_from: dict[str, Tensor] = {}
     for t, shape in zip(tensors, shapes, strict=True):
         if len(shape) != t.ndim:
-            raise FeedError(f"the feed for {t.name!r} has rank {len(shape)}, shape {format_shape(shape)}; it must have rank {t.ndim}: {format_shape(t.shape)}\n  {describe(t)}")
+            raise FeedError(
+                f"the feed for {t.name!r} has rank {len(shape)}, shape {format_shape(shape)}; it must have rank "
+                f"{t.ndim}: {format_shape(t.shape)}\n  {describe(t)}"
+            )
         for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
             if isinstance(want, Dim) and want.is_symbol:
                 (symbol,) = want.symbols()
                 known = sizes.setdefault(symbol, int(have))
                 if known != have:
-                    raise FeedError(f"{want} is {known} in the feed for {came_from[symbol].name!r}, but {have} at axis {axis} of the feed for {t.name!r}\n"
-                                    f"  {describe(came_from[symbol])}\n  {describe(t)}")
+                    raise FeedError(
+                        f"{want} is {known} in the feed for {came_from[symbol].name!r}, but {have} at axis {axis} of "
+                        f"the feed for {t.name!r}\n"
+                        f"  {describe(came_from[symbol])}\n  {describe(t)}"
+                    )
                 came_from.setdefault(symbol, t)
     for t, shape in zip(tensors, shapes, strict=True):
         for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
             if bind(want, sizes) != have:
-                raise FeedError(f"the feed for {t.name!r} has the shape {format_shape(shape)}, but axis {axis} must be {bind(want, sizes)}, not {have}: {format_shape(t.shape)}\n  {describe(t)}")
+                raise FeedError(
+                    f"the feed for {t.name!r} has the shape {format_shape(shape)}, but axis {axis} must be "
+                    f"{bind(want, sizes)}, not {have}: {format_shape(t.shape)}\n  {describe(t)}"
+                )
     missing = needed - sizes.keys()
     if missing:
-        raise FeedError(f"the extents {', '.join(sorted(missing))} are not known from the feeds; feed a tensor that has them in its shape")
+        raise FeedError(
+            f"the extents {', '.join(sorted(missing))} are not known from the feeds; feed a tensor that has them in "
+            f"its shape"
+        )
     for constraint in constraints:
         constraint.check(sizes)
     return sizes
@@ -177,14 +222,17 @@ def as_feed(value: Any, t: Tensor) -> Any:
         FeedError: a tensor, a ragged list, a number that does not fit, or something that is no array.
     """
     if isinstance(value, Tensor):
-        raise FeedError(f"the feed for {t.name!r} is itself a symbolic tensor; feed an array, or build the graph on that tensor\n  the feed is {describe(value)}\n  {describe(t)}")
+        raise FeedError(
+            f"the feed for {t.name!r} is itself a symbolic tensor; feed an array, or build the graph on that tensor"
+            f"\n  the feed is {describe(value)}\n  {describe(t)}"
+        )
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise FeedError(f"the feed for {t.name!r} is no array: {error}\n  {describe(t)}") from None
-    if array.dtype == object or array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage:
+    if array.dtype == object or (array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage):
         shown = f"{value!r:.60}" if array.ndim == 0 else f"an array of {array.dtype}"
         raise FeedError(f"the feed for {t.name!r} is {shown}, which holds no numbers\n  {describe(t)}")
     if not hasattr(value, "dtype") and array.dtype.kind in "fi" and _weak_fits(array, t):
@@ -195,7 +243,11 @@ def as_feed(value: Any, t: Tensor) -> Any:
 
 def _weak_fits(array: Any, t: Tensor) -> bool:
     """Python numbers take the tensor's type where the kind fits; an empty list has no kind."""
-    return array.size == 0 or array.dtype.kind == "f" and t.dtype.is_float or array.dtype.kind == "i" and (t.dtype.is_float or t.dtype.is_integer)
+    return (
+        array.size == 0
+        or (array.dtype.kind == "f" and t.dtype.is_float)
+        or (array.dtype.kind == "i" and (t.dtype.is_float or t.dtype.is_integer))
+    )
 
 
 def _check_range(array: Any, t: Tensor) -> None:
@@ -204,7 +256,10 @@ def _check_range(array: Any, t: Tensor) -> None:
     info = np.iinfo(t.dtype.storage)
     low, high = int(array.min()), int(array.max())
     if low < info.min or high > info.max:
-        raise FeedError(f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from {info.min} to {info.max}\n  {describe(t)}")
+        raise FeedError(
+            f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from "
+            f"{info.min} to {info.max}\n  {describe(t)}"
+        )
 
 
 def cast_feed(t: Tensor, array: Any) -> Any:
@@ -219,6 +274,11 @@ def cast_feed(t: Tensor, array: Any) -> Any:
     if array.dtype == half and t.dtype.is_float:
         return array.astype(storage)
     if array.dtype.kind not in "biufc" and array.dtype != half:
-        raise FeedError(f"the feed for {t.name!r} is an array of {array.dtype}, which holds no numbers\n  {describe(t)}")
-    raise FeedError(f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what it means; "
-                    f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}")
+        raise FeedError(
+            f"the feed for {t.name!r} is an array of {array.dtype}, which holds no numbers\n  {describe(t)}"
+        )
+    raise FeedError(
+        f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what "
+        f"it means; "
+        f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}"
+    )

@@ -1,8 +1,8 @@
 """Fingerprints of graphs: equal for graphs that compile to the same program, whoever built them, and when.
 
-What counts: ops with their attributes, how they are connected, types, constants by their bytes, variables by identity, which values
-are fed, fetched and updated. What does not: serial numbers, names, lines, and the names of symbolic extents, which are numbered in
-the order in which they appear.
+What counts: ops with their attributes, how they are connected, types, constants by their bytes, variables by identity,
+which values are fed, fetched and updated. What does not: serial numbers, names, lines, and the names of symbolic
+extents, which are numbered in the order in which they appear.
 """
 
 from __future__ import annotations
@@ -77,8 +77,17 @@ class _Writer:
 
     def node(self, node: Node, position: dict[int, int]) -> None:
         op: Any = node.op
-        self.add(op.name, op.version, *self.places(node.inputs, position), self.types(node.types), node.device, self.clones.setdefault(node.clone, len(self.clones)))
-        self.cosmetics.update(f"{node.origin.place} {getattr(op, 'label', '')} {node.origin.scope}\n".encode("utf-8", "surrogatepass"))
+        self.add(
+            op.name,
+            op.version,
+            *self.places(node.inputs, position),
+            self.types(node.types),
+            node.device,
+            self.clones.setdefault(node.clone, len(self.clones)),
+        )
+        self.cosmetics.update(
+            f"{node.origin.place} {getattr(op, 'label', '')} {node.origin.scope}\n".encode("utf-8", "surrogatepass")
+        )
         if op.name == "variable":
             self.add(op.variable.uid)
         elif op.name == "constant":
@@ -86,7 +95,9 @@ class _Writer:
         elif op.name not in ("placeholder", "parameter"):
             self.add(type(op).__qualname__)
             for f in dataclasses.fields(op):
-                if f.name not in _COSMETIC and not (f.name == "rule" and op.name == "custom_gradient"):  # the rule is used up before a run
+                if f.name not in _COSMETIC and not (
+                    f.name == "rule" and op.name == "custom_gradient"
+                ):  # the rule is used up before a run
                     self.value(getattr(op, f.name))
 
     def places(self, tensors: Iterable[Tensor], position: dict[int, int]) -> list[tuple[int, int]]:
@@ -100,7 +111,13 @@ class _Writer:
 
     def dim(self, dim: Dim) -> str:
         """A symbolic extent with its symbols numbered; its terms are sorted anew, since names sorted them before."""
-        return "[" + " + ".join(sorted("*".join([str(c), *sorted(self.atom(a) for a in monomial)]) for monomial, c in dim._terms)) + "]"
+        return (
+            "["
+            + " + ".join(
+                sorted("*".join([str(c), *sorted(self.atom(a) for a in monomial)]) for monomial, c in dim._terms)
+            )
+            + "]"
+        )
 
     def atom(self, atom: tuple[Any, ...]) -> str:
         if atom[0] == "sym":
@@ -124,7 +141,11 @@ class _Writer:
         elif isinstance(value, np.generic):
             self.add(str(value.dtype), value.item() if value.dtype.kind in "biuf" else value.tobytes())
         elif isinstance(value, np.ndarray):
-            self.add(str(value.dtype), value.shape, hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=20).digest())
+            self.add(
+                str(value.dtype),
+                value.shape,
+                hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=20).digest(),
+            )
         elif isinstance(value, Enum):
             self.add(type(value).__qualname__, value.name)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type) and not callable(value):

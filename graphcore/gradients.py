@@ -36,13 +36,16 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None,
         xs: a tensor or list of tensors or variables.
         grad_ys: cotangents, one for each of ``ys``, of the same shapes; None entries mean one for a scalar.
         stop_gradients: tensors that gradients do not pass through.
-        unconnected: what stands for the gradient of an x that ``ys`` do not depend on: ``"none"``, ``"zero"`` or ``"raise"``.
+        unconnected: what stands for the gradient of an x that ``ys`` do not depend on: ``"none"``, ``"zero"`` or
+            ``"raise"``.
 
     Returns:
-        A list like ``xs``, or one gradient if ``xs`` is a single tensor. Gradients are ordinary tensors: differentiate them again.
+        A list like ``xs``, or one gradient if ``xs`` is a single tensor. Gradients are ordinary tensors: differentiate
+        them again.
 
     Raises:
-        GradientError: a non-scalar y without grad_ys, a non-differentiable op on the path, or an unconnected x with ``"raise"``.
+        GradientError: a non-scalar y without grad_ys, a non-differentiable op on the path, or an unconnected x with
+            ``"raise"``.
 
     >>> w = Variable(3.0)
     >>> gradients(w * w, w).shape
@@ -52,16 +55,20 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None,
         raise UsageError(f"gradients: unconnected is {unconnected!r}; use 'none', 'zero' or 'raise'")
     outputs = [_checked(y, "ys") for y in _listed(ys)]
     targets = [_checked(x, "xs") for x in _listed(xs)]
-    single = not isinstance(ys, (list, tuple)) and not (isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1)  # then a list is an array
+    single = not isinstance(ys, (list, tuple)) and not (
+        isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1
+    )  # then a list is an array
     given = [None] * len(outputs) if grad_ys is None else [grad_ys] if single else _listed(grad_ys)
     if len(given) != len(outputs):
         raise UsageError(f"gradients: {len(outputs)} ys but {len(given)} grad_ys")
     seeds = [_seed(y, g) for y, g in zip(outputs, given, strict=True)]
-    stops = [t for t in _listed(stop_gradients)] if stop_gradients is not None else []
+    stops = list(_listed(stop_gradients)) if stop_gradients is not None else []
     found = _differentiate(outputs, targets, seeds, stops)
     for i, (x, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and unconnected == "raise":
-            raise GradientError(f"gradients: the ys do not depend on xs[{i}], {describe(x)}; pass unconnected='zero' for zeros")
+            raise GradientError(
+                f"gradients: the ys do not depend on xs[{i}], {describe(x)}; pass unconnected='zero' for zeros"
+            )
         if g is None and unconnected == "zero":
             found[i] = Builder().zeros_like(x)
     return found if isinstance(xs, (list, tuple)) else found[0]
@@ -71,15 +78,21 @@ def _checked(value: Any, role: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise UsageError(f"gradients: {role} must be tensors, got {type(value).__name__}")
     if not value.dtype.is_float:
-        raise GradientError(f"gradients: {role} must be of floating types, {describe(value)} is {value.dtype}; cast it with .astype('float32')")
+        raise GradientError(
+            f"gradients: {role} must be of floating types, {describe(value)} is {value.dtype}; cast it with "
+            f".astype('float32')"
+        )
     return value
 
 
 def _seed(y: Tensor, given: Any) -> Tensor:
     if given is None:
         if y.shape != ():
-            raise GradientError(f"gradients: y has the shape {y.shape} and no grad_ys; reduce it to a scalar first, e.g. y.sum() or y.mean(), or pass grad_ys\n"
-                                f"  y is {describe(y)}")
+            raise GradientError(
+                f"gradients: y has the shape {y.shape} and no grad_ys; reduce it to a scalar first, e.g. y.sum() or "
+                f"y.mean(), or pass grad_ys\n"
+                f"  y is {describe(y)}"
+            )
         return Builder().full((), 1, y.dtype)
     seed = as_tensor(given, y.dtype)
     if seed.shape != y.shape:
@@ -118,7 +131,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     ys = _listed(y)
     us = [Builder().full(t.shape, 0, t.dtype) for t in ys]
     back = gradients(ys, inputs, us, unconnected="zero")
-    forward = gradients(back, us, [as_tensor(t, b.dtype) for t, b in zip(tangents, back, strict=True)], unconnected="zero")
+    forward = gradients(
+        back, us, [as_tensor(t, b.dtype) for t, b in zip(tangents, back, strict=True)], unconnected="zero"
+    )
     return y, forward if isinstance(y, (list, tuple)) else forward[0]
 
 
@@ -129,7 +144,8 @@ def hvp(f: Callable[..., Tensor], primals: Sequence[Any], tangents: Sequence[Any
         raise UsageError(f"hvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
     inputs = [as_tensor(p) for p in primals]
     first = gradients(f(*inputs), inputs, unconnected="zero")
-    return gradients(first, inputs, [as_tensor(t, g.dtype) for t, g in zip(tangents, first, strict=True)], unconnected="zero")  # type: ignore[no-any-return]
+    directions = [as_tensor(t, g.dtype) for t, g in zip(tangents, first, strict=True)]
+    return gradients(first, inputs, directions, unconnected="zero")  # type: ignore[no-any-return]
 
 
 def stop_gradient(x: Any) -> Tensor:
@@ -142,12 +158,16 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
 
     >>> f = checkpoint(lambda x: x * x + x)
     """
+
     @wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
         inputs, outputs, nested = _trace(partial(function, **options), args)
         for t in outputs:
             if not isinstance(t, Tensor):
-                raise UsageError(f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of them, got {type(t).__name__}")
+                raise UsageError(
+                    f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of "
+                    f"them, got {type(t).__name__}"
+                )
         body, captured = close_over(outputs, inputs)
         node = make_node(Checkpoint((body,)), (*map(as_tensor, args), *captured))
         return _like(nested, node.outputs)
@@ -162,13 +182,16 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     ... def clipped(x):
     ...     return x, lambda g: g
     """
+
     @wraps(function)
     def wrapper(*args: Any) -> Any:
         place = source.capture().place
         inputs = _parameters(args)
         answer = function(*inputs)
         if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
-            raise UsageError(f"custom_gradient: the function called at {place} must return (y, grad_fn), got {type(answer).__name__}")
+            raise UsageError(
+                f"custom_gradient: the function called at {place} must return (y, grad_fn), got {type(answer).__name__}"
+            )
         nested, rule = answer
         body, captured = close_over(_listed(nested), inputs)
         op = CustomGradient((body,), rule, len(args), place)
@@ -176,8 +199,6 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
         return _like(nested, node.outputs)
 
     return wrapper
-
-
 
 
 def _parameters(args: Sequence[Any]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from graphcore.node import Builder, Node, Tensor, make_node
 from graphcore.op import Effect, Kind, lookup
 from graphcore.printer import print_graph
 
-__all__ = ["Graph", "Update", "toposort", "inline", "collect", "verify_graph"]
+__all__ = ["Graph", "Update", "collect", "inline", "toposort", "verify_graph"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Update:
 
 @dataclass(frozen=True)
 class Graph:
-    """A function from (feeds, variables) to (outputs, new variables). Region bodies also have ``inputs``, their parameters."""
+    """A function from (feeds, variables) to (outputs, new variables). Region bodies also have ``inputs``, their
+    parameters."""
 
     outputs: tuple[Tensor, ...]
     updates: tuple[tuple[Any, Tensor], ...] = ()
@@ -56,9 +57,9 @@ class Graph:
         return to_networkx(self)
 
 
-
 def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None) -> list[Node]:
-    """Reachable nodes with operands first; iterative, so any depth works. Operands of nodes where ``stop`` holds are not entered."""
+    """Reachable nodes with operands first; iterative, so any depth works. Operands of nodes where ``stop`` holds are
+    not entered."""
     order: list[Node] = []
     done: set[int] = set()
     for root in roots:
@@ -110,7 +111,8 @@ def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0) -> tuple[Te
 
 
 def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Graph, tuple[Tensor, ...]]:
-    """A closed body: everything that ``outputs`` use and that does not depend on ``parameters`` becomes a captured input.
+    """A closed body: everything that ``outputs`` use and that does not depend on ``parameters`` becomes a captured
+    input.
 
     Returns:
         The body, whose inputs are ``parameters`` and then one parameter per captured tensor, and the captured tensors.
@@ -146,9 +148,12 @@ def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iter
     for update in updates:
         other = explicit.setdefault(id(update.variable), update)
         if other is not update and not other.value.same(update.value):
-            raise GraphError(f"variable {update.variable.name!r} is updated twice in one run, with different values:\n"
-                             f"  at {other.place or other.value.node.origin.place}\n  at {update.place or update.value.node.origin.place}\n"
-                             f"  run them one after the other, or combine them into one assign")
+            raise GraphError(
+                f"variable {update.variable.name!r} is updated twice in one run, with different values:\n"
+                f"  at {other.place or other.value.node.origin.place}"
+                f"\n  at {update.place or update.value.node.origin.place}\n"
+                f"  run them one after the other, or combine them into one assign"
+            )
     fed_keys = {t.key for t in fed}
 
     def stopped(node: Node) -> bool:
@@ -198,7 +203,9 @@ def verify_graph(graph: Graph) -> None:
                 raise VerifyError(f"{node} uses result {t.index} of {t.node}, which has {len(t.node.types)}")
         inferred = node.op.infer(*(t.type for t in node.inputs))
         if inferred != node.types:
-            raise VerifyError(f"{node} has types {', '.join(map(str, node.types))}, inference says {', '.join(map(str, inferred))}")
+            raise VerifyError(
+                f"{node} has types {', '.join(map(str, node.types))}, inference says {', '.join(map(str, inferred))}"
+            )
         if node.op.kind is Kind.REGION:
             for body in node.op.bodies:  # type: ignore[attr-defined]
                 verify_graph(body)

@@ -18,13 +18,13 @@ from graphcore.shaping import flip, moveaxis, permute_dims, reshape
 __all__ = [
     "Basic",
     "basic_index",
-    "getitem",
-    "take",
-    "take_along_axis",
     "gather",
-    "scatter_add",
+    "getitem",
     "index_add",
     "one_hot",
+    "scatter_add",
+    "take",
+    "take_along_axis",
 ]
 
 
@@ -392,8 +392,8 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     """PyTorch's scatter_add: ``x`` with src[i, j] added at [i, index[i, j]] for ``dim`` 1, and so on; duplicates add
     up.
 
-    ``index`` may be smaller than ``src``, whose other elements are not used, and outside ``dim`` than ``x``. Indices out
-    of range are dropped.
+    ``index`` may be smaller than ``src``, whose other elements are not used, and outside ``dim`` than ``x``. Indices
+    out of range are dropped.
 
     >>> scatter_add([[0.0, 0.0]], 1, [[1]], [[2.0]]).shape
     (1, 2)
@@ -403,7 +403,10 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     if not at.ndim == t.ndim == values.ndim:
         raise mismatch("scatter_add", at, values, "index and src must have the rank of x")
     if at.shape != values.shape:
-        if any(m != n and (isinstance(m, Dim) or isinstance(n, Dim) or m > n) for m, n in zip(at.shape, values.shape, strict=True)):
+        if any(
+            m != n and (isinstance(m, Dim) or isinstance(n, Dim) or m > n)
+            for m, n in zip(at.shape, values.shape, strict=True)
+        ):
             raise mismatch("scatter_add", at, values, "the index must be no larger than src")
         values = build("slice", values, starts=(0,) * t.ndim, lengths=at.shape, steps=(1,) * t.ndim)
     missing = tuple(0 if i == place or e == at.shape[i] else e - at.shape[i] for i, e in enumerate(t.shape))

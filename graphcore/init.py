@@ -21,9 +21,26 @@ from graphcore.shapes import Shape, as_shape, format_shape, is_static
 
 # fmt: off
 __all__ = [
-    "Initializer", "zeros", "ones", "constant", "uniform", "normal", "truncated_normal", "xavier_uniform",
-    "xavier_normal", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "kaiming_uniform", "kaiming_normal",
-    "lecun_uniform", "lecun_normal", "orthogonal", "eye", "fans",
+    "Initializer",
+    "constant",
+    "eye",
+    "fans",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
 ]
 # fmt: on
 

@@ -14,7 +14,7 @@ from graphcore.reductions import sum as total
 from graphcore.shapes import Extent, broadcast_shapes, format_shape, product
 from graphcore.shaping import moveaxis, permute_dims, reshape
 
-__all__ = ["matmul", "vecdot", "dot", "tensordot", "einsum", "outer", "diagonal", "trace"]
+__all__ = ["diagonal", "dot", "einsum", "matmul", "outer", "tensordot", "trace", "vecdot"]
 
 
 def _numbers(op: str, *values: Any) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """A first-come lock that an interrupt cannot break.
 
-Ctrl-C raises KeyboardInterrupt between any two bytecodes, so a lock whose ``__exit__`` is Python code can be left held for good.
-Here every turn has a lock of its own, held by a plain ``with`` (whose exit is one C call) for as long as the turn lasts, and a turn
-begins when the turn before it has ended.
+Ctrl-C raises KeyboardInterrupt between any two bytecodes, so a lock whose ``__exit__`` is Python code can be left held
+for good. Here every turn has a lock of its own, held by a plain ``with`` (whose exit is one C call) for as long as the
+turn lasts, and a turn begins when the turn before it has ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Line:
         self._last: Turn | None = None
 
     def wait(self, turn: Turn) -> None:
-        """Queue up and return when every earlier turn has ended. The caller holds ``turn.lock``, and releasing it ends the turn.
+        """Queue up and return when every earlier turn has ended. The caller holds ``turn.lock``, and releasing it ends
+        the turn.
 
         A turn that was given up while it waited still has its ``before``, so whoever comes next waits for that one too.
         """

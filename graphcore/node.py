@@ -21,9 +21,21 @@ from graphcore.source import Origin
 if TYPE_CHECKING:
     from graphcore.operators import Operators
 else:
-    Operators = object  # made of the layers above: ``operators.install`` puts its members on ``Tensor`` when they are there
+    Operators = (
+        object  # made of the layers above: ``operators.install`` puts its members on ``Tensor`` when they are there
+    )
 
-__all__ = ["Node", "Tensor", "Builder", "make_node", "grad_enabled", "set_grad_enabled", "no_grad", "enable_grad", "device"]
+__all__ = [
+    "Builder",
+    "Node",
+    "Tensor",
+    "device",
+    "enable_grad",
+    "grad_enabled",
+    "make_node",
+    "no_grad",
+    "set_grad_enabled",
+]
 
 _serials = itertools.count()
 _grad_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("graphcore_grad", default=True)
@@ -45,10 +57,20 @@ class Node:
         device: the device asked for, or None.
     """
 
-    __slots__ = ("op", "inputs", "types", "origin", "serial", "updates", "detached", "clone", "device", "__weakref__")
+    __slots__ = ("__weakref__", "clone", "detached", "device", "inputs", "op", "origin", "serial", "types", "updates")
 
-    def __init__(self, op: Op, inputs: tuple[Tensor, ...], types: tuple[TensorType, ...], origin: Origin, *, detached: bool = False,
-                 clone: int = 0, updates: tuple[tuple[Any, Tensor], ...] = (), device: str | None = None) -> None:
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Tensor, ...],
+        types: tuple[TensorType, ...],
+        origin: Origin,
+        *,
+        detached: bool = False,
+        clone: int = 0,
+        updates: tuple[tuple[Any, Tensor], ...] = (),
+        device: str | None = None,
+    ) -> None:
         self.op = op
         self.inputs = inputs
         self.types = types
@@ -81,7 +103,7 @@ class Tensor(Operators):
         name: the name given, or one made from op and scope.
     """
 
-    __slots__ = ("node", "index", "__weakref__")
+    __slots__ = ("__weakref__", "index", "node")
     __array_priority__ = 1000
     __array_ufunc__ = None
 
@@ -141,8 +163,15 @@ def describe(tensor: Tensor) -> str:
     return f"{tensor.name}: {tensor.type}, built at {tensor.node.origin.place}"
 
 
-def make_node(op: Op, inputs: Sequence[Tensor], origin: Origin | None = None, *, clone: int = 0,
-              updates: tuple[tuple[Any, Tensor], ...] = (), detached: bool | None = None) -> Node:
+def make_node(
+    op: Op,
+    inputs: Sequence[Tensor],
+    origin: Origin | None = None,
+    *,
+    clone: int = 0,
+    updates: tuple[tuple[Any, Tensor], ...] = (),
+    detached: bool | None = None,
+) -> Node:
     """Build a node; shape and dtype errors name the operands' lines.
 
     Raises:
@@ -155,7 +184,16 @@ def make_node(op: Op, inputs: Sequence[Tensor], origin: Origin | None = None, *,
     except (ShapeError, DTypeError) as error:
         raise with_operands(error, inputs) from None
     stopped = not _grad_mode.get() if detached is None else detached
-    return Node(op, tuple(inputs), types, origin or source.capture(), detached=stopped, clone=clone, updates=updates, device=_device.get())
+    return Node(
+        op,
+        tuple(inputs),
+        types,
+        origin or source.capture(),
+        detached=stopped,
+        clone=clone,
+        updates=updates,
+        device=_device.get(),
+    )
 
 
 def with_operands(error: GraphcoreError, inputs: Sequence[Tensor]) -> GraphcoreError:
@@ -167,12 +205,17 @@ def with_operands(error: GraphcoreError, inputs: Sequence[Tensor]) -> GraphcoreE
 class Builder:
     """Builds nodes of any registered op by name: ``builder.mul(x, y)``, ``builder.permute(x, axes=(1, 0))``.
 
-    Gradient rules and rewrite rules build through one of these, so op families need not import each other. Python numbers among
-    the operands of a MAP become constants of the first tensor's type and shape.
+    Gradient rules and rewrite rules build through one of these, so op families need not import each other. Python
+    numbers among the operands of a MAP become constants of the first tensor's type and shape.
     """
 
-    def __init__(self, origin: Origin | None = None, clone: int = 0, detached: bool | None = None,
-                 make: Callable[[Op, tuple[Tensor, ...]], Node] | None = None) -> None:
+    def __init__(
+        self,
+        origin: Origin | None = None,
+        clone: int = 0,
+        detached: bool | None = None,
+        make: Callable[[Op, tuple[Tensor, ...]], Node] | None = None,
+    ) -> None:
         self._origin = origin
         self._clone = clone
         self._detached = detached
@@ -190,7 +233,11 @@ class Builder:
         def build(*operands: Any, **attributes: Any) -> Tensor:
             if issubclass(cls, Map):
                 like = next((o for o in operands if isinstance(o, Tensor)), None)
-                operands = tuple(o if isinstance(o, Tensor) else self.full(like.shape, o, like.dtype) for o in operands if like is not None)
+                operands = tuple(
+                    o if isinstance(o, Tensor) else self.full(like.shape, o, like.dtype)
+                    for o in operands
+                    if like is not None
+                )
             return self.apply(cls(**attributes), *operands).output(0)
 
         return build
@@ -289,4 +336,7 @@ def device(name: str | None) -> Iterator[None]:
 
 def mismatch(op: str, a: Tensor, b: Tensor, why: str) -> ShapeError:
     """A shape error between two operands with both lines."""
-    return ShapeError(f"{op}: {why}: {format_shape(a.shape)} and {format_shape(b.shape)}\n  operand 1 is {describe(a)}\n  operand 2 is {describe(b)}")
+    return ShapeError(
+        f"{op}: {why}: {format_shape(a.shape)} and {format_shape(b.shape)}\n  operand 1 is {describe(a)}"
+        f"\n  operand 2 is {describe(b)}"
+    )

@@ -12,6 +12,7 @@ There are six kinds. Passes look at kinds and declared facts, never at lists of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -23,8 +24,30 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Index
 from graphcore.shapes import Shape, format_shape, product
 
-__all__ = ["Kind", "Effect", "TensorType", "Op", "Map", "View", "Reduce", "Contract", "Opaque", "Leaf", "Lowering", "Read",
-           "primitive", "registered", "lookup", "Example", "FLOAT", "REAL", "INTEGER", "BITS", "ANY", "BOOL"]
+__all__ = [
+    "ANY",
+    "BITS",
+    "BOOL",
+    "FLOAT",
+    "INTEGER",
+    "REAL",
+    "Contract",
+    "Effect",
+    "Example",
+    "Kind",
+    "Leaf",
+    "Lowering",
+    "Map",
+    "Op",
+    "Opaque",
+    "Read",
+    "Reduce",
+    "TensorType",
+    "View",
+    "lookup",
+    "primitive",
+    "registered",
+]
 
 
 class Kind(Enum):
@@ -68,7 +91,14 @@ class TensorType:
 
 
 FLOAT, INTEGER, BOOL, REAL, BITS, ANY = "f", "iu", "b", "fiu", "iub", "fiub"
-_KIND_NAMES = {"f": "floating-point", "iu": "integer", "b": "bool", "fiu": "numeric", "iub": "integer or bool", "fiub": "any"}
+_KIND_NAMES = {
+    "f": "floating-point",
+    "iu": "integer",
+    "b": "bool",
+    "fiu": "numeric",
+    "iub": "integer or bool",
+    "fiub": "any",
+}
 
 # read(operand, index, guard=None): an operand's element; where the guard is false nothing is read and the value is 0.
 Read = Callable[..., Expr]
@@ -77,7 +107,8 @@ Example = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Lowering:
-    """What an op sees while it is lowered: its operands' and results' types, which result is wanted, fresh reduction axes."""
+    """What an op sees while it is lowered: its operands' and results' types, which result is wanted, fresh reduction
+    axes."""
 
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
@@ -87,7 +118,8 @@ class Lowering:
 
 @dataclass(frozen=True)
 class Op:
-    """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through ``primitive``."""
+    """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through
+    ``primitive``."""
 
     name: ClassVar[str] = ""
     kind: ClassVar[Kind] = Kind.OPAQUE
@@ -131,7 +163,10 @@ class Op:
         """Raise DTypeError unless an operand's dtype is of one of the kinds."""
         if given.dtype.kind not in kinds:
             hint = "; cast it with .astype('float32')" if kinds == FLOAT else ""
-            raise DTypeError(f"{self.name}: operand {position + 1} has dtype {given.dtype}, but {self.name} takes {_KIND_NAMES.get(kinds, kinds)} types{hint}")
+            raise DTypeError(
+                f"{self.name}: operand {position + 1} has dtype {given.dtype}, but {self.name} takes "
+                f"{_KIND_NAMES.get(kinds, kinds)} types{hint}"
+            )
 
 
 class Leaf(Op):
@@ -157,9 +192,13 @@ class Map(Op):
         for position, given in enumerate(inputs):
             self.check(position, given, self.operands)
             if given.dtype.name != first.dtype.name:
-                raise DTypeError(f"{self.name}: operands have dtypes {first.dtype} and {given.dtype}; cast one with .astype(...)")
+                raise DTypeError(
+                    f"{self.name}: operands have dtypes {first.dtype} and {given.dtype}; cast one with .astype(...)"
+                )
             if given.shape != first.shape:
-                raise ShapeError(f"{self.name}: operands have shapes {format_shape(first.shape)} and {format_shape(given.shape)}")
+                raise ShapeError(
+                    f"{self.name}: operands have shapes {format_shape(first.shape)} and {format_shape(given.shape)}"
+                )
         return (TensorType(first.shape, self.result or first.dtype),)
 
     def scalar(self, *args: Expr) -> Expr:
@@ -199,7 +238,8 @@ class Contract(Op):
 
 
 class Opaque(Op):
-    """An op with a lowering of its own. ``loops``: its lowering has reductions; ``inline``: it costs nothing to repeat."""
+    """An op with a lowering of its own. ``loops``: its lowering has reductions; ``inline``: it costs nothing to
+    repeat."""
 
     kind = Kind.OPAQUE
     inline: ClassVar[bool] = False
@@ -215,7 +255,7 @@ def primitive(cls: _T) -> _T:
     """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``)."""
     own_eq = "__eq__" in cls.__dict__  # leaves with an identity of their own keep it
     # Making a dataclass compiles six functions; an op without attributes of its own inherits all it needs.
-    plain = not own_eq and all("ClassVar" in str(a) for a in cls.__dict__.get("__annotations__", {}).values())
+    plain = not own_eq and all("ClassVar" in str(a) for a in inspect.get_annotations(cls).values())
     result: Any = cls if plain else dataclass(frozen=True, eq=not own_eq, repr=False)(cls)
     if not cls.__dict__.get("name"):
         words = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__)

@@ -195,12 +195,12 @@ class Operators(Casts):
         return At(self)
 
     @property
-    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+    def T(self) -> Tensor:
         """The axes reversed."""
         return shaping.transpose(self)
 
     @property
-    def mT(self) -> Tensor:  # noqa: N802 - the array API's name
+    def mT(self) -> Tensor:
         """The last two axes swapped."""
         return shaping.matrix_transpose(self)
 

@@ -58,7 +58,7 @@ def parse_bytes(value: int | str | None) -> int | None:
     Raises:
         UsageError: no size.
     """
-    if value is None or isinstance(value, int) and not isinstance(value, bool):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "B": 1}
     text = value.strip().upper() if isinstance(value, str) else ""

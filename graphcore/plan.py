@@ -1,7 +1,7 @@
 """Plans: what a backend runs. Buffers with a place in a space, and steps in stages.
 
-A plan is pure data. Its sizes may be symbolic in leading extents; ``passes.memory.place`` binds them for one set of feeds, so
-another batch size needs new offsets but no new kernels.
+A plan is pure data. Its sizes may be symbolic in leading extents; ``passes.memory.place`` binds them for one set of
+feeds, so another batch size needs new offsets but no new kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphcore.dtypes import DType
 from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, Shape, product
 
-__all__ = ["ARENA", "VARIABLE", "CONSTANT", "Buffer", "Step", "Plan", "Fetch", "Placed", "print_plan"]
+__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Fetch", "Placed", "Plan", "Step", "print_plan"]
 
 ARENA, VARIABLE, CONSTANT = "arena", "variable", "constant"
 
@@ -169,7 +169,10 @@ def print_plan(plan: Plan, placed: Placed | None = None) -> str:
     for stage, steps in enumerate(plan.stages):
         lines.append(f"stage {stage}")
         for step in steps:
-            lines.append(f"  {step.kernel.name} [{step.template}: {_config_text(step.config)}] reads {_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}")
+            lines.append(
+                f"  {step.kernel.name} [{step.template}: {_config_text(step.config)}] reads "
+                f"{_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
+            )
     if placed is not None:
         lines.append(f"arena {placed.arena_bytes} bytes, lower bound {placed.lower_bound_bytes}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from graphcore.op import Kind
 if TYPE_CHECKING:
     from graphcore.graph import Graph
 
-__all__ = ["print_graph", "attribute_text"]
+__all__ = ["attribute_text", "print_graph"]
 
 
 def attribute_text(node: Node) -> str:
@@ -22,7 +22,9 @@ def attribute_text(node: Node) -> str:
         return repr(array.item()) if array.size == 1 else f"<{'x'.join(map(str, array.shape))}>"
     if op.name == "variable":
         return str(op.variable.name)  # type: ignore[attr-defined]
-    shown = {k: v for k, v in op.attributes().items() if k not in ("bodies", "rule") and not (k == "label" and v is None)}
+    shown = {
+        k: v for k, v in op.attributes().items() if k not in ("bodies", "rule") and not (k == "label" and v is None)
+    }
     return ", ".join(f"{k}={_value_text(v)}" for k, v in shown.items())
 
 

@@ -29,8 +29,21 @@ from graphcore.variable import Variable
 
 # fmt: off
 __all__ = [
-    "seed", "default_seed", "state", "bits", "uniform", "normal", "truncated_normal", "bernoulli", "randint",
-    "permutation", "categorical", "gumbel", "exponential", "rand", "randn",
+    "bernoulli",
+    "bits",
+    "categorical",
+    "default_seed",
+    "exponential",
+    "gumbel",
+    "normal",
+    "permutation",
+    "rand",
+    "randint",
+    "randn",
+    "seed",
+    "state",
+    "truncated_normal",
+    "uniform",
 ]
 # fmt: on
 

@@ -32,8 +32,22 @@ from graphcore.shaping import reshape
 
 # fmt: off
 __all__ = [
-    "sum", "prod", "max", "min", "mean", "var", "std", "any", "all", "argmax", "argmin", "logsumexp", "norm",
-    "count_nonzero", "amax", "amin",
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "prod",
+    "std",
+    "sum",
+    "var",
 ]
 # fmt: on
 

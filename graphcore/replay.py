@@ -30,8 +30,14 @@ class Replay:
     errors: Mapping[str, float]
 
 
-def replay(fetches: Any, feeds: Mapping[Tensor, Any], variables: Mapping[Any, Any] | None = None, *, passes: Sequence[Any] | None = None,
-           tolerance: float = 1e-4) -> Replay:
+def replay(
+    fetches: Any,
+    feeds: Mapping[Tensor, Any],
+    variables: Mapping[Any, Any] | None = None,
+    *,
+    passes: Sequence[Any] | None = None,
+    tolerance: float = 1e-4,
+) -> Replay:
     """Compare every stage with the graph as built.
 
     Args:
@@ -53,8 +59,13 @@ def replay(fetches: Any, feeds: Mapping[Tensor, Any], variables: Mapping[Any, An
     graph = collect(tensors, updates, tuple(feeds))
     graph = Graph(graph.outputs, graph.updates, tuple(feeds))
     arrays = [np.asarray(a, t.dtype.storage) for t, a in feeds.items()]
-    sizes = {name: int(n) for t, a in zip(feeds, arrays, strict=True) for e, n in zip(t.shape, a.shape, strict=True)
-             if hasattr(e, "symbols") for name in e.symbols()}
+    sizes = {
+        name: int(n)
+        for t, a in zip(feeds, arrays, strict=True)
+        for e, n in zip(t.shape, a.shape, strict=True)
+        if hasattr(e, "symbols")
+        for name in e.symbols()
+    }
     state = _State(arrays, dict(variables or {}), sizes)
     expected = state.interpret(graph)
     errors: dict[str, float] = {}
@@ -125,7 +136,9 @@ class _State:
 
         backend = self._backend(kind, graph)
         stages = compile_graph(graph, backend.target, self.sizes, passes=())
-        bound = backend.bind(backend.compile(stages.plan), place(stages.plan, self.sizes), bind_everything(graph, self.sizes))
+        bound = backend.bind(
+            backend.compile(stages.plan), place(stages.plan, self.sizes), bind_everything(graph, self.sizes)
+        )
         outputs = bound.run(self.feeds)
         return [*outputs, *(backend.read(variable) for variable, _ in graph.updates)]
 
@@ -142,5 +155,3 @@ def _difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
         scale = max(float(np.max(np.abs(a), where=np.isfinite(a), initial=0.0)), 1e-30)
         worst = max(worst, float(np.max(np.nan_to_num(apart, nan=np.inf))) / scale)
     return worst
-
-

@@ -16,7 +16,17 @@ from graphcore.anomaly import anomaly_error, holds_nan, watching
 from graphcore.cached import CACHE_SIZE, Entry, Program, shrink
 from graphcore.compiled import Compiled
 from graphcore.errors import DeviceError, FeedError, SessionError, UsageError
-from graphcore.feeds import as_feed, cast_feed, check_feeds, constraints_of, feed_points, shape_of, sizes_of, split_feeds, symbols_in
+from graphcore.feeds import (
+    as_feed,
+    cast_feed,
+    check_feeds,
+    constraints_of,
+    feed_points,
+    shape_of,
+    sizes_of,
+    split_feeds,
+    symbols_in,
+)
 from graphcore.fingerprint import fingerprint
 from graphcore.graph import Graph, Update, collect
 from graphcore.io.checkpoint import load_arrays, save_arrays
@@ -41,10 +51,11 @@ class Session:
         check_numerics: raise where a fetched value is NaN or infinite.
         passes: graph passes instead of the default ones.
         verify: check the graph around every pass.
-        launch: how plans are started: ``"step"``, ``"stage"``, ``"one"`` launch in all, or ``"auto"``, by estimated cost.
+        launch: how plans are started: ``"step"``, ``"stage"``, ``"one"`` launch in all, or ``"auto"``, by estimated
+            cost.
 
-    Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's updates half
-    done. A child process after ``os.fork`` raises.
+    Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's
+    updates half done. A child process after ``os.fork`` raises.
 
     >>> import graphcore as gc
     >>> x = gc.placeholder("float32", (None,))
@@ -53,11 +64,22 @@ class Session:
     array([2., 4.], dtype=float32)
     """
 
-    def __init__(self, device: str = "auto", *, seed: int | None = None, memory_limit: int | str | None = None, deterministic: bool = True,
-                 check_numerics: bool = False, passes: Sequence[Any] | None = None, verify: bool = False,
-                 launch: str = "auto") -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        *,
+        seed: int | None = None,
+        memory_limit: int | str | None = None,
+        deterministic: bool = True,
+        check_numerics: bool = False,
+        passes: Sequence[Any] | None = None,
+        verify: bool = False,
+        launch: str = "auto",
+    ) -> None:
         if not isinstance(device, str):
-            raise DeviceError(f"Session: device must be a string such as 'auto' or 'opencl:intel', got {type(device).__name__}")
+            raise DeviceError(
+                f"Session: device must be a string such as 'auto' or 'opencl:intel', got {type(device).__name__}"
+            )
         self.device = device
         self.memory_limit = parse_bytes(memory_limit)
         self.check_numerics = check_numerics
@@ -69,7 +91,9 @@ class Session:
         self._backend.launch = launch
         self._pid = os.getpid()
         self._closed = False
-        self._entries: OrderedDict[tuple[Any, ...], Entry] = OrderedDict()  # by the serials of tensors, which are never used again
+        self._entries: OrderedDict[tuple[Any, ...], Entry] = (
+            OrderedDict()
+        )  # by the serials of tensors, which are never used again
         self._programs: OrderedDict[bytes, Program] = OrderedDict()  # by fingerprint
         self._cache_lock = threading.Lock()
         self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
@@ -108,12 +132,21 @@ class Session:
         if self._closed:
             raise SessionError("the session is closed; make a new gc.Session()")
         if os.getpid() != self._pid:
-            raise DeviceError("this session was opened before a fork, and device runtimes do not survive one: "
-                              "open the session in the child, or start workers with multiprocessing's 'spawn' method")
+            raise DeviceError(
+                "this session was opened before a fork, and device runtimes do not survive one: "
+                "open the session in the child, or start workers with multiprocessing's 'spawn' method"
+            )
 
     # Running
 
-    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, *, options: RunOptions | None = None, run_metadata: Any = None) -> Any:
+    def run(
+        self,
+        fetches: Any,
+        feed_dict: Mapping[Any, Any] | None = None,
+        *,
+        options: RunOptions | None = None,
+        run_metadata: Any = None,
+    ) -> Any:
         """Compute fetches.
 
         Args:
@@ -162,8 +195,12 @@ class Session:
         def call(*arrays: Any) -> Any:
             self._check_alive()
             if len(arrays) != len(listed):
-                raise FeedError(f"this callable takes {len(listed)} arrays ({', '.join(t.name for t in listed)}), got {len(arrays)}")
-            _, values = self._watched(tensors, updates, listed, arrays) if watching() else self._execute(entry, listed, arrays)
+                raise FeedError(
+                    f"this callable takes {len(listed)} arrays ({', '.join(t.name for t in listed)}), got {len(arrays)}"
+                )
+            _, values = (
+                self._watched(tensors, updates, listed, arrays) if watching() else self._execute(entry, listed, arrays)
+            )
             if self.check_numerics:
                 refuse_nonfinite(tensors, values)
             return nest(values)
@@ -198,7 +235,11 @@ class Session:
         return graph
 
     def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
-        key = (tuple(t.key for t in tensors), tuple((u.variable.uid, u.value.key) for u in updates), tuple(t.key for t in fed))
+        key = (
+            tuple(t.key for t in tensors),
+            tuple((u.variable.uid, u.value.key) for u in updates),
+            tuple(t.key for t in fed),
+        )
         with self._cache_lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -212,8 +253,14 @@ class Session:
             if program is None:
                 program = self._programs[found.digest] = Program(graph, found.symbols, found.lines, found.pinned)
             self._programs.move_to_end(found.digest)
-            entry = self._entries[key] = Entry(program, tuple(t.dtype.storage for t in fed), dict(zip(found.symbols, program.symbols, strict=True)),
-                                                symbols_in(nodes), constraints_of(nodes), found.lines)
+            entry = self._entries[key] = Entry(
+                program,
+                tuple(t.dtype.storage for t in fed),
+                dict(zip(found.symbols, program.symbols, strict=True)),
+                symbols_in(nodes),
+                constraints_of(nodes),
+                found.lines,
+            )
             shrink(self._entries)
             shrink(self._programs)
         return entry
@@ -227,14 +274,18 @@ class Session:
         bound = entry.program.bound.get(shapes)
         if bound is None:
             sizes = sizes_of(fed, shapes, entry.needed, entry.constraints)
-            bound = self._bind(entry.program, {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}, shapes)
+            bound = self._bind(
+                entry.program, {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}, shapes
+            )
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
             values: list[Any] = bound.run(prepared)
         return bound, values
 
-    def _watched(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+    def _watched(
+        self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
         """A run under ``detect_anomaly``."""
         entry = self._entry(tensors, updates, fed)
         graph = self._graph(tensors, updates, fed)
@@ -285,8 +336,11 @@ class Session:
             del self._pending[key]
             return value
         if self._only_restored:
-            raise SessionError(f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before it used any variable; "
-                               "pass strict=False to initialise what is missing")
+            raise SessionError(
+                f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
+                f"it used any variable; "
+                "pass strict=False to initialise what is missing"
+            )
         initial = variable.initial
         if isinstance(initial, Tensor):
             return self.run(initial)
@@ -304,7 +358,8 @@ class Session:
         return self._seed
 
     def generator_for(self, variable: Variable) -> np.random.Generator:
-        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the same values."""
+        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
+        same values."""
         return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self._note(variable)])
 
     def _note(self, variable: Variable) -> int:
@@ -348,7 +403,8 @@ class Session:
         self._write([(variable, fitting)])
 
     def state_dict(self, module: Any = None) -> dict[str, Any]:
-        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one moment.
+        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one
+        moment.
 
         What was restored and not used yet is there, too.
         """
@@ -378,7 +434,10 @@ class Session:
                 self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
             return
         keyed = keyed_variables(module, list(self._known.values()))
-        pairs = [(v, fitting_value(v, value, f"load_state_dict: {key!r}")) for key, v, value in match_state(keyed, state, strict, module is None)]
+        pairs = [
+            (v, fitting_value(v, value, f"load_state_dict: {key!r}"))
+            for key, v, value in match_state(keyed, state, strict, module is None)
+        ]
         for variable, _ in pairs:
             self._note(variable)
         self._write(pairs)
@@ -408,7 +467,10 @@ def open_backend(device: str) -> Any:
     for package in (backends, passes):
         found = os.path.dirname(os.path.dirname(os.path.abspath(package.__file__ or "")))
         if found != ours:
-            raise DeviceError(f"another package named {package.__name__!r} at {package.__file__} hides graphcore's own; rename it or take it off sys.path")
+            raise DeviceError(
+                f"another package named {package.__name__!r} at {package.__file__} hides graphcore's own; rename it "
+                f"or take it off sys.path"
+            )
     from backends.base import open_backend as opened
 
     return opened(device)

@@ -4,36 +4,55 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from graphcore.errors import ShapeError
 
-__all__ = ["Dim", "Extent", "Shape", "as_shape", "product", "bind", "broadcast_shapes", "normalize_axis", "normalize_axes",
-           "is_static", "symbols_of", "row_major_strides", "dim_max", "dim_min", "typical"]
+__all__ = [
+    "Dim",
+    "Extent",
+    "Shape",
+    "as_shape",
+    "bind",
+    "broadcast_shapes",
+    "dim_max",
+    "dim_min",
+    "is_static",
+    "normalize_axes",
+    "normalize_axis",
+    "product",
+    "row_major_strides",
+    "symbols_of",
+    "typical",
+]
 
 _TYPICAL = 64
 _unnamed = itertools.count()
 
-# A monomial is a sorted tuple of atoms; an atom is a symbol's key or an application ("//", "%", "min", "max") of two operands.
+# A monomial is a sorted tuple of atoms; an atom is a symbol's key or an application ("//", "%", "min", "max") of two
+# operands.
 _Atom = tuple[Any, ...]
 _Terms = tuple[tuple[tuple[_Atom, ...], int], ...]
 _APPLY: dict[str, Callable[[int, int], int]] = {
-    "//": lambda a, b: a // b, "%": lambda a, b: a % b, "min": min, "max": max,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
 }
 
 
 class Dim:
     """A symbolic extent: a polynomial with integer coefficients over named sizes.
 
-    ``Dim("batch")`` equals every other ``Dim("batch")``; each ``Dim()`` is unique. Supports ``+ - * // %`` with integers and
-    other dims, and ``dim_min`` / ``dim_max``. Extents are non-negative.
+    ``Dim("batch")`` equals every other ``Dim("batch")``; each ``Dim()`` is unique. Supports ``+ - * // %`` with
+    integers and other dims, and ``dim_min`` / ``dim_max``. Extents are non-negative.
 
     >>> b = Dim("batch")
     >>> (b * 4 + 8) // 4 == b + 2
     True
     """
 
-    __slots__ = ("_terms", "_hash")
+    __slots__ = ("_hash", "_terms")
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name):
@@ -117,7 +136,12 @@ class Dim:
     @property
     def is_symbol(self) -> bool:
         """Whether this is a bare symbol."""
-        return len(self._terms) == 1 and self._terms[0][1] == 1 and len(self._terms[0][0]) == 1 and self._terms[0][0][0][0] == "sym"
+        return (
+            len(self._terms) == 1
+            and self._terms[0][1] == 1
+            and len(self._terms[0][0]) == 1
+            and self._terms[0][0][0][0] == "sym"
+        )
 
     def coefficient(self) -> int:
         """The integer factor of a one-term extent (1 for sums)."""
@@ -136,17 +160,23 @@ class Dim:
         return True
 
     def __lt__(self, other: Any) -> bool:
-        raise ShapeError(f"the symbolic extent {self} has no value yet, so it cannot be compared; give the placeholder a fixed extent")
+        raise ShapeError(
+            f"the symbolic extent {self} has no value yet, so it cannot be compared; give the placeholder a fixed "
+            f"extent"
+        )
 
     __le__ = __gt__ = __ge__ = __lt__
 
     def __int__(self) -> int:
-        raise ShapeError(f"the symbolic extent {self} has no value until a session feeds it; use gc.dim_value(...) for it as a tensor")
+        raise ShapeError(
+            f"the symbolic extent {self} has no value until a session feeds it; use gc.dim_value(...) for it as a "
+            f"tensor"
+        )
 
     __index__ = __int__
 
 
-Extent = Union[int, Dim]
+Extent = int | Dim
 Shape = tuple[Extent, ...]
 
 
@@ -179,7 +209,7 @@ def _divide_exactly(a: Extent, b: Extent) -> Extent | None:
     divisor = _terms_of(b)
     if len(divisor) != 1:
         return 1 if a == b else None
-    (atoms, coefficient), = divisor
+    ((atoms, coefficient),) = divisor
     if coefficient == 0:
         return None
     result: dict[tuple[_Atom, ...], int] = {}
@@ -224,7 +254,9 @@ def _as_extent(extent: Any, shape: Any) -> Extent:
     try:
         value = extent.__index__() if not isinstance(extent, bool) else -1
     except (AttributeError, TypeError):
-        raise ShapeError(f"{extent!r} in the shape {shape!r} is no extent; use non-negative integers, None or gc.Dim") from None
+        raise ShapeError(
+            f"{extent!r} in the shape {shape!r} is no extent; use non-negative integers, None or gc.Dim"
+        ) from None
     if value < 0 or value >= 2**62:
         raise ShapeError(f"{extent!r} in the shape {tuple(shape)!r} is not an extent between 0 and 2**62")
     return int(value)
@@ -245,7 +277,7 @@ def bind(extent: Extent, values: Mapping[str, int]) -> Extent:
 
 def typical(extent: Extent) -> int:
     """An extent for cost models, which have to decide before sizes are known: every symbol counts as 64."""
-    return int(bind(extent, {name: _TYPICAL for name in symbols_of([extent])}))
+    return int(bind(extent, dict.fromkeys(symbols_of([extent]), _TYPICAL)))
 
 
 def is_static(shape: Sequence[Extent]) -> bool:
@@ -261,8 +293,8 @@ def symbols_of(extents: Iterable[Any]) -> frozenset[str]:
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape that shapes broadcast to, by NumPy's rule.
 
-    An unknown extent never broadcasts. Against another unknown or fixed extent it is taken to be equal (fixed extents win);
-    the caller records that as a constraint, checked when feeds bind.
+    An unknown extent never broadcasts. Against another unknown or fixed extent it is taken to be equal (fixed extents
+    win); the caller records that as a constraint, checked when feeds bind.
 
     Raises:
         ShapeError: the shapes do not broadcast.
@@ -300,8 +332,11 @@ def normalize_axis(axis: Any, rank: int, op: str = "axis") -> int:
     except (AttributeError, TypeError):
         raise ShapeError(f"{op}: axis {axis!r} is not an integer") from None
     if not -rank <= value < rank:
-        raise ShapeError(f"{op}: axis {axis} is out of range for a tensor of rank {rank}; use {-rank} to {rank - 1}" if rank
-                         else f"{op}: axis {axis} is out of range for a tensor of rank 0, which has no axes")
+        raise ShapeError(
+            f"{op}: axis {axis} is out of range for a tensor of rank {rank}; use {-rank} to {rank - 1}"
+            if rank
+            else f"{op}: axis {axis} is out of range for a tensor of rank 0, which has no axes"
+        )
     return int(value % rank)
 
 

@@ -3,6 +3,7 @@ NumPy; where PyTorch users write ``dim``, it is accepted."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,29 @@ from graphcore.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape,
 
 # fmt: off
 __all__ = [
-    "reshape", "permute_dims", "permute", "transpose", "matrix_transpose", "moveaxis", "swapaxes", "expand_dims",
-    "unsqueeze", "squeeze", "flatten", "broadcast_to", "broadcast_arrays", "concat", "concatenate", "stack", "split",
-    "unstack", "tile", "repeat", "roll", "flip", "dim_value",
+    "broadcast_arrays",
+    "broadcast_to",
+    "concat",
+    "concatenate",
+    "dim_value",
+    "expand_dims",
+    "flatten",
+    "flip",
+    "matrix_transpose",
+    "moveaxis",
+    "permute",
+    "permute_dims",
+    "repeat",
+    "reshape",
+    "roll",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "tile",
+    "transpose",
+    "unsqueeze",
+    "unstack",
 ]
 # fmt: on
 
@@ -377,10 +398,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0, *, dim: int | None = 
         )
     if isinstance(extent, int):
         bounds = [max(0, min(extent, b + extent if b < 0 else b)) for b in bounds]
-    return [
-        cut(t, place, a, b - a if isinstance(b, Dim) else max(b - a, 0))
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [cut(t, place, a, b - a if isinstance(b, Dim) else max(b - a, 0)) for a, b in itertools.pairwise(bounds)]
 
 
 def cut(x: Tensor, axis: int, start: int, length: Extent) -> Tensor:

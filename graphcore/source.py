@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Origin", "capture", "register_exclusion", "name_scope", "current_scope", "reset_scopes"]
+__all__ = ["Origin", "capture", "current_scope", "name_scope", "register_exclusion", "reset_scopes"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _EXCLUDED: list[str] = [_HERE]
@@ -47,8 +47,6 @@ def capture() -> Origin:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(tuple(_EXCLUDED)):
         frame = frame.f_back
     return Origin(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, current_scope())
-
-
 
 
 _scope: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("graphcore_scope", default=())

@@ -47,13 +47,18 @@ def _visit(value: Any, tensors: list[Tensor], updates: list[Update]) -> Callable
         kind = list if isinstance(value, list) else tuple
         return lambda values: kind(p(values) for p in items)
     if isinstance(value, str):
-        raise UsageError(f"fetches: {value!r} is a name; there is no global graph to look names up in, so fetch the tensor itself")
+        raise UsageError(
+            f"fetches: {value!r} is a name; there is no global graph to look names up in, so fetch the tensor itself"
+        )
     hint = ""
     if hasattr(value, "minimize"):
         hint = ", e.g. the step that optimizer.minimize(loss) gives"
     elif callable(value):
         hint = ", e.g. what it gives when it is called on a tensor"
-    raise UsageError(f"fetches: cannot fetch {_article(type(value).__name__)}; fetch tensors, updates, or lists, tuples and dicts of them{hint}")
+    raise UsageError(
+        f"fetches: cannot fetch {_article(type(value).__name__)}; fetch tensors, updates, or lists, tuples and dicts "
+        f"of them{hint}"
+    )
 
 
 def _article(noun: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Target", "Reject"]
+__all__ = ["Reject", "Target"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from graphcore.node import Tensor, describe, make_node
 from graphcore.ops.leaf import Constant, Placeholder, VariableRead
 from graphcore.shapes import Shape, as_shape, format_shape, is_static
 
-__all__ = ["Variable", "placeholder", "constant", "as_tensor", "is_tensor_like"]
+__all__ = ["Variable", "as_tensor", "constant", "is_tensor_like", "placeholder"]
 
 _numbers = itertools.count()
 
@@ -38,7 +38,9 @@ def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None
     """
     if isinstance(dtype, (tuple, list)):
         raise DTypeError(f"placeholder: {dtype!r} is a shape; the order is placeholder(dtype, shape)")
-    return make_node(Placeholder(as_shape(shape), dtypes.as_dtype(dtype), None if name is None else str(name)), ()).output()
+    return make_node(
+        Placeholder(as_shape(shape), dtypes.as_dtype(dtype), None if name is None else str(name)), ()
+    ).output()
 
 
 def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
@@ -48,11 +50,17 @@ def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     float32
     """
     if isinstance(value, Tensor):
-        raise DTypeError(f"constant: the value is already a tensor ({describe(value)}); use it as it is, or gc.Variable(...)")
+        raise DTypeError(
+            f"constant: the value is already a tensor ({describe(value)}); use it as it is, or gc.Variable(...)"
+        )
     array = _numbers_of(value)
     if dtype is None:
         strong = hasattr(value, "dtype")
-        dtype = array.dtype if strong else {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_}.get(array.dtype.kind, array.dtype)
+        dtype = (
+            array.dtype
+            if strong
+            else {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_}.get(array.dtype.kind, array.dtype)
+        )
     op = Constant.of(array, dtypes.as_dtype(dtype))
     if name is not None:
         op = Constant(op.array, op.dtype, op.digest, str(name))
@@ -66,13 +74,18 @@ def _numbers_of(value: Any) -> Any:
     except ValueError as error:
         raise ShapeError(f"a nested list is no array: its parts have different lengths ({error})") from None
     if array.dtype.kind not in "biufc" and not hasattr(value, "dtype"):
-        raise DTypeError(f"{value!r:.80} of type {type(value).__name__} holds no numbers; use a number, an array or a nested list of numbers")
+        raise DTypeError(
+            f"{value!r:.80} of type {type(value).__name__} holds no numbers; use a number, an array or a nested list "
+            f"of numbers"
+        )
     return array
 
 
 def is_tensor_like(value: Any) -> bool:
     """Whether a value can become a tensor: a tensor, number, array or nested list of numbers."""
-    return isinstance(value, (Tensor, bool, int, float, np.ndarray, np.generic, list, tuple)) or hasattr(value, "__array__")
+    return isinstance(value, (Tensor, bool, int, float, np.ndarray, np.generic, list, tuple)) or hasattr(
+        value, "__array__"
+    )
 
 
 def as_tensor(value: Any, dtype: DType | None = None) -> Tensor:
@@ -84,7 +97,8 @@ class Variable(Tensor):
     """A tensor that a session keeps between runs.
 
     Args:
-        initial: an initializer of ``gc.init``, an array, a number, or a tensor that needs no feed (evaluated at first use).
+        initial: an initializer of ``gc.init``, an array, a number, or a tensor that needs no feed (evaluated at first
+            use).
         trainable: whether optimizers update it.
         name: shown in messages, diagrams and checkpoints; prefixed by the open name scopes.
         dtype: the element type, if it is not the initial value's.
@@ -96,7 +110,7 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = ("_initial", "trainable", "_name", "_type", "place", "grad", "key_hint", "live", "uid")
+    __slots__ = ("_initial", "_name", "_type", "grad", "key_hint", "live", "place", "trainable", "uid")
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
@@ -107,7 +121,10 @@ class Variable(Tensor):
             if isinstance(initial, Tensor):
                 _check_initial(initial)
                 if found != initial.dtype:
-                    raise DTypeError(f"Variable: dtype {found} for an initial tensor of {initial.dtype}; cast it with .astype('{found}')")
+                    raise DTypeError(
+                        f"Variable: dtype {found} for an initial tensor of {initial.dtype}; cast it with "
+                        f".astype('{found}')"
+                    )
         else:
             op: Any = constant(initial, wanted).node.op
             self._initial, shape, found = op.array, tuple(op.array.shape), op.dtype
@@ -122,7 +139,9 @@ class Variable(Tensor):
         self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
         self.place = source.capture().place
         self._type = (tuple(shape), found)
-        node = make_node(VariableRead(self, str(name) if name is not None else f"variable_{self.uid}"), (), detached=False)
+        node = make_node(
+            VariableRead(self, str(name) if name is not None else f"variable_{self.uid}"), (), detached=False
+        )
         super().__init__(node, 0)
 
     @property
@@ -154,10 +173,16 @@ class Variable(Tensor):
             ShapeError: another shape.
         """
         if isinstance(value, Tensor):
-            raise DTypeError(f"set_initial: the value for {self.name!r} is a symbolic tensor; pass an array\n  the value is {describe(value)}")
+            raise DTypeError(
+                f"set_initial: the value for {self.name!r} is a symbolic tensor; pass an array"
+                f"\n  the value is {describe(value)}"
+            )
         array = _numbers_of(value)
         if array.shape != self.shape:
-            raise ShapeError(f"set_initial: variable {self.name!r} has shape {format_shape(self.shape)}, the value {format_shape(array.shape)}\n  the variable was made at {self.place}")
+            raise ShapeError(
+                f"set_initial: variable {self.name!r} has shape {format_shape(self.shape)}, the value "
+                f"{format_shape(array.shape)}\n  the variable was made at {self.place}"
+            )
         self._check_kind("set_initial", array)
         self._initial = array.astype(self.dtype.storage)
 
@@ -165,8 +190,11 @@ class Variable(Tensor):
         """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
         kinds = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[self.dtype.kind]
         if array.dtype.kind not in kinds and not (self.dtype.is_float and array.dtype == dtypes.bfloat16.storage):
-            raise DTypeError(f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with array.astype({self.dtype.name!r})\n"
-                             f"  the variable was made at {self.place}")
+            raise DTypeError(
+                f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with "
+                f"array.astype({self.dtype.name!r})\n"
+                f"  the variable was made at {self.place}"
+            )
 
     def read(self) -> Tensor:
         """The variable's value as a plain tensor."""
@@ -182,11 +210,17 @@ class Variable(Tensor):
             self._check_kind("assign", _numbers_of(value))
         new = as_tensor(value, self.dtype)
         if new.dtype != self.dtype:
-            raise DTypeError(f"assign: variable {self.name!r} is {self.dtype}, the value {new.dtype}; cast it with .astype('{self.dtype}')\n"
-                             f"  the value is {describe(new)}\n  the variable was made at {self.place}")
+            raise DTypeError(
+                f"assign: variable {self.name!r} is {self.dtype}, the value {new.dtype}; cast it with "
+                f".astype('{self.dtype}')\n"
+                f"  the value is {describe(new)}\n  the variable was made at {self.place}"
+            )
         if new.shape != self.shape:
-            raise ShapeError(f"assign: variable {self.name!r} has shape {format_shape(self.shape)}, the value {format_shape(new.shape)}\n"
-                             f"  the value is {describe(new)}\n  the variable was made at {self.place}")
+            raise ShapeError(
+                f"assign: variable {self.name!r} has shape {format_shape(self.shape)}, the value "
+                f"{format_shape(new.shape)}\n"
+                f"  the value is {describe(new)}\n  the variable was made at {self.place}"
+            )
         return Update(self, new, source.capture().place)
 
     def zero_grad(self) -> None:
@@ -203,4 +237,7 @@ class Variable(Tensor):
 def _check_initial(initial: Tensor) -> None:
     for node in toposort([initial]):
         if node.op.name == "placeholder":
-            raise GraphError(f"Variable: the initial value depends on a placeholder ({describe(node.output())}); feed it to a run and use sess.set_value instead")
+            raise GraphError(
+                f"Variable: the initial value depends on a placeholder ({describe(node.output())}); feed it to a run "
+                f"and use sess.set_value instead"
+            )

@@ -1,13 +1,14 @@
 """Reverse-mode differentiation: gradients are ordinary nodes of the same graph.
 
-The driver is one reverse topological sweep without recursion. It owns what every rule would otherwise repeat: summing the
-contributions to one value (by one n-ary add), cutting at integers, detached nodes and stops, checking that a cotangent has its
-value's type, and telling three answers apart: *disconnected* (no path), *not differentiable* (an error that names op and line) and
-*zero* (a rule that contributes nothing).
+The driver is one reverse topological sweep without recursion. It owns what every rule would otherwise repeat: summing
+the contributions to one value (by one n-ary add), cutting at integers, detached nodes and stops, checking that a
+cotangent has its value's type, and telling three answers apart: *disconnected* (no path), *not differentiable* (an
+error that names op and line) and *zero* (a rule that contributes nothing).
 
-It also keeps what a selection masks out at zero. The cotangent of the branch that ``where`` did not take is zero there, but going on
-through the branch it is multiplied by derivatives, and zero times infinity is NaN: ``where(x > 0, sqrt(x), 0)`` at zero. So through
-elementwise ops the mask travels with the cotangent and is applied again wherever a product could undo it.
+It also keeps what a selection masks out at zero. The cotangent of the branch that ``where`` did not take is zero there,
+but going on through the branch it is multiplied by derivatives, and zero times infinity is NaN: ``where(x > 0, sqrt(x),
+0)`` at zero. So through elementwise ops the mask travels with the cotangent and is applied again wherever a product
+could undo it.
 """
 
 from __future__ import annotations
@@ -52,14 +53,22 @@ class Call:
     def outs(self) -> tuple[Tensor, ...]:
         return self.node.outputs
 
-    def differentiate(self, ys: Sequence[Tensor], xs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    def differentiate(
+        self, ys: Sequence[Tensor], xs: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
         """Gradients inside a region: of its copied outputs for its operands."""
         pairs = [(y, g) for y, g in zip(ys, gradients, strict=True) if g is not None]
         return tuple(differentiate([y for y, _ in pairs], xs, [g for _, g in pairs], frontier=True))
 
 
-def differentiate(ys: Sequence[Tensor], xs: Sequence[Tensor], grad_ys: Sequence[Tensor], stop: Iterable[Tensor] = (), *,
-                  frontier: bool = False) -> list[Tensor | None]:
+def differentiate(
+    ys: Sequence[Tensor],
+    xs: Sequence[Tensor],
+    grad_ys: Sequence[Tensor],
+    stop: Iterable[Tensor] = (),
+    *,
+    frontier: bool = False,
+) -> list[Tensor | None]:
     """The gradient of ``sum(y * grad_y)`` with respect to each of ``xs``; None where no path leads there.
 
     Args:
@@ -72,7 +81,9 @@ def differentiate(ys: Sequence[Tensor], xs: Sequence[Tensor], grad_ys: Sequence[
         GradientError: an op on the path is not differentiable; the message names it and its line.
     """
     stops = {t.key for t in stop} | ({x.key for x in xs} if frontier else set())
-    order = toposort(ys, (lambda node: all((node.serial, i) in stops for i in range(len(node.types)))) if stops else None)
+    order = toposort(
+        ys, (lambda node: all((node.serial, i) in stops for i in range(len(node.types)))) if stops else None
+    )
     needed = _between(order, {x.key for x in xs}, stops)
     pending: dict[tuple[int, int], list[tuple[Tensor, Mask | None]]] = {}
     for y, g in zip(ys, grad_ys, strict=True):
@@ -97,7 +108,11 @@ def differentiate(ys: Sequence[Tensor], xs: Sequence[Tensor], grad_ys: Sequence[
             contributions = _apply_rule(node, b, gradients)
             masks = _masks(node, mask, b)
             for operand, contribution, inner in zip(node.inputs, contributions, masks, strict=True):
-                if contribution is not None and operand.dtype.is_float and (operand.node.serial in needed or operand.key in wanted):
+                if (
+                    contribution is not None
+                    and operand.dtype.is_float
+                    and (operand.node.serial in needed or operand.key in wanted)
+                ):
                     if mask is not None:
                         contribution = _applied(mask, contribution, gradients[0], b)
                     pending.setdefault(operand.key, []).append((contribution, inner))
@@ -129,14 +144,17 @@ def _common(parts: list[tuple[Tensor, Mask | None]]) -> Mask | None:
 
 
 def _masks(node: Node, mask: Mask | None, b: Builder) -> Sequence[Mask | None]:
-    """The masks of a node's operands' cotangents: its own cotangent's, and for a selection's branches the condition as well."""
+    """The masks of a node's operands' cotangents: its own cotangent's, and for a selection's branches the condition as
+    well."""
     if not (isinstance(node.op, Map) and node.op.selects):
         return (mask,) * len(node.inputs)
     condition = node.inputs[0]
     branches: list[Mask | None] = [(condition, True), (condition, False)]
     if mask is not None:
         outer = mask[0] if mask[1] else b.logical_not(mask[0])
-        branches = [(b.logical_and(outer, condition if taken else b.logical_not(condition)), True) for taken in (True, False)]
+        branches = [
+            (b.logical_and(outer, condition if taken else b.logical_not(condition)), True) for taken in (True, False)
+        ]
     return (None, *branches)
 
 
@@ -149,7 +167,8 @@ def _applied(mask: Mask, contribution: Tensor, gradient: Tensor | None, b: Build
 
 
 def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
-    """Whether a contribution is zero where the cotangent is: it is made of that and of fixed numbers only, as a scaling is."""
+    """Whether a contribution is zero where the cotangent is: it is made of that and of fixed numbers only, as a scaling
+    is."""
     node = contribution.node
     if node.op.kind is not Kind.MAP:
         return False
@@ -172,14 +191,24 @@ def _apply_rule(node: Node, b: Builder, gradients: list[Tensor | None]) -> Seque
     if not any(t.dtype.is_float for t in node.types):
         return (None,) * len(node.inputs)
     if not op.differentiable:
-        raise GradientError(f"{op.name} is not differentiable, and a gradient was asked for through it\n  it was built at {node.origin.place}\n"
-                            f"  wrap its input in gc.stop_gradient(...) if no gradient should flow here")
-    given = gradients if op.kind.value == "region" or len(node.types) == 1 else [
-        g if g is not None else b.zeros_like(t) for g, t in zip(gradients, node.outputs, strict=True)]
+        raise GradientError(
+            f"{op.name} is not differentiable, and a gradient was asked for through it"
+            f"\n  it was built at {node.origin.place}\n"
+            f"  wrap its input in gc.stop_gradient(...) if no gradient should flow here"
+        )
+    given = (
+        gradients
+        if op.kind.value == "region" or len(node.types) == 1
+        else [g if g is not None else b.zeros_like(t) for g, t in zip(gradients, node.outputs, strict=True)]
+    )
     result = op.vjp(Call(node, b), *given)
     if len(result) != len(node.inputs):
-        raise GradientError(f"the gradient rule of {op.name} gave {len(result)} gradients for {len(node.inputs)} operands")
+        raise GradientError(
+            f"the gradient rule of {op.name} gave {len(result)} gradients for {len(node.inputs)} operands"
+        )
     for g, t in zip(result, node.inputs, strict=True):
         if g is not None and t.dtype.is_float and (g.shape != t.shape or g.dtype != t.dtype):
-            raise GradientError(f"the gradient rule of {op.name} gave {g.type} for an operand of {t.type}: {describe(t)}")
+            raise GradientError(
+                f"the gradient rule of {op.name} gave {g.type} for an operand of {t.type}: {describe(t)}"
+            )
     return result

@@ -26,7 +26,8 @@ def fresh_axes(shape: Shape) -> tuple[tuple[Axis, ...], Indices]:
 
 
 def bind_axes(full: Indices, shape: Shape, axes: tuple[int, ...]) -> dict[int, Axis | None] | None:
-    """The domain axis at every reduced position (None for extent 1); None if some position is no bare axis of its extent."""
+    """The domain axis at every reduced position (None for extent 1); None if some position is no bare axis of its
+    extent."""
     bound: dict[int, Axis | None] = {}
     for position in axes:
         if shape[position] == 1:
@@ -63,7 +64,8 @@ def reshaped(index: Indices, source: Shape, target: Shape) -> Indices:
 
 
 def awkward_views(nodes: list[Node]) -> set[int]:
-    """Views that products read and whose index is no linear function of the product's axes: heads split off and merged again.
+    """Views that products read and whose index is no linear function of the product's axes: heads split off and merged
+    again.
 
     A product's tiles walk memory in steps, so such an operand is better stored in the order of the view.
     """

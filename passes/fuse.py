@@ -3,12 +3,13 @@
 One scan in graph order. A node joins a group of one of its operands (or of a sibling that reads the same value) if
 
 * everything it reads outside has a smaller *stage* than the group, so that the cut graph has no cycle;
-* lowering its body over the group's axes meets members only at their canonical index, so that the group stays one loop nest;
+* lowering its body over the group's axes meets members only at their canonical index, so that the group stays one loop
+  nest;
 * the group's kind allows it, and the caps of the target hold.
 
-There are no patterns: softmax, layer norm and cross entropy, forward and backward, come out as one group each because their
-reductions bind the same axes of one domain. Which members are stored is decided afterwards, and then which of those are cheaper
-to compute again where they are used.
+There are no patterns: softmax, layer norm and cross entropy, forward and backward, come out as one group each because
+their reductions bind the same axes of one domain. Which members are stored is decided afterwards, and then which of
+those are cheaper to compute again where they are used.
 """
 
 from __future__ import annotations
@@ -81,9 +82,14 @@ class Fuse:
         return narrow_the_cut(partition, self.target, kept, {(serial, 0) for serial in self.scalars})
 
     def align_updates(self) -> None:
-        """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of one launch."""
+        """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of
+        one launch."""
         read = {key for g in self.groups for key in g.reads}
-        last = [g for g in self.groups if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()]
+        last = [
+            g
+            for g in self.groups
+            if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()
+        ]
         together = max((g.stage for g in last), default=0)
         for group in last:
             group.stage = together
@@ -124,7 +130,9 @@ class Fuse:
     def realize(self, node: Node) -> bool:
         """Let the producer store a view in the order in which a product reads it well; whether it can."""
         sources = self.collect_sources(node)
-        return self.join_any(node, sources, [(g, False) for g in (self.home.get(t.key) for t in sources) if g is not None])
+        return self.join_any(
+            node, sources, [(g, False) for g in (self.home.get(t.key) for t in sources) if g is not None]
+        )
 
     def join_any(self, node: Node, sources: tuple[Tensor, ...], candidates: Iterable[tuple[Group, bool]]) -> bool:
         refusals: list[str] = []
@@ -133,7 +141,10 @@ class Fuse:
                 self.join(node, group, sources, sibling)
                 return True
             except _Refused as reason:
-                refusals.append(f"{node.op.name} at {node.origin} not into kernel {group.number} ({group.nodes[0].op.name}): {reason}")
+                refusals.append(
+                    f"{node.op.name} at {node.origin} not into kernel {group.number} ({group.nodes[0].op.name}): "
+                    f"{reason}"
+                )
         self.why.extend(refusals)
         return False
 
@@ -147,7 +158,11 @@ class Fuse:
             if t.size == size and size != 1:
                 listed += [(g, True) for g in self.readers.get(t.key, ()) if g.number not in producers]
             elif not _is_pointwise(node):  # windows over the same value: a maximum and its position read it once
-                listed += [(g, True) for g in self.readers.get(t.key, ()) if g.kind == "window" and g.shape == node.types[0].shape]
+                listed += [
+                    (g, True)
+                    for g in self.readers.get(t.key, ())
+                    if g.kind == "window" and g.shape == node.types[0].shape
+                ]
         if size == 1 and (node.serial, 0) in self.forced:
             listed += self.hosts(sources)
         return listed
@@ -188,7 +203,9 @@ class Fuse:
             raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
         if group.kind == "contract":
             if node.serial in self.update_only and not any(t.key in group.sums for t in self.collect_sources(node)):
-                raise _Refused("an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue")
+                raise _Refused(
+                    "an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue"
+                )
             if isinstance(node.op, Reduce) and node.op.combine != "add":
                 raise _Refused("a product's epilogue gathers sums only")
             if not isinstance(node.op, Reduce) and node.op.kind not in (Kind.MAP, Kind.VIEW):
@@ -246,7 +263,8 @@ class Fuse:
         return index
 
     def try_index(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None]) -> None:
-        """Lower the node's body over the group's axes; refuse if it meets a member anywhere but at its canonical index."""
+        """Lower the node's body over the group's axes; refuse if it meets a member anywhere but at its canonical
+        index."""
         self.attempts += 1
         if isinstance(node.op, Reduce):
             axes = frozenset(a for a in bound.values() if a is not None)
@@ -269,7 +287,9 @@ class Fuse:
 
         def axis(n: Node, extent: Extent, position: int) -> Axis | None:
             """A reduction's axis of the domain, or one of a window's own: its reads depend on it."""
-            return bound[position] if position in bound else None if extent == 1 else Axis(f"w{position}", extent, REDUCE)
+            return (
+                bound[position] if position in bound else None if extent == 1 else Axis(f"w{position}", extent, REDUCE)
+            )
 
         free = frozenset(group.axes)
         if any(i.axes() - free for i in index):
@@ -292,7 +312,8 @@ class Fuse:
             raise _Refused("it is smaller than the kernel's domain")
 
     def check_epilogue(self, node: Node, group: Group, needed: frozenset[Axis], bound: dict[int, Axis | None]) -> None:
-        """A product's epilogue: elementwise work, sums of it over everything but its columns, and elementwise work on those sums."""
+        """A product's epilogue: elementwise work, sums of it over everything but its columns, and elementwise work on
+        those sums."""
         free = frozenset(group.axes)
         members = [t.key for t in self.collect_sources(node) if t.key in group.members]
         of_sums = any(key in group.sums for key in members)
@@ -302,7 +323,10 @@ class Fuse:
             if of_sums or not members:
                 raise _Refused("a product's epilogue sums what the product makes")
             if len(group.axes) < 2 or not needed or needed != columns_of(group):
-                raise _Refused("a product's epilogue gathers one sum for each of its columns, a convolution's one for each of its channels")
+                raise _Refused(
+                    "a product's epilogue gathers one sum for each of its columns, a convolution's one for each of "
+                    "its channels"
+                )
             summed = node.inputs[0]
             if typical(summed.size) * summed.dtype.itemsize < self.target.launch_seconds * self.target.bytes_per_second:
                 raise _Refused("reading so few elements again costs less than another kernel for the tasks' sums")
@@ -311,7 +335,9 @@ class Fuse:
         elif not of_sums and needed != free and (members or needed):
             raise _Refused("it is smaller than the product's result")
 
-    def admit(self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Tensor, ...]) -> None:
+    def admit(
+        self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Tensor, ...]
+    ) -> None:
         for output, kind in enumerate(node.types):
             group.members[node.serial, output] = index
             self.home[node.serial, output] = group
@@ -363,7 +389,8 @@ def _is_pointwise(node: Node) -> bool:
 
 
 def columns_of(group: Group) -> frozenset[Axis]:
-    """The axis of a product's result for whose every element an epilogue may gather a sum: columns, or a convolution's channels."""
+    """The axis of a product's result for whose every element an epilogue may gather a sum: columns, or a convolution's
+    channels."""
     op = group.nodes[0].op
     if getattr(op, "template", "") != "conv":
         return group.members[group.nodes[0].serial, 0][-1].axes()
@@ -397,7 +424,9 @@ def update_cone(graph: Graph, nodes: list[Node]) -> set[int]:
     return {s for s in elementwise if s not in serves_other}
 
 
-def store_what_is_used(graph: Graph, groups: list[Group], home: dict[Key, Group], sources: dict[int, tuple[Tensor, ...]], forced: set[Key]) -> None:
+def store_what_is_used(
+    graph: Graph, groups: list[Group], home: dict[Key, Group], sources: dict[int, tuple[Tensor, ...]], forced: set[Key]
+) -> None:
     """A member is stored when it is a result or when another group reads it."""
     needed = set(forced)
     for group in groups:

@@ -1,7 +1,8 @@
 """Lowering: a group of nodes becomes one kernel, mechanically.
 
-Every node says what one element of it is (``Op.lower``). Inside a group a read of another member becomes that member's expression,
-so any legal partition computes the same function: fusing changes where values live, never which operations are done.
+Every node says what one element of it is (``Op.lower``). Inside a group a read of another member becomes that member's
+expression, so any legal partition computes the same function: fusing changes where values live, never which operations
+are done.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ from graphcore.op import Kind, Lowering, Op
 from graphcore.shapes import Extent
 from passes.partition import Group, Key, Partition, is_alias, is_inline, is_scalar_constant
 
-__all__ = ["lower_group", "lower_node", "LoweredGroup"]
+__all__ = ["LoweredGroup", "lower_group", "lower_node"]
 
 AxisFor = Callable[[Node, Extent, int], "Axis | None"]
 
 
 def lower_node(node: Node, output: int, index: tuple[Index, ...], read: Callable[..., Expr], axis_for: AxisFor) -> Expr:
     """One element of a node's result, its operands read through ``read(tensor, index, guard)``."""
-    call = Lowering(tuple(t.type for t in node.inputs), node.types, output, lambda extent, position: axis_for(node, extent, position))
+    call = Lowering(
+        tuple(t.type for t in node.inputs),
+        node.types,
+        output,
+        lambda extent, position: axis_for(node, extent, position),
+    )
 
     def read_operand(i: int, at: tuple[Index, ...], guard: Expr | None = None) -> Expr:
         return read(node.inputs[i], at, guard)
@@ -36,7 +42,9 @@ def lower_node(node: Node, output: int, index: tuple[Index, ...], read: Callable
     try:
         return node.op.lower(call, index, read_operand)
     except NotImplementedError:  # the base class's answer: never fall back to the host in silence
-        raise CompileError(f"{node.op.name} has no kernel: its class defines no lowering\n  it was built at {node.origin.place}") from None
+        raise CompileError(
+            f"{node.op.name} has no kernel: its class defines no lowering\n  it was built at {node.origin.place}"
+        ) from None
 
 
 class LoweredGroup:
@@ -62,19 +70,31 @@ class LoweredGroup:
             stores.append((t, flatten(index, t.shape), value))
         facts: tuple[tuple[str, Any], ...] = ()
         if self.contracted is not None:
-            facts = (("contract", self.contracted.op), ("operands", tuple(self._operand(t, self.contracted.op) for t in self.contracted.inputs)),
-                     ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))))
+            facts = (
+                ("contract", self.contracted.op),
+                ("operands", tuple(self._operand(t, self.contracted.op) for t in self.contracted.inputs)),
+                ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))),
+            )
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
         bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.data[1]}
         # A scalar that another kernel's loops store on the side must not lose them all to an empty axis.
-        axes = tuple(a for a in self.group.axes if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done)))
+        axes = tuple(
+            a
+            for a in self.group.axes
+            if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done))
+        )
         return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
 
     def _operand(self, t: Tensor, op: Op) -> int | Computed | None:
-        """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where neither can be told."""
+        """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where
+        neither can be told."""
         direct = self._direct(t)
-        if direct is not None or getattr(op, "template", "") != "conv" or any(not isinstance(e, int) or e < 1 for e in t.shape[1:]):
+        if (
+            direct is not None
+            or getattr(op, "template", "") != "conv"
+            or any(not isinstance(e, int) or e < 1 for e in t.shape[1:])
+        ):
             return direct
         images, channels, height, width = t.shape
         n, c, pixel = axes = Axis("n", images), Axis("c", channels), Axis("p", height * width)
@@ -124,7 +144,9 @@ class LoweredGroup:
             self.memo[t.key, index, None] = value
         else:
             # Everything below is read only where the guard holds, so loads stay in bounds.
-            value = lower_node(node, t.index, index, lambda x, at, inner=None: self.value(x, at, _both(guard, inner)), self.axis_for)
+            value = lower_node(
+                node, t.index, index, lambda x, at, inner=None: self.value(x, at, _both(guard, inner)), self.axis_for
+            )
         if guard is None or (value.fn == "load" and value.args and value.args[0] is guard):
             return value
         return expr.select(guard, value, expr.const(0, t.dtype))
@@ -151,7 +173,8 @@ def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor
     lowered = LoweredGroup(partition, group)
     kernel = lowered.kernel
     op = kernel.fact("contract")
-    # A convolution's template knows its axes by position, so they stay as they are; a product's wants one axis for its rows.
+    # A convolution's template knows its axes by position, so they stay as they are; a product's wants one axis for its
+    # rows.
     if op is None or op.template != "conv":
         kernel = collapse_axes(split_axes(kernel) if op is None else kernel)
     return kernel, lowered.tensors

@@ -8,14 +8,14 @@ from graphcore.plan import ARENA, Placed, Plan
 from graphcore.shapes import bind
 from passes.offsets import Block, assign_offsets, check_no_overlap
 
-__all__ = ["place", "lifetimes"]
+__all__ = ["lifetimes", "place"]
 
 
 def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
     """First and last stage in which each arena buffer must keep its contents.
 
-    Steps of one stage may run at the same time, so a lifetime covers whole stages. Feeds are there before the first stage,
-    fetches are read after the last.
+    Steps of one stage may run at the same time, so a lifetime covers whole stages. Feeds are there before the first
+    stage, fetches are read after the last.
     """
     end = max((s.stage for s in plan.steps), default=0) + 1
     found: dict[int, tuple[int, int]] = {}
@@ -40,8 +40,12 @@ def place(plan: Plan, sizes: Mapping[str, int], alignment: int = 128, check: boo
         VerifyError: two buffers that live at the same time would overlap (a defect of the planner).
     """
     lives = lifetimes(plan)
-    blocks = [Block(n, max(int(bind(plan.buffers[n].nbytes, sizes)), 1), first, last) for n, (first, last) in lives.items()]
+    blocks = [
+        Block(n, max(int(bind(plan.buffers[n].nbytes, sizes)), 1), first, last) for n, (first, last) in lives.items()
+    ]
     placement = assign_offsets(blocks, alignment)
     if check:
         check_no_overlap(blocks, placement.offsets)
-    return Placed(dict(sizes), dict(placement.offsets), placement.total, placement.lower_bound, lives, placement.strategy)
+    return Placed(
+        dict(sizes), dict(placement.offsets), placement.total, placement.lower_bound, lives, placement.strategy
+    )

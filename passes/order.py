@@ -1,8 +1,9 @@
 """Order: in which stage every step runs.
 
-By default all orders with the fewest stages are tried that differ in one choice, how late independent steps run, and the one whose simulated
-peak of live bytes is lowest wins; ties go to the earliest. Fewest stages, because a stage is a launch. Under a memory limit
-that such an order exceeds, every step gets a stage of its own, in the order with the lowest peak that list scheduling finds.
+By default all orders with the fewest stages are tried that differ in one choice, how late independent steps run, and
+the one whose simulated peak of live bytes is lowest wins; ties go to the earliest. Fewest stages, because a stage is a
+launch. Under a memory limit that such an order exceeds, every step gets a stage of its own, in the order with the
+lowest peak that list scheduling finds.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from graphcore.plan import ARENA, Plan
 from graphcore.shapes import bind
 from passes.step_order import StepInfo, best_order
 
-__all__ = ["stages_of", "single_steps", "earliest_stages", "latest_stages"]
+__all__ = ["earliest_stages", "latest_stages", "single_steps", "stages_of"]
 
 _WORTH_SCATTERING = 1.1  # how much larger the peak may be for the sake of all updates running as rows of one kernel
 
 
-def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hints: Mapping[str, int]) -> tuple[list[int], str]:
+def stages_of(
+    plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hints: Mapping[str, int]
+) -> tuple[list[int], str]:
     """The stage of every step, and the name of the order that won.
 
     Args:
@@ -46,7 +49,10 @@ def stages_of(plan: Plan, after: Sequence[set[int]], pinned: Sequence[int], hint
 
 def single_steps(plan: Plan, after: Sequence[set[int]], hints: Mapping[str, int]) -> tuple[list[int], str]:
     """A stage for every step: the order in which the fewest bytes live at once, and its name."""
-    infos = [StepInfo(step.reads, step.writes, 0, tuple(sorted(before))) for step, before in zip(plan.steps, after, strict=True)]
+    infos = [
+        StepInfo(step.reads, step.writes, 0, tuple(sorted(before)))
+        for step, before in zip(plan.steps, after, strict=True)
+    ]
     external = {b.number for b in plan.buffers if b.space != ARENA}
     sizes = {b.number: int(bind(b.nbytes, hints)) for b in plan.buffers if b.space == ARENA}
     kept = {f.buffer for f in plan.fetches if f.buffer is not None} - external

@@ -12,7 +12,7 @@ from graphcore.node import Node, Tensor
 from graphcore.op import Kind
 from graphcore.shapes import Shape
 
-__all__ = ["Key", "Group", "Partition", "is_inline", "is_scalar_constant", "is_alias"]
+__all__ = ["Group", "Key", "Partition", "is_alias", "is_inline", "is_scalar_constant"]
 
 Key = tuple[int, int]
 
@@ -38,14 +38,16 @@ class Group:
 
     Attributes:
         number: position in the partition.
-        kind: ``map``, ``rows`` (reductions bind domain axes), ``window`` (reductions bind axes of their own) or ``contract``.
+        kind: ``map``, ``rows`` (reductions bind domain axes), ``window`` (reductions bind axes of their own) or
+            ``contract``.
         axes: the iteration domain.
         shape: the domain's extents, size-1 axes included.
         members: the canonical index of every member value over the domain's axes.
         bound: the axis that a reducing member binds at an operand position.
         columns: the domain axes that reductions bind; None while there are none.
         ops: operations that its kernel does for a point: its nodes, and the scalars that they compute on the way.
-        sums: members of a product's group that hold sums over its columns, or are made of such: known only when the product is done.
+        sums: members of a product's group that hold sums over its columns, or are made of such: known only when the
+            product is done.
         stage: one more than the largest stage of the groups it reads.
         nodes: member nodes, in graph order.
         reads: outside values, in order of first use.

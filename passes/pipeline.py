@@ -19,7 +19,7 @@ from passes.planning import build_plan
 from passes.simplify import Simplify
 from passes.specialize import specialize
 
-__all__ = ["Compilation", "Record", "compile_graph", "DEFAULT", "choose_passes"]
+__all__ = ["DEFAULT", "Compilation", "Record", "choose_passes", "compile_graph"]
 
 DEFAULT: tuple[Pass, ...] = (InlineRegions(), Simplify())
 
@@ -48,7 +48,11 @@ class Compilation:
 
     def explain(self) -> str:
         """Why every value is stored and every fusion was refused, and what each pass did."""
-        lines = [f"{r.name}: {r.seconds * 1e3:.1f} ms, {r.nodes} nodes" + (f", {sum(r.hits.values())} rewrites" if r.hits else "") for r in self.records]
+        lines = [
+            f"{r.name}: {r.seconds * 1e3:.1f} ms, {r.nodes} nodes"
+            + (f", {sum(r.hits.values())} rewrites" if r.hits else "")
+            for r in self.records
+        ]
         for number, step in enumerate(self.plan.steps):
             config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
             lines.append(f"kernel {number} {step.kernel.name}: stage {step.stage}, template {step.template} ({config})")
@@ -69,8 +73,17 @@ def choose_passes(passes: Sequence[Pass] | None) -> tuple[Pass, ...]:
     return tuple(passes)
 
 
-def compile_graph(graph: Graph, target: Target, sizes: Mapping[str, int], *, passes: Sequence[Pass] | None = None, verify: bool = False,
-                  fuel: int | None = None, allow: Callable[..., bool] | None = None, fewest_bytes: bool = False) -> Compilation:
+def compile_graph(
+    graph: Graph,
+    target: Target,
+    sizes: Mapping[str, int],
+    *,
+    passes: Sequence[Pass] | None = None,
+    verify: bool = False,
+    fuel: int | None = None,
+    allow: Callable[..., bool] | None = None,
+    fewest_bytes: bool = False,
+) -> Compilation:
     """Run every stage.
 
     Args:

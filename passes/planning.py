@@ -1,4 +1,5 @@
-"""From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into stages."""
+"""From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into
+stages."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ __all__ = ["build_plan"]
 
 
 def build_plan(partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool = False) -> Plan:
-    """The plan of a partition; with ``fewest_bytes`` in the order that needs the least memory rather than the fewest launches.
+    """The plan of a partition; with ``fewest_bytes`` in the order that needs the least memory rather than the fewest
+    launches.
 
     Raises:
         CompileError: a kernel that no template of the target can run; the message names its ops and lines.
@@ -40,7 +42,9 @@ class _Planner:
         self.variable_buffer: dict[int, int] = {}
         self.users: dict[int, list[int]] = {}  # steps that touch a buffer
         self.keys_of: dict[int, list[Key]] = {}
-        self.new_readers: dict[int, set[int]] = {}  # steps that read a variable's buffer after its update was written there
+        self.new_readers: dict[
+            int, set[int]
+        ] = {}  # steps that read a variable's buffer after its update was written there
         self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
 
     def run(self) -> Plan:
@@ -73,7 +77,9 @@ class _Planner:
             made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)  # type: ignore[attr-defined]
         else:
             if node.op.kind is Kind.LEAF and role != "feed":
-                raise CompileError(f"{node.op.name} {t.name!r} has no value: feed it (it was built at {node.origin.place})")
+                raise CompileError(
+                    f"{node.op.name} {t.name!r} has no value: feed it (it was built at {node.origin.place})"
+                )
             made = Buffer(len(self.plan.buffers), ARENA, t.shape, t.dtype, label, None, role)
         self.plan.buffers.append(made)
         self.buffer_of[t.key] = made.number
@@ -82,7 +88,9 @@ class _Planner:
     def variable(self, variable: Any) -> int:
         found = self.variable_buffer.get(id(variable))
         if found is None:
-            made = Buffer(len(self.plan.buffers), VARIABLE, variable.shape, variable.dtype, f"variable {variable.name}", variable)
+            made = Buffer(
+                len(self.plan.buffers), VARIABLE, variable.shape, variable.dtype, f"variable {variable.name}", variable
+            )
             self.plan.buffers.append(made)
             found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
             self.plan.variables.append((variable, found))
@@ -99,7 +107,9 @@ class _Planner:
         assert self.target.schedule is not None
         pieces = self.target.schedule(kernel, self.target, self.plan.hints)
         if isinstance(pieces, Reject):
-            raise CompileError(f"{self.target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins))
+            raise CompileError(
+                f"{self.target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins)
+            )
         work: dict[int, int] = {}
         for piece in pieces:
             extra = []
@@ -109,7 +119,20 @@ class _Planner:
                 extra.append(work[number])
             # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
             mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
-            self.plan.steps.append(Step(piece.kernel, mapped, piece.template, piece.config, 0, tuple(extra), piece.helper, piece.flops, piece.nbytes, why))
+            self.plan.steps.append(
+                Step(
+                    piece.kernel,
+                    mapped,
+                    piece.template,
+                    piece.config,
+                    0,
+                    tuple(extra),
+                    piece.helper,
+                    piece.flops,
+                    piece.nbytes,
+                    why,
+                )
+            )
 
     def copy(self, source: int, target: int, why: str) -> None:
         """A step that copies one buffer to another of the same type."""
@@ -118,11 +141,19 @@ class _Planner:
         at = as_index(axis)
         shape = (axis.extent,)
         axes = (axis,) if axis.extent != 1 else ()
-        kernel = Kernel("copy", (Param("p0", b.dtype, shape), Param("p1", b.dtype, shape)), axes, (Store(1, at, expr.load(0, at, b.dtype)),), "map", (why,))
+        kernel = Kernel(
+            "copy",
+            (Param("p0", b.dtype, shape), Param("p1", b.dtype, shape)),
+            axes,
+            (Store(1, at, expr.load(0, at, b.dtype)),),
+            "map",
+            (why,),
+        )
         self.schedule(kernel, (source, target), why)
 
     def finish_updates(self) -> None:
-        """Write each update over its variable where every other reader of the old value runs before; else copy at the end."""
+        """Write each update over its variable where every other reader of the old value runs before; else copy at the
+        end."""
         plan = self.plan
         self.keep_old_values()
         for i, step in enumerate(plan.steps):
@@ -154,7 +185,10 @@ class _Planner:
         for old, new, writer in replaced if circular else ():
             if writer in circular:
                 self.restore(old, new, writer)
-                plan.why.append(f"the update of {plan.buffers[old].label} is copied at the end: updates need each other's old values")
+                plan.why.append(
+                    f"the update of {plan.buffers[old].label} is copied at the end: updates need each other's old "
+                    f"values"
+                )
                 last.append((new, old, plan.buffers[old].label))
         for source, target, why in last:
             plan.written.add(target)
@@ -167,7 +201,9 @@ class _Planner:
             root = stored_root(t)
             if root.key in updated and root.key not in self.old_values:
                 variable = updated[root.key]
-                held = self.old_values[root.key] = self.scratch(variable.shape, variable.dtype, f"old value of {variable.name}")
+                held = self.old_values[root.key] = self.scratch(
+                    variable.shape, variable.dtype, f"old value of {variable.name}"
+                )
                 self.copy(self.variable(variable), held, f"{variable.name} is fetched and updated")
 
     def cannot_replace(self, old: int, new: int) -> str | None:
@@ -197,7 +233,10 @@ class _Planner:
 
         def touches(i: int, buffers: Iterable[int]) -> bool:
             """Whether step ``i`` needs what was written; of variables most steps read the old value."""
-            return any(b in reached and (plan.buffers[b].space != VARIABLE or i in self.new_readers.get(b, ())) for b in buffers)
+            return any(
+                b in reached and (plan.buffers[b].space != VARIABLE or i in self.new_readers.get(b, ()))
+                for b in buffers
+            )
 
         for i in range(writer + 1, later):
             if touches(i, plan.steps[i].reads):
@@ -236,7 +275,8 @@ class _Planner:
         plan.steps[writer].rename_written(old, new)
 
     def dependencies(self) -> list[set[int]]:
-        """For every step those before it: the writers of what it reads, and for a variable's writer the readers of the old value."""
+        """For every step those before it: the writers of what it reads, and for a variable's writer the readers of the
+        old value."""
         plan = self.plan
         writers: dict[int, list[int]] = {}
         after: list[set[int]] = [set() for _ in plan.steps]
@@ -267,7 +307,9 @@ class _Planner:
         # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
         followed: set[int] = set().union(*after)
         sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
-        stages, name = single_steps(plan, after, plan.hints) if self.fewest_bytes else stages_of(plan, after, sinks, plan.hints)
+        stages, name = (
+            single_steps(plan, after, plan.hints) if self.fewest_bytes else stages_of(plan, after, sinks, plan.hints)
+        )
         plan.why.append(f"steps run {name}")
         for step, stage in zip(plan.steps, stages, strict=True):
             step.stage = stage
@@ -312,13 +354,17 @@ def _elements(b: Buffer) -> Any:
 
 
 def _reads_before_writing(step: Step, old: int, new: int) -> bool:
-    """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may come after that store."""
+    """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may
+    come after that store."""
     reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
     bound = {a for v in reductions for a in v.data[1]}
     stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
     if not any(s.index.axes() & bound for s in stores):
         return True  # it is written after all loops, when the values of all such stores have been computed
-    elsewhere = [*(v.args[0] for v in reductions), *(s.value for s in step.kernel.stores if step.buffers[s.param] != new)]
+    elsewhere = [
+        *(v.args[0] for v in reductions),
+        *(s.value for s in step.kernel.stores if step.buffers[s.param] != new),
+    ]
     return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in expr.walk(*elsewhere))
 
 

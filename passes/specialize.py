@@ -1,7 +1,8 @@
 """Binding symbolic extents.
 
-Only leading extents of values in memory may stay symbolic: they enter no stride, so kernels take them as arguments and another
-batch size needs no new program. Every other symbol is bound to its value, and the compiled code is valid for that value only.
+Only leading extents of values in memory may stay symbolic: they enter no stride, so kernels take them as arguments and
+another batch size needs no new program. Every other symbol is bound to its value, and the compiled code is valid for
+that value only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from graphcore.node import Node, Tensor, make_node
 from graphcore.op import Kind
 from graphcore.shapes import Dim, Extent, Shape, bind, symbols_of
 
-__all__ = ["specialize", "bind_everything", "check_constraints"]
+__all__ = ["bind_everything", "check_constraints", "specialize"]
 
 
 def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset[str]]:
@@ -38,7 +39,12 @@ def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset
     if not sizes:
         return _rebound(graph, nodes, {}) if any(n.op.name == "require_shape" for n in nodes) else graph, frozenset()
     fixed = {name for node in nodes for name in _inner_symbols(node, {t.node.serial for t in graph.roots})}
-    fixed |= {name for symbol, extent in merged.items() if symbols_of([extent]) & fixed or symbol in fixed for name in (symbol, *symbols_of([extent]))}
+    fixed |= {
+        name
+        for symbol, extent in merged.items()
+        if symbols_of([extent]) & fixed or symbol in fixed
+        for name in (symbol, *symbols_of([extent]))
+    }
     mapping: dict[str, Extent] = {name: sizes[name] for name in fixed if name in sizes}
     for symbol, extent in merged.items():
         mapping.setdefault(symbol, bind(extent, {k: v for k, v in mapping.items() if isinstance(v, int)}))
@@ -61,8 +67,11 @@ def check_constraints(nodes: list[Node], sizes: Mapping[str, int]) -> None:
         for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
             a, b = bind(have, sizes), bind(want, sizes)
             if a != b:
-                raise FeedError(f"axis {axis} of {operand.name} is {a} in this feed, but the op built at {node.origin.place} needs it to be {b} "
-                                f"({have} = {want})\n  {operand.name} was built at {operand.node.origin.place}")
+                raise FeedError(
+                    f"axis {axis} of {operand.name} is {a} in this feed, but the op built at {node.origin.place} "
+                    f"needs it to be {b} "
+                    f"({have} = {want})\n  {operand.name} was built at {operand.node.origin.place}"
+                )
 
 
 def _equalities(nodes: list[Node]) -> dict[str, Extent]:
@@ -92,7 +101,9 @@ def _inner_symbols(node: Node, roots: set[int]) -> frozenset[str]:
     """Symbols in extents that would enter a stride of a value in memory, or that an op needs as a number."""
     names: frozenset[str] = frozenset()
     in_memory = node.op.kind is not Kind.VIEW or node.op.name == "reshape" or node.serial in roots
-    for shape in ([t.shape for t in node.types] if in_memory else []) + ([t.shape for t in node.inputs] if node.op.name == "reshape" else []):
+    for shape in ([t.shape for t in node.types] if in_memory else []) + (
+        [t.shape for t in node.inputs] if node.op.name == "reshape" else []
+    ):
         names |= _beyond_leading(shape)
     if node.op.name == "concat":
         names |= symbols_of(t.shape[node.op.axis] for t in node.inputs)  # type: ignore[attr-defined]
@@ -101,7 +112,7 @@ def _inner_symbols(node: Node, roots: set[int]) -> frozenset[str]:
 
 def _beyond_leading(shape: Shape) -> frozenset[str]:
     lead = next((i for i, e in enumerate(shape) if e != 1), len(shape))
-    return symbols_of(shape[lead + 1:])
+    return symbols_of(shape[lead + 1 :])
 
 
 def _rebound(graph: Graph, nodes: list[Node], mapping: Mapping[str, Extent]) -> Graph:

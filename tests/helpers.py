@@ -1,4 +1,5 @@
-"""What tests of the front end need: tensors evaluated with the ops' NumPy references, without a session; what errors say."""
+"""What tests of the front end need: tensors evaluated with the ops' NumPy references, without a session; what errors
+say."""
 
 from __future__ import annotations
 

@@ -28,16 +28,16 @@ __all__ = [
     "DEVICES",
     "KERNELS",
     "RUNTIMES",
+    "ULPS",
+    "Bound",
     "backend",
+    "computed_ops",
+    "differing",
+    "examples_of",
+    "judge",
     "run_nested",
     "run_on",
     "run_plan",
-    "Bound",
-    "judge",
-    "differing",
-    "examples_of",
-    "computed_ops",
-    "ULPS",
 ]
 
 KERNELS = "numpy:kernels"
@@ -114,7 +114,9 @@ def run_on(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], **
     return run_plan(spec, outputs, feeds, **options).run(feeds)
 
 
-def run_nested(patch: pytest.MonkeyPatch, spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any]) -> list[Any]:
+def run_nested(
+    patch: pytest.MonkeyPatch, spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any]
+) -> list[Any]:
     """The outputs with the guarded sums of scatters, as the loop nest writes them."""
     with patch.context() as context:
         for template in (Scatter, ScatterRows):
@@ -139,13 +141,17 @@ def _sizes(feeds: Mapping[Tensor, Any]) -> dict[str, int]:
 # comparisons, + - * and casts are exact: IEEE arithmetic rounded once, whatever the type.
 ULPS = {"exact": 0.0, "narrowed": 1.0, "function": 4.0, "hard": 16.0, "sum": 8.0}
 _FUNCTIONS = frozenset(
-    """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
-    erf erfc erfinv sigmoid atan2 div reciprocal""".split()
+    """
+        exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh
+        atanh erf erfc erfinv sigmoid atan2 div reciprocal
+    """.split()
 )
-_HARD = frozenset("pow lgamma digamma polygamma floor_divide remainder prod".split())
+_HARD = frozenset(["pow", "lgamma", "digamma", "polygamma", "floor_divide", "remainder", "prod"])
 _SUMS = frozenset(
-    """sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad max_pool_gather
-    scatter_add scatter_along""".split()
+    """
+        sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad
+        max_pool_gather scatter_add scatter_along
+    """.split()
 )
 
 

@@ -1,8 +1,9 @@
 """Small graphs for the simulator Oclgrind, which reports accesses outside of buffers, data races and the like.
 
-``python oclgrind_cases.py DEVICE FAMILY`` runs the cases of a family and prints a line of JSON for each. A session's memory is one
-block with values side by side, where a load beyond a value's end goes unseen. So every plan runs many times, each time with
-another value at the very end of a block without slack (and, as the order is rotated, another one at the very beginning) and other contents in what nothing has written.
+``python oclgrind_cases.py DEVICE FAMILY`` runs the cases of a family and prints a line of JSON for each. A session's
+memory is one block with values side by side, where a load beyond a value's end goes unseen. So every plan runs many
+times, each time with another value at the very end of a block without slack (and, as the order is rotated, another one
+at the very beginning) and other contents in what nothing has written.
 """
 
 from __future__ import annotations
@@ -43,18 +44,21 @@ def rotated(sizes: Mapping[Any, int], turn: int) -> tuple[dict[Any, int], int]:
     turn = turn % len(keys) if keys else 0
     offsets: dict[Any, int] = {}
     end = 0
-    for key in keys[turn + 1:] + keys[: turn + 1]:
+    for key in keys[turn + 1 :] + keys[: turn + 1]:
         offsets[key] = -(-end // _ALIGN) * _ALIGN
         end = offsets[key] + sizes[key]
     return offsets, end
 
 
 class _Block(memory.Memory):
-    """Memory that is always written as a whole: a transfer makes Oclgrind forget that the rest of a buffer was ever written."""
+    """Memory that is always written as a whole: a transfer makes Oclgrind forget that the rest of a buffer was ever
+    written."""
 
     def write(self, offset: int, array: Any) -> None:
         whole = self.read(0, (self.size,), np.dtype(np.uint8))
-        whole[offset: offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)[: max(self.size - offset, 0)]
+        whole[offset : offset + array.nbytes] = (
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8)[: max(self.size - offset, 0)]
+        )
         super().write(0, whole)
 
 
@@ -126,7 +130,7 @@ class _Rotating:
         before = [backend.read(v) for v in variables]
         first: list[Any] | None = None
         turns = range(max(len(sizes), len(backend._slots), len(tight.arrays), 3))
-        for count, turn in enumerate(turns[tight.runs % tight.share::tight.share]):
+        for count, turn in enumerate(turns[tight.runs % tight.share :: tight.share]):
             for v, a in zip(variables, before, strict=True):
                 backend.write(v, a)
             backend.launch = _LAUNCHES[min(count + tight.runs % tight.share, 2)]
@@ -173,7 +177,10 @@ class Inputs:
 
     def feeds(self, batch: int) -> dict[Any, Any]:
         rng = np.random.default_rng(batch)
-        return {x: draw(rng, tuple(e if isinstance(e, int) else int(e.bind({"batch": batch})) for e in x.shape)) for x, draw in self.made}
+        return {
+            x: draw(rng, tuple(e if isinstance(e, int) else int(e.bind({"batch": batch})) for e in x.shape))
+            for x, draw in self.made
+        }
 
 
 Case = Callable[[Inputs], Any]
@@ -182,6 +189,7 @@ FAMILIES: dict[str, dict[str, Case]] = {}
 
 def case(family: str) -> Callable[[Case], Case]:
     """Register a case: a function of ``Inputs`` that gives the fetches."""
+
     def register(build: Case) -> Case:
         FAMILIES.setdefault(family, {})[build.__name__] = build
         return build
@@ -221,25 +229,58 @@ def bools(i: Inputs) -> Any:
 @case("elementwise")
 def wide(i: Inputs) -> Any:
     x, y = i("float32", i.batch, 64), i("float64", 3, i.batch)
-    return [gc.sigmoid(x), gc.erf(x), gc.log1p(gc.abs(x)), gc.sqrt(gc.abs(y)), gc.sin(y) + gc.cos(y), x.astype("int8"), x.astype("bfloat16")]
+    return [
+        gc.sigmoid(x),
+        gc.erf(x),
+        gc.log1p(gc.abs(x)),
+        gc.sqrt(gc.abs(y)),
+        gc.sin(y) + gc.cos(y),
+        x.astype("int8"),
+        x.astype("bfloat16"),
+    ]
 
 
 @case("reductions")
 def sums(i: Inputs) -> Any:
     x = i("float32", i.batch, 6, 21)
-    return [x.sum(), x.sum(axis=0), x.sum(axis=1), x.sum(axis=2), x.sum(axis=(0, 2)), x.mean(axis=(1, 2)), gc.var(x, axis=2)]
+    return [
+        x.sum(),
+        x.sum(axis=0),
+        x.sum(axis=1),
+        x.sum(axis=2),
+        x.sum(axis=(0, 2)),
+        x.mean(axis=(1, 2)),
+        gc.var(x, axis=2),
+    ]
 
 
 @case("reductions")
 def extremes(i: Inputs) -> Any:
     x, k = i("float32", i.batch, 19), i("int8", i.batch, 35)
-    return [x.max(axis=1), x.min(axis=0), k.max(), k.min(axis=1), gc.argmax(x, axis=1), gc.argmax(x, axis=0), gc.argmin(k, axis=1), gc.argmax(x)]
+    return [
+        x.max(axis=1),
+        x.min(axis=0),
+        k.max(),
+        k.min(axis=1),
+        gc.argmax(x, axis=1),
+        gc.argmax(x, axis=0),
+        gc.argmin(k, axis=1),
+        gc.argmax(x),
+    ]
 
 
 @case("reductions")
 def other_types(i: Inputs) -> Any:
     x, h, b, d = i("bfloat16", i.batch, 18), i("float16", i.batch, 9), i("bool", i.batch, 33), i("float64", i.batch, 13)
-    return [x.sum(axis=1), h.sum(axis=0), gc.any(b, axis=1), gc.all(b, axis=0), d.sum(), gc.logsumexp(d, axis=1), gc.prod(d, axis=0)]
+    return [
+        x.sum(axis=1),
+        h.sum(axis=0),
+        gc.any(b, axis=1),
+        gc.all(b, axis=0),
+        d.sum(),
+        gc.logsumexp(d, axis=1),
+        gc.prod(d, axis=0),
+    ]
 
 
 @case("reductions")
@@ -307,14 +348,20 @@ def before_and_after(i: Inputs) -> Any:
 
 
 def _convolution(i: Inputs, channels: int, filters: int, size: int, window: int, **options: Any) -> list[Any]:
-    x, w = i("float32", i.batch, channels, size, size + 1), i("float32", filters, channels // options.get("groups", 1), window, window)
+    x, w = (
+        i("float32", i.batch, channels, size, size + 1),
+        i("float32", filters, channels // options.get("groups", 1), window, window),
+    )
     return with_gradients(F.conv2d(x, w, **options), x, w)
 
 
 @case("conv")
 def padded(i: Inputs) -> Any:
     x, w, a = i("float32", i.batch, 3, 6, 7), i("float32", 5, 3, 3, 3), i("float32", 1, 3, 1, 1)
-    return [*_convolution(i, 3, 5, 6, 3, padding=1), *with_gradients(F.conv2d(gc.maximum(x * a, 0.0), w, padding=1), x, w)]
+    return [
+        *_convolution(i, 3, 5, 6, 3, padding=1),
+        *with_gradients(F.conv2d(gc.maximum(x * a, 0.0), w, padding=1), x, w),
+    ]
 
 
 @case("conv")
@@ -374,41 +421,74 @@ def lookups(i: Inputs) -> Any:
 def scatters(i: Inputs) -> Any:
     x, k, s = i("float32", 9, 7), i("int64", i.batch, 7, below=9), i("float32", i.batch, 7)
     r, rows = i("int32", i.batch, below=9), i("float32", i.batch, 7)
-    return [gc.scatter_add(x, 0, k, s), gc.index_add(x, 0, r, rows), gc.one_hot(r, 9), gc.take_along_axis(x, k % 7, axis=0)]
+    return [
+        gc.scatter_add(x, 0, k, s),
+        gc.index_add(x, 0, r, rows),
+        gc.one_hot(r, 9),
+        gc.take_along_axis(x, k % 7, axis=0),
+    ]
 
 
 @case("index")
 def sorted_sums(i: Inputs) -> Any:
-    """Sums by row with an update: duplicates, negative indices and ones out of range, two lookups in one table, no inner axis."""
+    """Sums by row with an update: duplicates, negative indices and ones out of range, two lookups in one table, no
+    inner axis."""
     table, bias = gc.Variable(np.ones((11, 21), np.float32)), gc.Variable(np.ones(9, np.float32))
     k, j, w = i("int64", i.batch, 4, below=40), i("int32", i.batch, below=9), i("float32", i.batch, 4, 21)
     rows, scales = gc.take(table, k - 6, axis=0), i("float32", i.batch)
-    loss = (gc.where(gc.isnan(rows), 0.0, rows) * w).sum() + (gc.take(table, j, axis=0) * 3.0).sum() + (gc.take(bias, j, axis=0) * scales).sum()
+    loss = (
+        (gc.where(gc.isnan(rows), 0.0, rows) * w).sum()
+        + (gc.take(table, j, axis=0) * 3.0).sum()
+        + (gc.take(bias, j, axis=0) * scales).sum()
+    )
     return [loss, optim.SGD(lr=0.1).minimize(loss, [table, bias])]
 
 
 @case("index")
 def moves(i: Inputs) -> Any:
     x, y = i("float32", i.batch, 5, 9), i("float32", i.batch, 5, 4)
-    return [gc.concat([x, y], axis=2), gc.concat([x, x], axis=0), gc.pad(x, ((0, 0), (1, 2), (3, 0))), x[:, 1:4:2, ::-1], gc.flip(x, axis=1),
-            gc.permute_dims(x, (2, 0, 1)), gc.permute_dims(x, (0, 2, 1)), gc.roll(x, 2, axis=2), gc.repeat(y, 2, axis=2), gc.tril(x @ gc.permute_dims(x, (0, 2, 1)))]
+    return [
+        gc.concat([x, y], axis=2),
+        gc.concat([x, x], axis=0),
+        gc.pad(x, ((0, 0), (1, 2), (3, 0))),
+        x[:, 1:4:2, ::-1],
+        gc.flip(x, axis=1),
+        gc.permute_dims(x, (2, 0, 1)),
+        gc.permute_dims(x, (0, 2, 1)),
+        gc.roll(x, 2, axis=2),
+        gc.repeat(y, 2, axis=2),
+        gc.tril(x @ gc.permute_dims(x, (0, 2, 1))),
+    ]
 
 
 @case("index")
 def narrow_moves(i: Inputs) -> Any:
     x, b = i("int8", i.batch, 21), i("bool", i.batch, 21)
-    return [gc.concat([x, x], axis=1), gc.flip(x, axis=1), x[:, 3:], gc.permute_dims(b, (1, 0)), gc.pad(b, ((1, 0), (0, 2))), x[:, ::4]]
+    return [
+        gc.concat([x, x], axis=1),
+        gc.flip(x, axis=1),
+        x[:, 3:],
+        gc.permute_dims(b, (1, 0)),
+        gc.pad(b, ((1, 0), (0, 2))),
+        x[:, ::4],
+    ]
 
 
 @case("random")
 def draws(i: Inputs) -> Any:
     x = i("float32", i.batch, 21)
-    return [gc.random.uniform(shape=(i.batch, 21)), gc.random.normal(shape=(19,)), gc.random.randint(0, 7, shape=(i.batch, 9)), *with_gradients(F.dropout(x, 0.3), x)]
+    return [
+        gc.random.uniform(shape=(i.batch, 21)),
+        gc.random.normal(shape=(19,)),
+        gc.random.randint(0, 7, shape=(i.batch, 9)),
+        *with_gradients(F.dropout(x, 0.3), x),
+    ]
 
 
 @case("training")
 def counters(i: Inputs) -> Any:
-    """Variables updated by kernels that compute other things as well, with the old value, the new one or none of the two."""
+    """Variables updated by kernels that compute other things as well, with the old value, the new one or none of the
+    two."""
     x, found = i("float32", i.batch, 21), []
     for used in ("none", "old", "new"):
         for shape in ((), (21,)):
@@ -441,7 +521,8 @@ def cnn(i: Inputs) -> Any:
 
 
 def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gathering: bool = False) -> dict[str, Any]:
-    """Two runs with the full batch and, if it is symbolic, one with a smaller one: what was wrong, and which templates ran.
+    """Two runs with the full batch and, if it is symbolic, one with a smaller one: what was wrong, and which templates
+    ran.
 
     ``gathering`` lets launches cost nothing, so that products of small results gather sums in their epilogues, too.
     """
@@ -456,7 +537,10 @@ def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gatheri
         tight = Tight(session._backend, 2 if symbolic and device.endswith(GPU) else 1, missing)
         for batch in (BATCH, BATCH, SMALLER) if symbolic else (BATCH,):
             feeds = inputs.feeds(batch)
-            wrong += [f"batch {batch}: {text}" for text in differences(session.run(fetches, feeds), oracle.run(fetches, feeds))]
+            wrong += [
+                f"batch {batch}: {text}"
+                for text in differences(session.run(fetches, feeds), oracle.run(fetches, feeds))
+            ]
         state = session.state_dict()
         expected = oracle.state_dict()
         wrong += [f"variables: {text}" for text in differences(list(state.values()), [expected[key] for key in state])]
@@ -469,14 +553,18 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
     scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = scatter_rows._SMALLEST = 2
-    if "OCLGRIND_UNINITIALIZED" in os.environ:  # the simulator's check crashes where a vector is made of every second element of two
+    if (
+        "OCLGRIND_UNINITIALIZED" in os.environ
+    ):  # the simulator's check crashes where a vector is made of every second element of two
         lanes._is_whole = lambda step, width: step in (-1, 0, 1)
     plain = Nest.tasks
 
     def many(nest: Nest, kernel: Any, config: Any, dialect: Any, sizes: Mapping[str, int]) -> int:
         if config.strided:
             return plain(nest, kernel, config, dialect, sizes)
-        return max(1, min(int(bind(nest_units(kernel, config), sizes)), 7))  # where one would do: there are no races within one
+        return max(
+            1, min(int(bind(nest_units(kernel, config), sizes)), 7)
+        )  # where one would do: there are no races within one
 
     Nest.tasks = many  # type: ignore[method-assign]
     for name, build in FAMILIES[family].items():
@@ -493,4 +581,6 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 0, sys.argv[4] if len(sys.argv) > 4 else "")
+    main(
+        sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 0, sys.argv[4] if len(sys.argv) > 4 else ""
+    )

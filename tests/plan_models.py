@@ -39,8 +39,14 @@ def any_runtime() -> gc.Session:
 def report(compiled: Compiled) -> str:
     """What a failing test shows: the kernels, the plan and the reasons."""
     cost = compiled.cost_analysis()
-    kernels = "\n".join(f"stage {k['stage']}: {k['name']} [{k['template']}] {k['rows']} rows, {k['bytes']:,.0f} bytes" for k in cost["kernels"])
-    return f"{len(cost['kernels'])} kernels in {cost['stages']} stages, {cost['bytes_accessed']:,.0f} bytes\n{kernels}\n{compiled.as_text('plan')}\n{compiled.explain()}"
+    kernels = "\n".join(
+        f"stage {k['stage']}: {k['name']} [{k['template']}] {k['rows']} rows, {k['bytes']:,.0f} bytes"
+        for k in cost["kernels"]
+    )
+    return (
+        f"{len(cost['kernels'])} kernels in {cost['stages']} stages, {cost['bytes_accessed']:,.0f} bytes"
+        f"\n{kernels}\n{compiled.as_text('plan')}\n{compiled.explain()}"
+    )
 
 
 def train(model: Any, inputs: Sequence[int], batch: int, classes: int = 10) -> tuple[list[Any], dict[Tensor, Any]]:
@@ -64,8 +70,14 @@ def mlp(sizes: Sequence[int]) -> Any:
 def cnn(first: int, second: int, size: int) -> Any:
     """Two 3x3 convolutions, each with relu and 2x2 max pooling, and a linear layer: for digits of size x size."""
     return nn.Sequential(
-        nn.Conv2d(1, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(second * (size // 4) ** 2, 10),
+        nn.Conv2d(1, first, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * (size // 4) ** 2, 10),
     )
 
 

@@ -1,4 +1,5 @@
-"""Gradients: every differentiable primitive against finite differences, first and second order, alone and in compositions."""
+"""Gradients: every differentiable primitive against finite differences, first and second order, alone and in
+compositions."""
 
 from __future__ import annotations
 
@@ -21,8 +22,11 @@ from graphcore.node import Tensor, make_node
 from graphcore.op import Kind, Op, registered
 
 FAMILIES = {f"graphcore.ops.{module}" for module in graphcore.ops.__all__}
-PRIMITIVES: dict[str, Any] = {name: cls for name, cls in registered().items()
-                              if cls.__module__ in FAMILIES and cls.kind not in (Kind.LEAF, Kind.REGION) and cls.differentiable}
+PRIMITIVES: dict[str, Any] = {
+    name: cls
+    for name, cls in registered().items()
+    if cls.__module__ in FAMILIES and cls.kind not in (Kind.LEAF, Kind.REGION) and cls.differentiable
+}
 
 
 # --- every primitive --------------------------------------------------------------------------------------------------
@@ -68,8 +72,12 @@ def outputs_of(op: Op, operands: Sequence[Tensor]) -> list[Tensor]:
     return [t for t in make_node(op, tuple(operands)).outputs if t.dtype.is_float]
 
 
-def slope(loss: Tensor, at: Mapping[Tensor, Any], directions: Mapping[Tensor, Any], step: float = 1e-4) -> tuple[float, float]:
-    """The derivative of a scalar along directions, by a four-point rule, and the size of the values that went into it."""
+def slope(
+    loss: Tensor, at: Mapping[Tensor, Any], directions: Mapping[Tensor, Any], step: float = 1e-4
+) -> tuple[float, float]:
+    """The derivative of a scalar along directions, by a four-point rule, and the size of the values that went into
+    it."""
+
     def value(h: float) -> float:
         return float(evaluate([loss], {x: a + h * directions[x] if x in directions else a for x, a in at.items()})[0])
 
@@ -77,7 +85,9 @@ def slope(loss: Tensor, at: Mapping[Tensor, Any], directions: Mapping[Tensor, An
     return (points[0] - 8 * points[1] + 8 * points[2] - points[3]) / (12 * step), max(map(abs, points))
 
 
-def check_directional(loss: Tensor, xs: Sequence[Tensor], at: Mapping[Tensor, Any], seed: int, tolerance: float = 1e-6) -> None:
+def check_directional(
+    loss: Tensor, xs: Sequence[Tensor], at: Mapping[Tensor, Any], seed: int, tolerance: float = 1e-6
+) -> None:
     """``<J v, u>`` by differences against ``<v, J^T u>`` by the gradient graph, along random directions."""
     rng = np.random.default_rng(seed)
     gradients = gc.gradients(loss, list(xs), unconnected="zero")
@@ -87,7 +97,9 @@ def check_directional(loss: Tensor, xs: Sequence[Tensor], at: Mapping[Tensor, An
         numeric, size = slope(loss, at, {x: v})
         ours = float((g * v).sum())
         scale = max(abs(numeric), float(np.abs(g * v).sum()), 1e-3)
-        assert abs(ours - numeric) <= tolerance * scale + 1e-10 * size, f"for {x.name}: {ours!r}, by differences {numeric!r}"
+        assert abs(ours - numeric) <= tolerance * scale + 1e-10 * size, (
+            f"for {x.name}: {ours!r}, by differences {numeric!r}"
+        )
 
 
 def weighted(ys: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
@@ -99,7 +111,12 @@ def weighted(ys: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:
 
 def test_every_differentiable_primitive_has_examples() -> None:
     named = {p.id.rsplit("-", 1)[0] for p in EXAMPLES}
-    assert set(PRIMITIVES) - named == {"dim_value", "iota", "one_hot", "stop_gradient"}  # nothing that could be differentiated goes in
+    assert set(PRIMITIVES) - named == {
+        "dim_value",
+        "iota",
+        "one_hot",
+        "stop_gradient",
+    }  # nothing that could be differentiated goes in
     assert len(named) > 60
 
 
@@ -164,12 +181,18 @@ BLOCKS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "logsumexp": (lambda x: gc.logsumexp(x, axis=1), [(3, 4)]),
     "layer norm": (lambda x, w, b: F.layer_norm(x, (4,), w, b), [(3, 4), (4,), (4,)]),
     "variance": (lambda x: gc.var(x, axis=1) + gc.std(x, axis=0).sum(), [(3, 4)]),
-    "convolution": (lambda x, w, b: gc.tanh(F.conv2d(x, w, b, stride=2, padding=1)), [(2, 2, 5, 4), (3, 2, 3, 3), (3,)]),
+    "convolution": (
+        lambda x, w, b: gc.tanh(F.conv2d(x, w, b, stride=2, padding=1)),
+        [(2, 2, 5, 4), (3, 2, 3, 3), (3,)],
+    ),
     "pooling": (lambda x: F.max_pool2d(x * x, 2) + F.avg_pool2d(x * x * x, 2), [(1, 2, 4, 4)]),
     "attention": (lambda q, k, v: F.softmax(q @ k.T / 2.0, axis=-1) @ v, [(3, 4), (5, 4), (5, 2)]),
     "gelu": (lambda x: F.gelu(x) * F.gelu(x, "tanh") + F.silu(x), [(4,)]),
     "einsum": (lambda a, b: gc.einsum("ij,kj->ik", a, b) ** 2, [(2, 3), (4, 3)]),
-    "indexing": (lambda x: x[1:, ::2] * x[:-1, ::-2][:, :2] + gc.take(x, gc.constant([0, 0, 2]), axis=0)[:2, :2] ** 2, [(3, 4)]),
+    "indexing": (
+        lambda x: x[1:, ::2] * x[:-1, ::-2][:, :2] + gc.take(x, gc.constant([0, 0, 2]), axis=0)[:2, :2] ** 2,
+        [(3, 4)],
+    ),
     "max and min": (lambda x: x.max(axis=1) * x.min(axis=0).sum(), [(3, 4)]),
     "product": (lambda x: gc.prod(x, axis=1), [(2, 3)]),
     "norms": (lambda x: gc.norm(x) * gc.norm(x, 1, axis=0).sum(), [(3, 4)]),
@@ -196,13 +219,17 @@ def test_third_and_fourth_derivatives() -> None:
         np.testing.assert_allclose(evaluate([y], {x: 2.0})[0], value, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("f", "bad", "expected"), [
-    (lambda x: gc.where(x > 0, gc.sqrt(x), 0.0), [-1.0, 0.0, 4.0], [0, 0, 0.25]),
-    (lambda x: gc.where(x > 0, gc.log(x), x), [-1.0, 0.0, 2.0], [1, 1, 0.5]),
-    (lambda x: gc.where(x != 0, 1 / x, 0.0), [0.0, 2.0, -4.0], [0, -0.25, -0.0625]),
-    (lambda x: gc.where(gc.abs(x) < 1, gc.asin(x), x), [2.0, 0.0, -3.0], [1, 1, 1]),
-    (lambda x: gc.where(x < 700, gc.exp(x), 1.0), [1000.0, 0.0, 720.0], [0, 1, 0]),
-], ids=["sqrt", "log", "reciprocal", "asin", "exp"])
+@pytest.mark.parametrize(
+    ("f", "bad", "expected"),
+    [
+        (lambda x: gc.where(x > 0, gc.sqrt(x), 0.0), [-1.0, 0.0, 4.0], [0, 0, 0.25]),
+        (lambda x: gc.where(x > 0, gc.log(x), x), [-1.0, 0.0, 2.0], [1, 1, 0.5]),
+        (lambda x: gc.where(x != 0, 1 / x, 0.0), [0.0, 2.0, -4.0], [0, -0.25, -0.0625]),
+        (lambda x: gc.where(gc.abs(x) < 1, gc.asin(x), x), [2.0, 0.0, -3.0], [1, 1, 1]),
+        (lambda x: gc.where(x < 700, gc.exp(x), 1.0), [1000.0, 0.0, 720.0], [0, 1, 0]),
+    ],
+    ids=["sqrt", "log", "reciprocal", "asin", "exp"],
+)
 def test_where_leaks_no_nan_from_the_branch_not_taken(f: Any, bad: list[float], expected: list[float]) -> None:
     x = ph(3)
     g = gc.gradients(f(x).sum(), x)
@@ -222,7 +249,10 @@ def test_nested_selections_and_what_they_cost() -> None:
     with np.errstate(all="ignore"):
         got = evaluate([gc.gradients((gc.where(x > 0, shared, 0.0) + shared).sum(), x)], at)[0]
     assert np.isnan(got[0]) and got[1] == np.inf and got[2] == 0.5
-    for f in (lambda: gc.where(x > 0, x * 0.5, x * 2.0 - 1.0), lambda: gc.where(x > 0, -x, x)):  # scaling keeps zero: nothing to do again
+    for f in (
+        lambda: gc.where(x > 0, x * 0.5, x * 2.0 - 1.0),
+        lambda: gc.where(x > 0, -x, x),
+    ):  # scaling keeps zero: nothing to do again
         first = f()
         assert sum(n.op.name == "where" for n in toposort([gc.gradients(first.sum(), x)])) == 2
 
@@ -235,8 +265,17 @@ def test_what_a_selection_masks_stays_masked_whatever_comes_from_above() -> None
     np.testing.assert_array_equal(found, [[np.inf, 0], [0, np.nan]])
 
 
-@pytest.mark.parametrize("f", [lambda x: gc.norm(x), lambda x: gc.norm(x, axis=1).sum(), lambda x: gc.norm(x, 1), lambda x: gc.std(x), lambda x: gc.norm(x, float("inf"))],
-                         ids=["2", "axis", "1", "std", "inf"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: gc.norm(x),
+        lambda x: gc.norm(x, axis=1).sum(),
+        lambda x: gc.norm(x, 1),
+        lambda x: gc.std(x),
+        lambda x: gc.norm(x, float("inf")),
+    ],
+    ids=["2", "axis", "1", "std", "inf"],
+)
 def test_norms_have_finite_gradients_at_zero(f: Any) -> None:
     x = ph(2, 3)
     assert np.isfinite(evaluate([gc.gradients(f(x), x)], {x: np.zeros((2, 3))})[0]).all()
@@ -245,15 +284,30 @@ def test_norms_have_finite_gradients_at_zero(f: Any) -> None:
 def test_ties_are_shared_by_reductions_and_the_first_wins_in_pools() -> None:
     x = ph(2, 4)
     at = {x: np.array([[1.0, 3, 3, 2], [5, 5, 5, 5]])}
-    np.testing.assert_array_equal(evaluate([gc.gradients(x.max(axis=1).sum(), x)], at)[0], [[0, 0.5, 0.5, 0], [0.25] * 4])
+    np.testing.assert_array_equal(
+        evaluate([gc.gradients(x.max(axis=1).sum(), x)], at)[0], [[0, 0.5, 0.5, 0], [0.25] * 4]
+    )
     np.testing.assert_array_equal(evaluate([gc.gradients(x.min(axis=1).sum(), x)], at)[0], [[1, 0, 0, 0], [0.25] * 4])
     image = ph(1, 1, 2, 2)
     g = gc.gradients(F.max_pool2d(image, 2).sum(), image)
     np.testing.assert_array_equal(evaluate([g], {image: np.ones((1, 1, 2, 2))})[0], [[[[1, 0], [0, 0]]]])
 
 
-@pytest.mark.parametrize("f", [gc.relu, gc.abs, gc.sign, gc.floor, lambda x: gc.maximum(x, 0.0), lambda x: gc.clip(x, 0.0, 1.0), lambda x: x**2, lambda x: x**1, lambda x: x**0],
-                         ids=["relu", "abs", "sign", "floor", "maximum", "clip", "square", "first", "zeroth"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        gc.relu,
+        gc.abs,
+        gc.sign,
+        gc.floor,
+        lambda x: gc.maximum(x, 0.0),
+        lambda x: gc.clip(x, 0.0, 1.0),
+        lambda x: x**2,
+        lambda x: x**1,
+        lambda x: x**0,
+    ],
+    ids=["relu", "abs", "sign", "floor", "maximum", "clip", "square", "first", "zeroth"],
+)
 def test_kinks_have_finite_gradients(f: Any) -> None:
     x = ph(3)
     g = evaluate([gc.gradients(f(x).sum(), x, unconnected="zero")], {x: np.zeros(3)})[0]

@@ -1,4 +1,5 @@
-"""Convolutions compute light work on their operands while they pack them: casts, scales, normalisation of channels, views."""
+"""Convolutions compute light work on their operands while they pack them: casts, scales, normalisation of channels,
+views."""
 
 from __future__ import annotations
 
@@ -74,12 +75,19 @@ NAMES = [str((*planes, window, *geometry.items())) for planes, window, geometry 
 
 
 def operands(planes: tuple[int, int], window: int, geometry: dict[str, int], batch: int = 5) -> list[Any]:
-    return [bytes_of(batch, 6, *planes), values(8, 6 // geometry.get("groups", 1), window, window), values(1, 6, 1, 1), values(8, 1, 1, 1)]
+    return [
+        bytes_of(batch, 6, *planes),
+        values(8, 6 // geometry.get("groups", 1), window, window),
+        values(1, 6, 1, 1),
+        values(8, 1, 1, 1),
+    ]
 
 
 @pytest.mark.parametrize("planes,window,geometry", CASES, ids=NAMES)
 @pytest.mark.parametrize("device", RUNTIMES)
-def test_work_before_a_convolution_is_part_of_it(device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]) -> None:
+def test_work_before_a_convolution_is_part_of_it(
+    device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]
+) -> None:
     arrays = operands(planes, window, geometry)
 
     def build(*given: Tensor) -> list[Tensor]:
@@ -98,7 +106,9 @@ def test_work_before_a_convolution_is_part_of_it(device: str, planes: tuple[int,
 
 @pytest.mark.parametrize("planes,window,geometry", CASES, ids=NAMES)
 @pytest.mark.parametrize("device", RUNTIMES)
-def test_work_before_the_gradients_of_a_convolution(device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]) -> None:
+def test_work_before_the_gradients_of_a_convolution(
+    device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]
+) -> None:
     """Both gradients read the scaled bytes of dy, and the weights' one the normalised images."""
     arrays = operands(planes, window, geometry)
     shape = exact(lambda x, w, s, t: [F.conv2d(x, w, **geometry)], arrays)[0].shape
@@ -140,7 +150,9 @@ def test_batches_of_any_size(device: str) -> None:
 @pytest.mark.parametrize("device", CPUS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("planes,window,geometry", CASES[1:4] + CASES[5:6], ids=NAMES[1:4] + NAMES[5:6])
-def test_convolutions_of_half_types_use_tiles(device: str, dtype: str, planes: tuple[int, int], window: int, geometry: dict[str, int]) -> None:
+def test_convolutions_of_half_types_use_tiles(
+    device: str, dtype: str, planes: tuple[int, int], window: int, geometry: dict[str, int]
+) -> None:
     """They multiply and add up in float32 and round once."""
     with opened(device) as session:
         wanted = operands(planes, window, geometry)[:2]
@@ -163,18 +175,31 @@ def test_convolutions_of_half_types_use_tiles(device: str, dtype: str, planes: t
 @pytest.mark.parametrize("stride", [1, 2])
 def test_normalised_activations_are_not_stored(device: str, stride: int) -> None:
     """A training step of convolutions with batch normalisation: no kernel stores what the next convolution reads."""
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-                        nn.Conv2d(8, 16, 3, stride, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 4, 3),
+    )
     x = gc.placeholder("float32", (None, 3, 14, 14))
     loss = (net(x) ** 2).mean()
     step = optim.SGD(0.1).minimize(loss, net.parameters())
     feeds = {x: values(5, 3, 14, 14)}
     with opened(device, seed=4) as session, gc.Session("numpy", seed=4) as oracle:
         compiled = session.compile([loss, step], feeds)
-        stored = [b.label.split()[0] for b in compiled.plan.buffers if b.shape[1:] in ((8, 14, 14), (16, 14 // stride, 14 // stride))]
+        stored = [
+            b.label.split()[0]
+            for b in compiled.plan.buffers
+            if b.shape[1:] in ((8, 14, 14), (16, 14 // stride, 14 // stride))
+        ]
         assert "conv2d" in stored and "relu" not in stored, stored
         for _ in range(2):
-            np.testing.assert_allclose(session.run([loss, step], feeds)[0], oracle.run([loss, step], feeds)[0], rtol=1e-4)
+            np.testing.assert_allclose(
+                session.run([loss, step], feeds)[0], oracle.run([loss, step], feeds)[0], rtol=1e-4
+            )
         for variable in net.parameters():
             np.testing.assert_allclose(session.get_value(variable), oracle.get_value(variable), rtol=1e-3, atol=1e-4)
 
@@ -182,6 +207,7 @@ def test_normalised_activations_are_not_stored(device: str, stride: int) -> None
 @pytest.mark.parametrize("device", CPUS)
 def test_sums_of_a_convolution_keep_its_operands(device: str) -> None:
     """The kernel of the sums takes a parameter with it: the convolution's operands are then at other positions."""
+
     def build(x: Tensor, w: Tensor, s: Tensor, q: Tensor) -> list[Tensor]:
         return [(q + 1) / (F.conv2d(x * s, w, padding=1) + 5).sum((0, 1, 2))]
 

@@ -1,4 +1,5 @@
-"""Sums over a convolution's images and pixels are gathered in its epilogue: batch statistics, gradients of biases and of norms."""
+"""Sums over a convolution's images and pixels are gathered in its epilogue: batch statistics, gradients of biases and
+of norms."""
 
 from __future__ import annotations
 
@@ -52,19 +53,36 @@ CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
     "bands": ([values(2, 24, 80, 80), values(5, 24, 3, 3)], lambda x, w: summed(F.conv2d(x, w, padding=1))),
     "many channels": ([values(2, 3, 9, 9), values(1500, 3, 3, 3)], lambda x, w: summed(F.conv2d(x, w))),
     "of an epilogue": ([IMAGES, WEIGHTS, values(7)], lambda x, w, b: summed(gc.relu(F.conv2d(x, w, bias=b)))),
-    "means and squares": ([IMAGES, WEIGHTS], lambda x, w: [gc.mean(F.conv2d(x, w), axis=PIXELS),
-                                                          gc.mean(gc.square(F.conv2d(x, w)), axis=PIXELS, keepdims=True)]),
+    "means and squares": (
+        [IMAGES, WEIGHTS],
+        lambda x, w: [
+            gc.mean(F.conv2d(x, w), axis=PIXELS),
+            gc.mean(gc.square(F.conv2d(x, w)), axis=PIXELS, keepdims=True),
+        ],
+    ),
     "work on the sum": ([IMAGES, WEIGHTS, values(7)], lambda x, w, b: [b - 0.1 * gc.sum(F.conv2d(x, w), axis=PIXELS)]),
     "of one image": ([IMAGES, WEIGHTS], lambda x, w: [gc.sum(F.conv2d(x, w), axis=(2, 3))]),
-    "what needs the finished sum": ([IMAGES, WEIGHTS], lambda x, w: [F.conv2d(x, w) - gc.mean(F.conv2d(x, w), axis=PIXELS, keepdims=True)]),
+    "what needs the finished sum": (
+        [IMAGES, WEIGHTS],
+        lambda x, w: [F.conv2d(x, w) - gc.mean(F.conv2d(x, w), axis=PIXELS, keepdims=True)],
+    ),
     "how many are positive": ([IMAGES, WEIGHTS], lambda x, w: [gc.sum(F.conv2d(x, w) > 0, axis=PIXELS)]),
     "half types": ([IMAGES.astype(np.float16), WEIGHTS.astype(np.float16)], lambda x, w: summed(F.conv2d(x, w))),
     "double": ([IMAGES.astype(np.float64), WEIGHTS.astype(np.float64)], lambda x, w: summed(F.conv2d(x, w))),
     "a computed operand": ([IMAGES, WEIGHTS], lambda x, w: summed(F.conv2d(gc.relu(x), w * 2.0))),
     "an input gradient": ([IMAGES, WEIGHTS, values(5, 7, 12, 13)], input_gradient),
-    "of a strided one": ([IMAGES, WEIGHTS, values(5, 7, 7, 8)], lambda x, w, m: input_gradient(x, w, m, stride=2, padding=1)),
-    "of a wide stride": ([IMAGES, WEIGHTS, values(5, 7, 4, 5)], lambda x, w, m: input_gradient(x, w, m, stride=(4, 3), padding=1)),
-    "a weight gradient": ([IMAGES, WEIGHTS], lambda x, w: [gc.sum(gc.gradients(gc.sum(gc.square(F.conv2d(x, w))), [w])[0], axis=PIXELS)]),
+    "of a strided one": (
+        [IMAGES, WEIGHTS, values(5, 7, 7, 8)],
+        lambda x, w, m: input_gradient(x, w, m, stride=2, padding=1),
+    ),
+    "of a wide stride": (
+        [IMAGES, WEIGHTS, values(5, 7, 4, 5)],
+        lambda x, w, m: input_gradient(x, w, m, stride=(4, 3), padding=1),
+    ),
+    "a weight gradient": (
+        [IMAGES, WEIGHTS],
+        lambda x, w: [gc.sum(gc.gradients(gc.sum(gc.square(F.conv2d(x, w))), [w])[0], axis=PIXELS)],
+    ),
 }
 
 
@@ -84,7 +102,9 @@ def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_norms_mean_is_gathered_where_the_pixels_are_made(device: str) -> None:
     """Forward, the pixels are read once more, for the variance, and not twice; backward, both of its
     sums come from the input gradient. The third sums are those of the last bias's gradient."""
-    model = gc.nn.Sequential(gc.nn.Conv2d(8, 16, 3, padding=1), gc.nn.BatchNorm2d(16), gc.nn.ReLU(), gc.nn.Conv2d(16, 16, 3, padding=1))
+    model = gc.nn.Sequential(
+        gc.nn.Conv2d(8, 16, 3, padding=1), gc.nn.BatchNorm2d(16), gc.nn.ReLU(), gc.nn.Conv2d(16, 16, 3, padding=1)
+    )
     x = gc.placeholder("float32", (16, 8, 24, 24))
     loss = gc.mean(gc.square(model(x)))
     with opened(device) as session:
@@ -105,7 +125,9 @@ def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None
         for images in (64, 7, 1, 33, 200):
             a = values(images, 6, 9, 9)
             first, total = session.run([y, gc.sum(y, axis=PIXELS)], {x: a})
-            np.testing.assert_allclose(total, first.astype(np.float64).sum(PIXELS), atol=1e-5 * np.abs(first).sum(PIXELS).max())
+            np.testing.assert_allclose(
+                total, first.astype(np.float64).sum(PIXELS), atol=1e-5 * np.abs(first).sum(PIXELS).max()
+            )
 
 
 @pytest.mark.parametrize("device", RUNTIMES[:2])

@@ -21,7 +21,9 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         exec(compile(block, "example.py", "exec"), namespace)
 
 
-@pytest.mark.parametrize("path", [p for p in DOCUMENTS if "<!-- dump:" in p.read_text(encoding="utf-8")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in DOCUMENTS if "<!-- dump:" in p.read_text(encoding="utf-8")], ids=lambda p: p.name
+)
 def test_dumps_are_what_the_program_prints(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     dumps = re.findall(r"<!-- dump: (\w+) -->\n```text\n(.*?)\n```", text, re.S)

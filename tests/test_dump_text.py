@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import pytest
 
 import graphcore as gc
 from graphcore.dumping import dprint, dump, to_networkx
-from graphcore.errors import UsageError
-from graphcore.graph import Graph, collect
+from graphcore.graph import collect
 
 
 def test_dprint_shows_a_tree_and_shared_values_once(capsys):

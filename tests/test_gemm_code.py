@@ -21,7 +21,7 @@ from helpers_runtimes import open_runtime, result_of, results
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from backends.opencl.templates.gemm_code import GemmConfig, Operand, choose, emit_gemm, tasks  # noqa: E402
+from backends.opencl.templates.gemm_code import GemmConfig, Operand, choose, emit_gemm, tasks
 
 GUARD = 64
 """Elements before and after every buffer: NaN, so that loads beyond the data show and stores there are seen."""
@@ -101,7 +101,9 @@ def _full() -> dict[str, Case]:
         layout = draw.choice(("NN", "NT", "TN", "TT"))
         m, n, k = (draw.choice(sizes) for _ in range(3))
         runtime = draw.choice({"NN": ("m", "", "mn"), "NT": ("m", "mnk"), "TN": ("k", "")}.get(layout, ("", "mk")))
-        other = tuple(draw.choice(sizes) if axis in runtime else size for axis, size in zip("mnk", (m, n, k), strict=True))
+        other = tuple(
+            draw.choice(sizes) if axis in runtime else size for axis, size in zip("mnk", (m, n, k), strict=True)
+        )
         cases[f"random-{number}"] = Case(
             layout, m, n, k, None, runtime, ((other[0], other[1], other[2]),), draw.choice((0, 3)), number % 7 == 0,
             "double" if number % 5 == 0 else "float", draw.choice(("amd", "intel")), draw.choice((1, 2, 16)),
@@ -139,15 +141,18 @@ def configured(case: Case, width: int) -> tuple[GemmConfig, Operand, Operand, tu
     if case.relu:
         a, b = (replace(x, load=relu_load(x)) for x in (a, b))
     width = width // 2 if case.dtype == "double" else width
-    config = case.config or choose(case.m, case.n, case.k, a, b, width, case.cores, case.vendor, case.dtype,
-                                   "n" not in case.runtime, case.splits)
+    config = case.config or choose(
+        case.m, case.n, case.k, a, b, width, case.cores, case.vendor, case.dtype, "n" not in case.runtime, case.splits
+    )
     return config, a, b, (lengths[0], lengths[1], max(size[1] for size in sizes) + case.pad)
 
 
 def source_of(name: str, case: Case, width: int) -> str:
     """The generated function and a kernel that runs it; the epilogue works in place, so a second store shows."""
     config, a, b, (_, _, length) = configured(case, width)
-    dims = [axis if axis in case.runtime else str(size) for axis, size in zip("mnk", (case.m, case.n, case.k), strict=True)]
+    dims = [
+        axis if axis in case.runtime else str(size) for axis, size in zip("mnk", (case.m, case.n, case.k), strict=True)
+    ]
     kind = case.dtype
     params = f"__global const {kind}* A, __global const {kind}* B, __global {kind}* C, int m, int n, int k, int part"
 
@@ -160,11 +165,13 @@ def source_of(name: str, case: Case, width: int) -> str:
     shifted = params.replace("A,", "A0,").replace("B,", "B0,").replace("C,", "C0,")
     return text + (
         f"__kernel GC_HINT void k_{name}({shifted}) "
-        f"{{ gemm_{name}(A0 + {GUARD}, B0 + {GUARD}, C0 + {GUARD}, m, n, k, part, (int)get_group_id(0)); }}\n")
+        f"{{ gemm_{name}(A0 + {GUARD}, B0 + {GUARD}, C0 + {GUARD}, m, n, k, part, (int)get_group_id(0)); }}\n"
+    )
 
 
-def check(opened: tuple[Any, Any, Any], program: Any, name: str, case: Case, width: int,
-          exact: bool = False) -> dict[str, float]:
+def check(
+    opened: tuple[Any, Any, Any], program: Any, name: str, case: Case, width: int, exact: bool = False
+) -> dict[str, float]:
     """Run one case with all its sizes: error relative to the largest value, guards, repeatability."""
     cl, context, queue = opened
     config, _, _, lengths = configured(case, width)
@@ -175,8 +182,10 @@ def check(opened: tuple[Any, Any, Any], program: Any, name: str, case: Case, wid
         rows = [k if case.layout[0] == "T" else m, n if case.layout[1] == "T" else k, m * config.split_k]
         cols = [m if case.layout[0] == "T" else k, k if case.layout[1] == "T" else n, n]
         host = [np.full(GUARD * 2 + count * length, np.nan, real) for count, length in zip(rows, lengths, strict=True)]
-        views = [buffer[GUARD:-GUARD].reshape(-1, length)[:, :count]
-                 for buffer, length, count in zip(host, lengths, cols, strict=True)]
+        views = [
+            buffer[GUARD:-GUARD].reshape(-1, length)[:, :count]
+            for buffer, length, count in zip(host, lengths, cols, strict=True)
+        ]
         for view in views:
             view[...] = rng.standard_normal(view.shape)
         left, right = (np.maximum(view, 0) if case.relu else view for view in views[:2])
@@ -242,8 +251,16 @@ def test_another_batch_keeps_the_text() -> None:
     assert "32" not in source_of("x", replace(case, config=GemmConfig(1, 16, 16)), 16).split("__kernel")[0]
 
 
-@pytest.mark.parametrize(("layout", "shape"), [("NN", (128, 512, 784)), ("NT", (128, 512, 512)), ("TN", (512, 512, 128)),
-                                               ("NN", (1536, 1536, 1536)), ("TN", (1024, 1024, 1024))])
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        ("NN", (128, 512, 784)),
+        ("NT", (128, 512, 512)),
+        ("TN", (512, 512, 128)),
+        ("NN", (1536, 1536, 1536)),
+        ("TN", (1024, 1024, 1024)),
+    ],
+)
 @pytest.mark.parametrize("cores", [2, 8])
 def test_large_products_keep_every_core_busy(layout: str, shape: tuple[int, int, int], cores: int) -> None:
     """At least two tasks a core, and private arrays within what a stack holds."""

@@ -1,4 +1,5 @@
-"""GPU schedules and launch modes, run on the CPU runtimes: work-groups, local memory, barriers and transfers as on a GPU."""
+"""GPU schedules and launch modes, run on the CPU runtimes: work-groups, local memory, barriers and transfers as on a
+GPU."""
 
 from __future__ import annotations
 
@@ -51,7 +52,12 @@ def plain(spec: str) -> Any:
 
 def compiled(backend: Any, outputs: list[Tensor], feeds: dict[Tensor, Any], launch: str = "stage") -> Any:
     """The outputs as one bound plan."""
-    sizes = {next(iter(e.symbols())): n for t, a in feeds.items() for e, n in zip(t.shape, a.shape, strict=True) if not isinstance(e, int)}
+    sizes = {
+        next(iter(e.symbols())): n
+        for t, a in feeds.items()
+        for e, n in zip(t.shape, a.shape, strict=True)
+        if not isinstance(e, int)
+    }
     stages = compile_graph(Graph(tuple(outputs), (), tuple(feeds)), backend.target, sizes, verify=True)
     backend.launch = launch
     try:
@@ -63,10 +69,15 @@ def compiled(backend: Any, outputs: list[Tensor], feeds: dict[Tensor, Any], laun
 def inputs(*shapes: tuple[int, ...], symbolic: bool = False, seed: int = 0) -> dict[Tensor, Any]:
     """Placeholders with normal numbers; with ``symbolic`` their first extents are symbols."""
     rng = np.random.default_rng(seed)
-    return {gc.placeholder("float32", ((None, *s[1:]) if symbolic else s)): rng.standard_normal(s).astype(np.float32) for s in shapes}
+    return {
+        gc.placeholder("float32", ((None, *s[1:]) if symbolic else s)): rng.standard_normal(s).astype(np.float32)
+        for s in shapes
+    }
 
 
-def check(backend: Any, build: Callable[..., Any], feeds: dict[Tensor, Any], template: str, tolerance: float = 1e-5) -> Any:
+def check(
+    backend: Any, build: Callable[..., Any], feeds: dict[Tensor, Any], template: str, tolerance: float = 1e-5
+) -> Any:
     """Run on a backend and on NumPy; the plan must have a step of the template."""
     built = build(*feeds)
     outputs = list(built) if isinstance(built, tuple) else [built]
@@ -77,7 +88,9 @@ def check(backend: Any, build: Callable[..., Any], feeds: dict[Tensor, Any], tem
         wanted = oracle.run(outputs, feeds)
     for got, want in zip(bound.run(list(feeds.values())), wanted, strict=True):
         assert got.shape == want.shape and got.dtype == want.dtype
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max(initial=0))))
+        np.testing.assert_allclose(
+            got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max(initial=0)))
+        )
     return bound
 
 
@@ -90,7 +103,9 @@ def test_memory_is_transferred_and_the_device_string_forces_it():
 @pytest.mark.parametrize("spec", RUNTIMES)
 def test_elementwise(spec):
     backend = as_gpu(spec)
-    bound = check(backend, lambda x, y: (gc.exp(x) * 2 + y, gc.transpose(x, (1, 0)) * 3), inputs((33, 57), (33, 57)), "nest", 2e-6)
+    bound = check(
+        backend, lambda x, y: (gc.exp(x) * 2 + y, gc.transpose(x, (1, 0)) * 3), inputs((33, 57), (33, 57)), "nest", 2e-6
+    )
     assert all(s.config.strided for s in bound.plan.steps)
     assert "u += tasks" in backend.source(bound.program)
     feeds = inputs((70000,))
@@ -123,7 +138,12 @@ def test_rows(spec):
     labels = np.random.default_rng(1).integers(0, 100, 21)
     x, y = gc.placeholder("float32", (21, 100)), gc.placeholder("int64", (21,))
     feeds = {x: np.random.default_rng(0).standard_normal((21, 100)).astype(np.float32), y: labels}
-    check(backend, lambda x, y: (nn.functional.cross_entropy(x, y), gc.gradients(nn.functional.cross_entropy(x, y), [x])[0]), feeds, "gpu-rows")
+    check(
+        backend,
+        lambda x, y: (nn.functional.cross_entropy(x, y), gc.gradients(nn.functional.cross_entropy(x, y), [x])[0]),
+        feeds,
+        "gpu-rows",
+    )
 
 
 @pytest.mark.parametrize("spec", SLOW_RUNTIMES)
@@ -173,7 +193,12 @@ def test_long_reductions_are_split(spec):
 def test_matmul(spec):
     backend = as_gpu(spec)
     check(backend, lambda x, y, b: gc.relu(gc.matmul(x, y) + b), inputs((70, 45), (45, 83), (83,)), "gpu-matmul")
-    check(backend, lambda x, y: gc.matmul(gc.transpose(x, (1, 0)), gc.transpose(y, (1, 0))) * 2, inputs((17, 33), (9, 17)), "gpu-matmul")
+    check(
+        backend,
+        lambda x, y: gc.matmul(gc.transpose(x, (1, 0)), gc.transpose(y, (1, 0))) * 2,
+        inputs((17, 33), (9, 17)),
+        "gpu-matmul",
+    )
     check(backend, lambda x, y: gc.tanh(gc.matmul(x, y)), inputs((3, 20, 37), (3, 37, 33)), "gpu-matmul")
 
 
@@ -183,9 +208,20 @@ def test_matmul_shapes_and_types():
         check(backend, gc.matmul, inputs((m, k), (k, n)), "gpu-matmul")
     check(backend, gc.matmul, inputs((1, 40), (40, 40)), "nest")  # neighbouring columns are neighbours in memory
     check(backend, lambda x, y: gc.matmul(x, gc.transpose(y, (1, 0))), inputs((1, 40), (40, 40)), "gpu-rows")
-    check(backend, lambda x, y: gc.matmul(x.astype("float64"), y.astype("float64")), inputs((33, 20), (20, 30)), "gpu-matmul", 1e-12)
+    check(
+        backend,
+        lambda x, y: gc.matmul(x.astype("float64"), y.astype("float64")),
+        inputs((33, 20), (20, 30)),
+        "gpu-matmul",
+        1e-12,
+    )
     feeds = inputs((50, 20), symbolic=True)
-    check(backend, lambda x: gc.matmul(x, gc.constant(np.arange(240, dtype=np.float32).reshape(20, 12) / 240)), feeds, "gpu-matmul")
+    check(
+        backend,
+        lambda x: gc.matmul(x, gc.constant(np.arange(240, dtype=np.float32).reshape(20, 12) / 240)),
+        feeds,
+        "gpu-matmul",
+    )
 
 
 @pytest.mark.parametrize("spec", SLOW_RUNTIMES)
@@ -201,7 +237,9 @@ def test_convolution_is_a_product(spec):
     assert sum(s.template == "gpu-matmul" for s in bound.plan.steps) >= 3
 
 
-def training(device: str, model: nn.Module, images: Any, labels: Any, steps: int, launch: str = "auto") -> tuple[list[Any], Any]:
+def training(
+    device: str, model: nn.Module, images: Any, labels: Any, steps: int, launch: str = "auto"
+) -> tuple[list[Any], Any]:
     """Losses of a few training steps, and the compiled step."""
     x, y = gc.placeholder("float32", (None, *images.shape[1:])), gc.placeholder("int64", (None,))
     loss = nn.functional.cross_entropy(model(x), y)
@@ -223,7 +261,15 @@ def mlp() -> nn.Module:
 
 
 def cnn() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 9, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 9, 10),
+    )
 
 
 @pytest.mark.parametrize("spec", SLOW_RUNTIMES)
@@ -237,7 +283,10 @@ def test_training_steps(spec, make, shape):
     assert "gpu-matmul" in {s.template for s in step.plan.steps} and losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("device", ["opencl:intel", "opencl:pocl", "opencl:intel:as-gpu", pytest.param("opencl:pocl:as-gpu", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "device",
+    ["opencl:intel", "opencl:pocl", "opencl:intel:as-gpu", pytest.param("opencl:pocl:as-gpu", marks=pytest.mark.slow)],
+)
 def test_launch_modes_give_equal_bits(device):
     plain(device)
     images, labels = data(16, 36)
@@ -262,7 +311,9 @@ def test_one_program_serves_all_launches_on_cpus():
     backend = plain("opencl:intel")
     feeds = inputs((33, 9))
     (x,) = feeds
-    sources = {backend.source(compiled(backend, [gc.exp(x), gc.sum(x, axis=1)], feeds, launch).program) for launch in LAUNCHES}
+    sources = {
+        backend.source(compiled(backend, [gc.exp(x), gc.sum(x, axis=1)], feeds, launch).program) for launch in LAUNCHES
+    }
     assert len(sources) == 1 and "run_plan" in next(iter(sources))
 
 

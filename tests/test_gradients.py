@@ -1,4 +1,5 @@
-"""The driver of gradients: depth, the three answers, stops, custom gradients, checkpoints, matrices, the checks themselves."""
+"""The driver of gradients: depth, the three answers, stops, custom gradients, checkpoints, matrices, the checks
+themselves."""
 
 from __future__ import annotations
 
@@ -171,10 +172,14 @@ def test_grad_ys() -> None:
     g = gc.gradients(y, x, u)
     np.testing.assert_array_equal(evaluate([gc.gradients(g, u, [1.0, 1.0])], {**at, u: np.ones(2)})[0], [2, 4])
     assert "no grad_ys; reduce it to a scalar" in message_of(gc.GradientError, lambda: gc.gradients(y, x))
-    assert "grad_ys has the shape (3,), its y (2,)" in message_of(gc.ShapeError, lambda: gc.gradients(y, x, [1.0, 1.0, 1.0]))
+    assert "grad_ys has the shape (3,), its y (2,)" in message_of(
+        gc.ShapeError, lambda: gc.gradients(y, x, [1.0, 1.0, 1.0])
+    )
     assert "1 ys but 2 grad_ys" in message_of(gc.UsageError, lambda: gc.gradients([y], [x], [u, u]))
     np.testing.assert_array_equal(evaluate([gc.gradients(y, x, [u])], {**at, u: np.ones(2)})[0], [2, 4])
-    assert "grad_ys is float32, its y float64" in message_of(gc.DTypeError, lambda: gc.gradients(y, x, ph(2, dtype="float32")))
+    assert "grad_ys is float32, its y float64" in message_of(
+        gc.DTypeError, lambda: gc.gradients(y, x, ph(2, dtype="float32"))
+    )
 
 
 # --- custom gradients -------------------------------------------------------------------------------------------------
@@ -335,7 +340,9 @@ def test_vjp_jvp_and_hvp_against_the_matrices() -> None:
     hessian = np.diag(12 * x**2)
     hessian[0, 1] = hessian[1, 0] = 1
     np.testing.assert_allclose(evaluate([product], {})[0], hessian @ v, rtol=1e-10)
-    np.testing.assert_allclose(evaluate([gc.hessian(lambda t: (t**4).sum() + (t[0] * t[1]), x)], {})[0], hessian, rtol=1e-10)
+    np.testing.assert_allclose(
+        evaluate([gc.hessian(lambda t: (t**4).sum() + (t[0] * t[1]), x)], {})[0], hessian, rtol=1e-10
+    )
 
 
 def test_matrices_of_several_inputs_and_outputs() -> None:
@@ -347,7 +354,7 @@ def test_matrices_of_several_inputs_and_outputs() -> None:
     np.testing.assert_array_equal(found[0][0], np.diag([2, 4]))
     np.testing.assert_array_equal(found[0][1], np.zeros((2, 2, 1)))
     np.testing.assert_array_equal(found[1][1], [[6], [10]])
-    blocks = gc.hessian(lambda x, y: (x.sum() * y.sum()), (p, q))
+    blocks = gc.hessian(lambda x, y: x.sum() * y.sum(), (p, q))
     assert [[b.shape for b in row] for row in blocks] == [[(2, 2), (2, 2, 1)], [(2, 1, 2), (2, 1, 2, 1)]]
     np.testing.assert_array_equal(evaluate([blocks[0][1]], {})[0], np.ones((2, 2, 1)))
     assert "symbolic extent" in message_of(gc.ShapeError, lambda: gc.jacobian(lambda t: t * 2, ph(None)))
@@ -380,7 +387,12 @@ def test_gradcheck_finds_wrong_gradients() -> None:
 
     at = np.array([1.0, 2.0])
     text = message_of(gc.GradientError, lambda: gc.gradcheck(wrong, [at]))
-    assert "output 0 for input 0" in text and "2 of 4 derivatives differ" in text and "2.01, the difference quotient 2" in text and f"{HERE}:" in text
+    assert (
+        "output 0 for input 0" in text
+        and "2 of 4 derivatives differ" in text
+        and "2.01, the difference quotient 2" in text
+        and f"{HERE}:" in text
+    )
     assert gc.gradcheck(wrong, at, raise_exception=False) is False
     assert gc.gradcheck(wrong, at, rtol=0.1)
 
@@ -393,9 +405,15 @@ def test_gradcheck_finds_wrong_gradients() -> None:
 
 
 def test_gradcheck_refuses_what_it_cannot_check() -> None:
-    assert "no input is of a floating type" in message_of(gc.UsageError, lambda: gc.gradcheck(lambda n: n * 2, [np.arange(3)]))
-    assert "f gives no tensor of a floating type" in message_of(gc.UsageError, lambda: gc.gradcheck(lambda x: x > 0, [np.ones(3)]))
-    assert "draw random numbers" in message_of(gc.UsageError, lambda: gc.gradcheck(lambda x: F.dropout(x, 0.5), [np.ones(30)]))
+    assert "no input is of a floating type" in message_of(
+        gc.UsageError, lambda: gc.gradcheck(lambda n: n * 2, [np.arange(3)])
+    )
+    assert "f gives no tensor of a floating type" in message_of(
+        gc.UsageError, lambda: gc.gradcheck(lambda x: x > 0, [np.ones(3)])
+    )
+    assert "draw random numbers" in message_of(
+        gc.UsageError, lambda: gc.gradcheck(lambda x: F.dropout(x, 0.5), [np.ones(30)])
+    )
     assert "got a symbolic tensor" in message_of(gc.UsageError, lambda: gc.gradcheck(lambda x: x, [ph(3)]))
     assert gc.gradcheck(lambda x, n: gc.take(x, n), [np.array([1.0, 2, 3]), np.array([2, 0, 2])])
     w = gc.Variable(np.array([1.0, 2.0, 3.0]))
@@ -417,6 +435,10 @@ def test_detect_anomaly_names_the_first_op() -> None:
             f = session.make_callable(gc.log(x) * 2 + 1, [x])
             assert f([1.0, 1.0]).tolist() == [1, 1]
             assert "the op log made the first NaN" in message_of(gc.SessionError, lambda: f([1.0, -1.0]))
-            assert "op sqrt made the first NaN" in message_of(gc.SessionError, lambda: session.run(w.assign(gc.sqrt(w))))
-            assert "placeholder 'x' holds NaN before" in message_of(gc.SessionError, lambda: session.run(x * 2, {x: [np.nan, 1]}))
+            assert "op sqrt made the first NaN" in message_of(
+                gc.SessionError, lambda: session.run(w.assign(gc.sqrt(w)))
+            )
+            assert "placeholder 'x' holds NaN before" in message_of(
+                gc.SessionError, lambda: session.run(x * 2, {x: [np.nan, 1]})
+            )
         assert np.isnan(f([1.0, -1.0])[1])

@@ -1,4 +1,5 @@
-"""Vector loads whose lanes are not simply neighbours: seams, steps, shared elements, guards; and long sums in several tasks."""
+"""Vector loads whose lanes are not simply neighbours: seams, steps, shared elements, guards; and long sums in several
+tasks."""
 
 from __future__ import annotations
 
@@ -87,7 +88,11 @@ def test_transposes(device: str) -> None:
     x = gc.placeholder("float32", (3, 50, 70))
     feeds = {x: RNG.standard_normal((3, 50, 70)).astype(np.float32) * 4}
     fetches: dict[str, Any] = {name: view(x) for name, view in TRANSPOSED.items()}
-    fetches |= {f"gradient of {name}": gc.gradients(gc.sum(gc.square(y)), [x])[0] for name, y in list(fetches.items()) if y.dtype == x.dtype}
+    fetches |= {
+        f"gradient of {name}": gc.gradients(gc.sum(gc.square(y)), [x])[0]
+        for name, y in list(fetches.items())
+        if y.dtype == x.dtype
+    }
     with opened(device) as session, gc.Session("numpy") as oracle:
         expected = oracle.run(fetches, feeds)
         for name, y in fetches.items():  # each alone, too: together they are cut into other kernels
@@ -97,8 +102,12 @@ def test_transposes(device: str) -> None:
 
 
 POOLS = [
-    {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1},
-    {"kernel_size": 5, "stride": 4, "padding": 2}, {"kernel_size": 2, "stride": 3}, {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 1, "padding": 1},
+    {"kernel_size": 5, "stride": 4, "padding": 2},
+    {"kernel_size": 2, "stride": 3},
+    {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)},
 ]
 
 
@@ -126,7 +135,15 @@ LONG = (3, 70_001)
 def test_long_reductions(device: str, shape: tuple[int, ...]) -> None:
     """Whole sums and sums of few rows, with stores beside them that do and do not need the result."""
     x = gc.placeholder("float32", shape)
-    fetches = [gc.sum(x), gc.max(x), gc.mean(x, axis=-1), gc.min(x * 2.0, axis=-1, keepdims=True), x * 2.0, x - gc.mean(x), x - gc.max(x, axis=-1, keepdims=True)]
+    fetches = [
+        gc.sum(x),
+        gc.max(x),
+        gc.mean(x, axis=-1),
+        gc.min(x * 2.0, axis=-1, keepdims=True),
+        x * 2.0,
+        x - gc.mean(x),
+        x - gc.max(x, axis=-1, keepdims=True),
+    ]
     feeds = {x: RNG.standard_normal(shape).astype(np.float32) + 1}
     with opened(device) as session, gc.Session("numpy") as oracle:
         found = session.run(fetches, feeds)
@@ -138,7 +155,8 @@ def test_long_reductions(device: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("device", RUNTIMES[:2])
 def test_a_whole_sum_is_shared_out(device: str) -> None:
-    """Tasks sum blocks, a second kernel the blocks' sums; the elementwise work beside it is done on the way, and counted once."""
+    """Tasks sum blocks, a second kernel the blocks' sums; the elementwise work beside it is done on the way, and
+    counted once."""
     x, half = (gc.Variable(np.ones((1000, 1000), np.float32)) for _ in range(2))
     with opened(device) as session:
         compiled = session.compile([gc.sum(x * x), half.assign(x * 0.5)])

@@ -1,4 +1,5 @@
-"""Every kernel template in Oclgrind, a simulator that reports accesses outside of buffers and data races on standard error."""
+"""Every kernel template in Oclgrind, a simulator that reports accesses outside of buffers and data races on standard
+error."""
 
 from __future__ import annotations
 
@@ -16,10 +17,18 @@ CPU, GPU = "opencl:oclgrind", "opencl:oclgrind:as-gpu"
 FAMILIES = ("elementwise", "reductions", "rows", "matmul", "conv", "conv-more", "pool", "index", "random", "training")
 # The templates that a family must have run, or it tests something else than it seems to.
 TEMPLATES = {
-    CPU: {"matmul": {"matmul", "nest"}, "conv": {"conv", "conv-sums"}, "conv-more": {"conv", "conv-sums"},
-          "index": {"scatter", "scatter-rows", "scatter-sort", "nest"}},
-    GPU: {"reductions": {"gpu-rows", "nest"}, "matmul": {"gpu-matmul", "gpu-rows"}, "conv": {"gpu-matmul", "gpu-rows"},
-          "index": {"scatter", "nest"}},
+    CPU: {
+        "matmul": {"matmul", "nest"},
+        "conv": {"conv", "conv-sums"},
+        "conv-more": {"conv", "conv-sums"},
+        "index": {"scatter", "scatter-rows", "scatter-sort", "nest"},
+    },
+    GPU: {
+        "reductions": {"gpu-rows", "nest"},
+        "matmul": {"gpu-matmul", "gpu-rows"},
+        "conv": {"gpu-matmul", "gpu-rows"},
+        "index": {"scatter", "nest"},
+    },
 }
 REPORTS = ("Invalid", "race", "ninitialized", "OCLGRIND", "divergence", "nsupported")
 RACE = """
@@ -45,13 +54,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("oclgrind")
     (folder / "oclgrind.icd").write_text(f"{found[0]}\n", encoding="utf-8")
     paths = os.pathsep.join((str(HERE.parent), str(HERE)))
-    return {**os.environ, "OCL_ICD_VENDORS": str(folder), "GRAPHCORE_CACHE": str(folder / "cache"), "PYTHONPATH": paths, "OCLGRIND_DATA_RACES": "1"}
+    return {
+        **os.environ,
+        "OCL_ICD_VENDORS": str(folder),
+        "GRAPHCORE_CACHE": str(folder / "cache"),
+        "PYTHONPATH": paths,
+        "OCLGRIND_DATA_RACES": "1",
+    }
 
 
 def simulate(environment: dict[str, str], *arguments: str, **variables: str) -> tuple[dict[str, Any], str, int]:
     """Run a script: the results by case, standard error and the exit status."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, env={**environment, **variables}, capture_output=True, text=True, timeout=900, check=False
+    )
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {f["case"]: f for f in found}, done.stderr, done.returncode
 
@@ -79,7 +96,9 @@ def test_gpu_schedules(environment: dict[str, str], family: str) -> None:
     check(environment, GPU, family)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if "conv" not in f])  # the simulator's check crashes in convolutions
+@pytest.mark.parametrize(
+    "family", [f for f in FAMILIES if "conv" not in f]
+)  # the simulator's check crashes in convolutions
 def test_no_value_is_used_before_it_is_written(environment: dict[str, str], family: str) -> None:
     check(environment, CPU, family, OCLGRIND_UNINITIALIZED="1")
 

@@ -39,8 +39,11 @@ def results(op: Op, arrays: Any) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-EXAMPLES = [pytest.param(example, id=f"{name}-{i}")
-            for name, cls in COMPUTED.items() for i, example in enumerate(examples_of(cls))]
+EXAMPLES = [
+    pytest.param(example, id=f"{name}-{i}")
+    for name, cls in COMPUTED.items()
+    for i, example in enumerate(examples_of(cls))
+]
 
 
 def test_the_registry_holds_every_family() -> None:
@@ -160,22 +163,47 @@ WRONG: list[Wrong] = [
     ("conv2d", CONV, (FLOAT4, t("float32", 4, 2, 3, 3)), ShapeError, ("(1, 3, 5, 5)", "(4, 2, 3, 3)")),
     ("conv2d", CONV, (FLOAT4, t("float64", 4, 3, 3, 3)), DTypeError, ("float32", "float64")),
     ("conv2d", CONV, (FLOAT4, t("float32", 4, 3, 7, 3)), ShapeError, ("(7, 3)", "(5, 5)", "does not fit")),
-    ("conv2d", CONV, (t("float32", 3, 5, 5), t("float32", 4, 3, 3, 3)), ShapeError,
-     ("(3, 5, 5)", "(4, 3, 3, 3)", "4 axes")),
+    (
+        "conv2d",
+        CONV,
+        (t("float32", 3, 5, 5), t("float32", 4, 3, 3, 3)),
+        ShapeError,
+        ("(3, 5, 5)", "(4, 3, 3, 3)", "4 axes"),
+    ),
     ("conv2d", {**CONV, "groups": 2}, (FLOAT4, t("float32", 4, 1, 3, 3)), ShapeError, ("2 groups", "(1, 3, 5, 5)")),
     ("conv2d", {**CONV, "stride": (0, 1)}, (FLOAT4, t("float32", 4, 3, 3, 3)), ShapeError, ("stride (0, 1)",)),
     ("conv2d", CONV, (t("float32", 1, 3, Dim("h"), 5), t("float32", 4, 3, 3, 3)), ShapeError, ("(h, 5)", "fixed")),
-    ("conv2d_input_grad", {**CONV, "input_size": (5, 5)},
-     (t("float32", 1, 4, 2, 3), t("float32", 4, 3, 3, 3)), ShapeError, ("(1, 4, 2, 3)", "(4, 3, 3)")),
-    ("conv2d_weight_grad", {**CONV, "kernel_size": (3, 3)}, (FLOAT4, t("float32", 1, 4, 2, 3)), ShapeError,
-     ("(1, 3, 5, 5)", "(1, 4, 2, 3)", "3 x 3")),
+    (
+        "conv2d_input_grad",
+        {**CONV, "input_size": (5, 5)},
+        (t("float32", 1, 4, 2, 3), t("float32", 4, 3, 3, 3)),
+        ShapeError,
+        ("(1, 4, 2, 3)", "(4, 3, 3)"),
+    ),
+    (
+        "conv2d_weight_grad",
+        {**CONV, "kernel_size": (3, 3)},
+        (FLOAT4, t("float32", 1, 4, 2, 3)),
+        ShapeError,
+        ("(1, 3, 5, 5)", "(1, 4, 2, 3)", "3 x 3"),
+    ),
     ("max_pool", POOL, (t("int32", 1, 4, 4),), DTypeError, ("int32", "floating-point")),
     ("max_pool", POOL, (t("float32", 4),), ShapeError, ("(4,)", "2 axes")),
     ("max_pool", {**POOL, "padding": (2, 0, 0, 0)}, (t("float32", 4, 4),), ShapeError, ("(2, 0, 0, 0)", "(2, 2)")),
-    ("max_pool_grad", {**POOL, "input_size": (4, 4)}, (t("float32", 2, 3), t("int32", 2, 3)), ShapeError,
-     ("(2, 3)", "(4, 4)")),
-    ("max_pool_grad", {**POOL, "input_size": (4, 4)}, (t("float32", 2, 2), t("int64", 2, 2)), DTypeError,
-     ("int64", "int32")),
+    (
+        "max_pool_grad",
+        {**POOL, "input_size": (4, 4)},
+        (t("float32", 2, 3), t("int32", 2, 3)),
+        ShapeError,
+        ("(2, 3)", "(4, 4)"),
+    ),
+    (
+        "max_pool_grad",
+        {**POOL, "input_size": (4, 4)},
+        (t("float32", 2, 2), t("int64", 2, 2)),
+        DTypeError,
+        ("int64", "int32"),
+    ),
     ("max_pool_gather", POOL, (t("float32", 4, 4), t("int32", 4, 4)), ShapeError, ("(4, 4)", "(2, 2)")),
     ("sum", {"axes": (2,)}, (t("float32", 2, 3),), ShapeError, ("(2,)", "(2, 3)")),
     ("max", {"axes": (0,)}, (t("float32", 0, 3),), ShapeError, ("(0, 3)",)),
@@ -201,11 +229,18 @@ def test_wrong_operands_are_named(wrong: Wrong) -> None:
 # -- references that are more than one call of NumPy
 
 
-@pytest.mark.parametrize(("counter", "key", "words"), [
-    ([0] * 4, [0] * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0], "d16cfe09 94fdcceb 5001e420 24126ea1"),
-])
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ([0] * 4, [0] * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
 def test_philox_known_answers(counter: list[int], key: list[int], words: str) -> None:
     found = philox(np.array(counter, np.uint32), np.array(key, np.uint32))
     assert " ".join(f"{w:08x}" for w in found) == words
@@ -217,8 +252,11 @@ def test_random_bits_depend_on_element_step_stream_and_seed_only() -> None:
     assert np.array_equal(RandomBits(3, (50,)).reference(seed, step)[:42], bits.ravel())
     counter = np.array([41 // 4, 0, 5, 3], np.uint32)
     assert bits[5, 6] == philox(counter, seed)[41 % 4]
-    others = [RandomBits(4, (6, 7)).reference(seed, step), RandomBits(3, (6, 7)).reference(seed, step + np.uint32(1)),
-              RandomBits(3, (6, 7)).reference(seed + np.uint32(1), step)]
+    others = [
+        RandomBits(4, (6, 7)).reference(seed, step),
+        RandomBits(3, (6, 7)).reference(seed, step + np.uint32(1)),
+        RandomBits(3, (6, 7)).reference(seed + np.uint32(1), step),
+    ]
     for other in others:
         assert (other == bits).sum() <= 1
     big = RandomBits(0, (40_000,)).reference(seed, step).astype(np.float64) / 2**32

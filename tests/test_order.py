@@ -13,7 +13,8 @@ from passes.order import earliest_stages, latest_stages
 
 
 def _branches() -> tuple[Any, Any]:
-    """Eight products of the same size that are each reduced at once: side by side they need eight buffers, in turn one."""
+    """Eight products of the same size that are each reduced at once: side by side they need eight buffers, in turn
+    one."""
     x = gc.placeholder("float32", (64, 64), name="x")
     weights = [gc.Variable(np.eye(64, dtype=np.float32) * (i + 1), name=f"w{i}") for i in range(8)]
     totals = [gc.exp(x @ w).max(axis=0) for w in weights]
@@ -36,7 +37,10 @@ def test_a_memory_limit_orders_for_memory() -> None:
         narrow, single = _arena(tight, y, x)
         assert narrow <= wide // 2 and single > stages
         np.testing.assert_allclose(tight.run(y, {x: feed}), expected, rtol=1e-6)
-    with gc.Session("numpy:kernels", memory_limit=variables + 100) as hopeless, pytest.raises(OutOfMemoryError, match="memory limit"):
+    with (
+        gc.Session("numpy:kernels", memory_limit=variables + 100) as hopeless,
+        pytest.raises(OutOfMemoryError, match="memory limit"),
+    ):
         hopeless.run(y, {x: feed})
 
 

@@ -64,7 +64,13 @@ def test_every_stage_is_text() -> None:
     x, y = _program()
     with gc.Session("numpy:kernels", verify=True) as sess:
         c = sess.compile(y, {x: np.ones((3, 4), np.float32)})
-        for stage, word in [("built", "exp"), ("simplified", "exp"), ("fused", "group"), ("kernels", "kernel"), ("plan", "stage 0")]:
+        for stage, word in [
+            ("built", "exp"),
+            ("simplified", "exp"),
+            ("fused", "group"),
+            ("kernels", "kernel"),
+            ("plan", "stage 0"),
+        ]:
             assert word in c.as_text(stage)
         assert "simplify" in c.explain()
         with pytest.raises(UsageError, match="no stage"):
@@ -74,7 +80,10 @@ def test_every_stage_is_text() -> None:
 def test_passes_can_be_replaced() -> None:
     x, y = _program()
     feed = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
-    with gc.Session("numpy:kernels", passes=[InlineRegions()]) as plain, gc.Session("numpy:kernels", passes=DEFAULT) as full:
+    with (
+        gc.Session("numpy:kernels", passes=[InlineRegions()]) as plain,
+        gc.Session("numpy:kernels", passes=DEFAULT) as full,
+    ):
         np.testing.assert_allclose(plain.run(y, {x: feed}), full.run(y, {x: feed}), rtol=1e-6)
     with pytest.raises(UsageError, match="no graphcore pass"):
         gc.Session("numpy", passes=["simplify"]).run(y, {x: feed})

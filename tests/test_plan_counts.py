@@ -1,4 +1,5 @@
-"""Kernels, stages, launches and bytes of plans, against counts and traffic worked out by hand. Bytes: float32 has 4, int64 labels 8."""
+"""Kernels, stages, launches and bytes of plans, against counts and traffic worked out by hand. Bytes: float32 has 4,
+int64 labels 8."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def test_gelus_backward_reads_one_stored_value() -> None:
     c = compiled(gc.gradients(loss, [w, v]), {a: array(64, 256)})
     wide = [b for b in c.plan.buffers if b.space == "arena" and b.shape == (64, 512)]
     touched = {n for s in c.plan.steps for n in s.buffers}
-    # The pre-activation, the activation (an operand of the next product's gradient) and the gradient between the products.
+    # The pre-activation, the activation (an operand of the next product's gradient) and the gradient between the
+    # products.
     assert len([b for b in wide if b.number in touched]) <= 3, report(c)
 
 
@@ -121,13 +123,16 @@ def test_training_step_of_a_small_mlp_is_one_launch() -> None:
 def test_training_step_of_a_cnn(channels: int) -> None:
     batch, size, second = 64, 8, 32
     c = compiled(*train(cnn(channels, second, size), (1, size, size), batch))
-    # x -> h1 -> (pool) p1 -> h2 -> (pool) p2 -> logits. A pool also gives an index for each result; signs of h take a byte.
+    # x -> h1 -> (pool) p1 -> h2 -> (pool) p2 -> logits. A pool also gives an index for each result; signs of h take a
+    # byte.
     x = batch * size * size
     h1, h2 = x * channels, x * second // 4
     p1, p2 = h1 // 4, h2 // 4
     features = p2 // batch
     w1, w2, w3 = 9 * channels, 9 * channels * second, 10 * features
-    forward = F * (x + w1 + channels + h1) + h1 + F * (h1 + 2 * p1) + F * (p1 + w2 + second + h2) + h2 + F * (h2 + 2 * p2)
+    forward = (
+        F * (x + w1 + channels + h1) + h1 + F * (h1 + 2 * p1) + F * (p1 + w2 + second + h2) + h2 + F * (h2 + 2 * p2)
+    )
     forward += F * (product(batch, 10, features) + 10)
     loss = F * 2 * batch * 10 + 8 * batch + 2 * F * batch
     # Linear: d p2, d W3, sums. Pools back to d h with the signs, and the convolutions' biases. d W2, d p1, d W1. Adam.

@@ -1,4 +1,5 @@
-"""Arena sizes against bounds worked out by hand, freedom of overlap, updates in place. Plans only: nothing is built or run."""
+"""Arena sizes against bounds worked out by hand, freedom of overlap, updates in place. Plans only: nothing is built or
+run."""
 
 from __future__ import annotations
 
@@ -42,6 +43,7 @@ def planned(fetches: Any, feeds: Mapping[Tensor, Any]) -> tuple[Compilation, Pla
 
 def largest(plan: Plan, placed: Placed) -> str:
     """What is live where most is."""
+
     def size(n: int) -> int:
         return int(bind(plan.buffers[n].nbytes, placed.sizes))  # type: ignore[arg-type]
 
@@ -49,18 +51,28 @@ def largest(plan: Plan, placed: Placed) -> str:
     stages = {s for life in lives.values() for s in life}
     peak = max(stages, key=lambda s: sum(size(n) for n, (a, b) in lives.items() if a <= s <= b))
     live = sorted((n for n, (a, b) in lives.items() if a <= peak <= b), key=size, reverse=True)
-    return f"stage {peak}:\n" + "\n".join(f"{size(n):>12,} {lives[n]} {plan.buffers[n].role} {plan.buffers[n].label} {plan.buffers[n].shape}" for n in live)
+    return f"stage {peak}:\n" + "\n".join(
+        f"{size(n):>12,} {lives[n]} {plan.buffers[n].role} {plan.buffers[n].label} {plan.buffers[n].shape}"
+        for n in live
+    )
 
 
 def check(fetches: Any, feeds: Mapping[Tensor, Any], bound: int) -> None:
     """The arena is near its lower bound, and that is near what must be kept; an independent check finds no overlap."""
     compilation, placed = planned(fetches, feeds)
     plan = compilation.plan
-    told = f"{placed.arena_bytes:,} bytes, lower bound {placed.lower_bound_bytes:,}, by hand {bound:,}\n{largest(plan, placed)}\n{print_plan(plan, placed)}\n{compilation.explain()}"
+    told = (
+        f"{placed.arena_bytes:,} bytes, lower bound {placed.lower_bound_bytes:,}, by hand {bound:,}"
+        f"\n{largest(plan, placed)}\n{print_plan(plan, placed)}\n{compilation.explain()}"
+    )
     assert placed.arena_bytes <= 1.02 * placed.lower_bound_bytes, told
     assert placed.arena_bytes <= 1.1 * bound, told
-    blocks = [Block(n, max(int(bind(plan.buffers[n].nbytes, placed.sizes)), 1), a, b) for n, (a, b) in lifetimes(plan).items()]  # type: ignore[arg-type]
-    assert {b.key for b in blocks} == {n for s in plan.steps for n in (*s.buffers, *s.workspace) if plan.buffers[n].space == ARENA} | {n for _, n in plan.feeds}
+    blocks = [
+        Block(n, max(int(bind(plan.buffers[n].nbytes, placed.sizes)), 1), a, b) for n, (a, b) in lifetimes(plan).items()
+    ]  # type: ignore[arg-type]
+    assert {b.key for b in blocks} == {
+        n for s in plan.steps for n in (*s.buffers, *s.workspace) if plan.buffers[n].space == ARENA
+    } | {n for _, n in plan.feeds}
     check_no_overlap(blocks, placed.offsets)
     together = next((a, b) for a in blocks for b in blocks if a.key != b.key and a.start <= b.end and b.start <= a.end)
     with pytest.raises(VerifyError):  # the check does see an overlap
@@ -69,9 +81,12 @@ def check(fetches: Any, feeds: Mapping[Tensor, Any], bound: int) -> None:
 
 def test_mlp() -> None:
     batch = 128
-    # Most is live when the first layer's gradient is made: its operands x and d h1, and the gradients of all three weights, which wait
-    # for the optimizer's step. (At the turn it is less: x, h1, h2 and their signs.)
-    check(*train(mlp([784, 512, 512, 10]), (784,), batch), F * (batch * 784 + batch * 512 + 784 * 512 + 512 * 512 + 512 * 10))
+    # Most is live when the first layer's gradient is made: its operands x and d h1, and the gradients of all three
+    # weights, which wait for the optimizer's step. (At the turn it is less: x, h1, h2 and their signs.)
+    check(
+        *train(mlp([784, 512, 512, 10]), (784,), batch),
+        F * (batch * 784 + batch * 512 + 784 * 512 + 512 * 512 + 512 * 10),
+    )
 
 
 def test_cnn() -> None:
@@ -79,8 +94,8 @@ def test_cnn() -> None:
     x = batch * size * size
     h1 = 32 * x
     p1 = h1 // 4
-    # A framework that saves tensors for backward has the most when the gradient of the first pool and relu is made: it holds the input,
-    # relu's result and the pool's indices (int32), and makes d h1 (of relu's size) from d p1.
+    # A framework that saves tensors for backward has the most when the gradient of the first pool and relu is made: it
+    # holds the input, relu's result and the pool's indices (int32), and makes d h1 (of relu's size) from d p1.
     check(*train(cnn(32, 64, size), (1, size, size), batch), F * (x + h1 + p1 + p1 + h1))
 
 
@@ -88,8 +103,8 @@ def test_transformer() -> None:
     layers, width, heads, positions, batch = 12, 64, 4, 32, 4
     tokens = batch * positions * width
     scores = batch * heads * positions * positions
-    # Saved for backward by a layer: for both norms the centred input and the result (a product's operand), q, k, v, what attention mixed,
-    # the 4 times wider input of GELU and its result, softmax's result.
+    # Saved for backward by a layer: for both norms the centred input and the result (a product's operand), q, k, v,
+    # what attention mixed, the 4 times wider input of GELU and its result, softmax's result.
     layer = 2 * 2 * tokens + 3 * tokens + tokens + 2 * 4 * tokens + scores
     check(*transformer(layers, width, heads, positions, batch), F * layers * layer)
 
@@ -117,10 +132,14 @@ def test_a_swap_is_copied() -> None:
 def test_gathering_updates_gives_way_to_memory() -> None:
     """With one large gradient, made first, its update does not wait for the others."""
     x = gc.placeholder("float32", (1024, 16))
-    wide, narrow, square, large = (gc.Variable(np.full(shape, 0.01, np.float32)) for shape in ((16, 1024), (1024, 16), (16, 16), (1024, 1024)))
+    wide, narrow, square, large = (
+        gc.Variable(np.full(shape, 0.01, np.float32)) for shape in ((16, 1024), (1024, 16), (16, 16), (1024, 1024))
+    )
     hidden = gc.tanh(x @ wide)  # as large as the last weight; its gradient comes two products after the last weight's
     loss = gc.square(gc.reshape(gc.tanh(hidden @ narrow) @ square, (16, 1024)) @ large).mean()
     fetches = [loss, optim.Adam(1e-3).minimize(loss)]
     compilation, placed = planned(fetches, {x: np.zeros((1024, 16), np.float32)})
-    at = {compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].stage for b, i in compilation.plan.in_place}
+    at = {
+        compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].stage for b, i in compilation.plan.in_place
+    }
     assert at[1024, 1024] < at[16, 1024], f"{compilation.explain()}\n{largest(compilation.plan, placed)}"

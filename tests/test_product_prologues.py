@@ -1,4 +1,5 @@
-"""Products compute light work on their operands while they load them: casts, scales, gathers, views that do not walk memory evenly."""
+"""Products compute light work on their operands while they load them: casts, scales, gathers, views that do not walk
+memory evenly."""
 
 from __future__ import annotations
 
@@ -30,15 +31,31 @@ TABLE = values(300, 96)
 
 # A name, the graph of its operands, their values, and the result in float64.
 CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Callable[..., Any]]] = {
-    "bytes cast and scaled": (lambda x, w: (x.astype("float32") * (1 / 255)) @ w, [bytes_of(48, 96), B], lambda x, w: x / 255.0 @ w),
+    "bytes cast and scaled": (
+        lambda x, w: (x.astype("float32") * (1 / 255)) @ w,
+        [bytes_of(48, 96), B],
+        lambda x, w: x / 255.0 @ w,
+    ),
     "right operand scaled by rows": (lambda x, w, s: x @ (w * s), [A, B, values(96, 1)], lambda x, w, s: x @ (w * s)),
     "right operand scaled by columns": (lambda x, w, s: x @ (w * s), [A, B, values(40)], lambda x, w, s: x @ (w * s)),
     "both operands": (lambda x, w, s: (x - s) @ (w + 1), [A, B, values(48, 1)], lambda x, w, s: (x - s) @ (w + 1)),
     "gathered rows": (lambda t, i, w: gc.take(t, i, axis=0) @ w, [TABLE, ROWS, B], lambda t, i, w: t[i] @ w),
-    "turned and scaled": (lambda x, w, s: (x * s).T @ w, [A, values(48, 40), values(48, 1)], lambda x, w, s: (x * s).T @ w),
+    "turned and scaled": (
+        lambda x, w, s: (x * s).T @ w,
+        [A, values(48, 40), values(48, 1)],
+        lambda x, w, s: (x * s).T @ w,
+    ),
     "right operand turned": (lambda x, w: x @ (w * 2).T, [A, values(40, 96)], lambda x, w: x @ (w * 2).T),
-    "a batch of products": (lambda x, w, s: (x * s) @ w, [values(3, 33, 17), values(3, 17, 20), values(3, 1, 1)], lambda x, w, s: (x * s) @ w),
-    "half operands": (lambda x, w: (x.astype("float16").astype("float32")) @ w, [A, B], lambda x, w: x.astype(np.float16).astype(np.float64) @ w),
+    "a batch of products": (
+        lambda x, w, s: (x * s) @ w,
+        [values(3, 33, 17), values(3, 17, 20), values(3, 1, 1)],
+        lambda x, w, s: (x * s) @ w,
+    ),
+    "half operands": (
+        lambda x, w: (x.astype("float16").astype("float32")) @ w,
+        [A, B],
+        lambda x, w: x.astype(np.float16).astype(np.float64) @ w,
+    ),
     "few rows": (lambda x, w: (x * 3) @ w, [values(3, 300), values(300, 64)], lambda x, w: (x * 3) @ w),
     "one row": (lambda x, w: (x * 3) @ w, [values(1, 300), values(300, 64)], lambda x, w: (x * 3) @ w),
 }
@@ -53,7 +70,9 @@ def test_work_before_a_product_is_part_of_it(device: str, name: str) -> None:
         y = build(*feeds)
         compiled = session.compile(y, feeds)
         kernels = compiled.cost_analysis()["kernels"]
-        assert [k["template"] for k in kernels] in (["matmul"], ["gpu-matmul"]) or (name in ("few rows", "one row") and "gpu" in device), compiled.explain()
+        assert [k["template"] for k in kernels] in (["matmul"], ["gpu-matmul"]) or (
+            name in ("few rows", "one row") and "gpu" in device
+        ), compiled.explain()
         expected = reference(*(a if a.dtype.kind == "i" else a.astype(np.float64) for a in arrays))
         np.testing.assert_allclose(session.run(y, feeds), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 

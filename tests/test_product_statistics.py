@@ -28,21 +28,45 @@ def both(y: Tensor, s: Tensor) -> list[Tensor]:
 CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
     "a sum of columns": ([values(130, 70), values(70, 50)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "the sum alone": ([values(130, 70), values(70, 50)], lambda a, b: [gc.sum(a @ b, axis=0)]),
-    "of an epilogue": ([values(130, 70), values(70, 50), values(130, 50)], lambda a, b, m: both(gc.relu(a @ b), gc.sum(gc.relu(a @ b) * m, axis=0))),
-    "means and squares": ([values(64, 32), values(32, 96)], lambda a, b: [a @ b, gc.mean(a @ b, axis=0), gc.mean(gc.square(a @ b), axis=0)]),
-    "work on the sum": ([values(200, 40), values(40, 33), values(33)], lambda a, b, c: both(a @ b, c - 0.1 * gc.sum(a @ b, axis=0))),
-    "keeping the axis": ([values(64, 32), values(32, 20)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0, keepdims=True))),
-    "a batch, summed whole": ([values(3, 40, 30), values(3, 30, 20)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=(0, 1)))),
+    "of an epilogue": (
+        [values(130, 70), values(70, 50), values(130, 50)],
+        lambda a, b, m: both(gc.relu(a @ b), gc.sum(gc.relu(a @ b) * m, axis=0)),
+    ),
+    "means and squares": (
+        [values(64, 32), values(32, 96)],
+        lambda a, b: [a @ b, gc.mean(a @ b, axis=0), gc.mean(gc.square(a @ b), axis=0)],
+    ),
+    "work on the sum": (
+        [values(200, 40), values(40, 33), values(33)],
+        lambda a, b, c: both(a @ b, c - 0.1 * gc.sum(a @ b, axis=0)),
+    ),
+    "keeping the axis": (
+        [values(64, 32), values(32, 20)],
+        lambda a, b: both(a @ b, gc.sum(a @ b, axis=0, keepdims=True)),
+    ),
+    "a batch, summed whole": (
+        [values(3, 40, 30), values(3, 30, 20)],
+        lambda a, b: both(a @ b, gc.sum(a @ b, axis=(0, 1))),
+    ),
     "a batch, each summed": ([values(3, 40, 30), values(3, 30, 20)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=1))),
     "turned": ([values(60, 130), values(60, 50)], lambda a, b: both(a.T @ b, gc.sum(a.T @ b, axis=0))),
     "a turned result": ([values(64, 32), values(32, 48)], lambda a, b: both((a @ b).T, gc.sum(a @ b, axis=0))),
     "few rows": ([values(3, 300), values(300, 64)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "a small product": ([values(5, 4), values(4, 3)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
     "many columns": ([values(20, 16), values(16, 5000)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
-    "half types": ([values(64, 32).astype(np.float16), values(32, 48).astype(np.float16)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
+    "half types": (
+        [values(64, 32).astype(np.float16), values(32, 48).astype(np.float16)],
+        lambda a, b: both(a @ b, gc.sum(a @ b, axis=0)),
+    ),
     "how many are positive": ([values(64, 32), values(32, 48)], lambda a, b: both(a @ b, gc.sum(a @ b > 0, axis=0))),
-    "sums in double": ([values(64, 32), values(32, 48)], lambda a, b: both(a @ b, gc.sum((a @ b).astype("float64"), axis=0))),
-    "double": ([values(64, 32).astype(np.float64), values(32, 48).astype(np.float64)], lambda a, b: both(a @ b, gc.sum(a @ b, axis=0))),
+    "sums in double": (
+        [values(64, 32), values(32, 48)],
+        lambda a, b: both(a @ b, gc.sum((a @ b).astype("float64"), axis=0)),
+    ),
+    "double": (
+        [values(64, 32).astype(np.float64), values(32, 48).astype(np.float64)],
+        lambda a, b: both(a @ b, gc.sum(a @ b, axis=0)),
+    ),
     "what needs the finished sum": ([values(64, 32), values(32, 48)], lambda a, b: [(a @ b) - gc.mean(a @ b, axis=0)]),
 }
 

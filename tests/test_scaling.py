@@ -23,7 +23,8 @@ GROWTH = 13  # for ten times the nodes
 
 
 def counted(make: Make, nodes: int, profiled: bool) -> dict[str, int]:
-    """Visits and attempts of every stage; with ``profiled`` also all Python calls, which leave no loop uncounted but take long."""
+    """Visits and attempts of every stage; with ``profiled`` also all Python calls, which leave no loop uncounted but
+    take long."""
     graph = collected(make, nodes)
     assert 0.9 * nodes <= len(graph.nodes()) <= 1.1 * nodes
     target = backend(RUNTIMES[0]).target
@@ -57,7 +58,12 @@ def call(name: str, work: dict[str, int], profiled: bool, run: Callable[[], Any]
 @pytest.mark.parametrize("make", GRAPHS.values())
 def test_ten_times_the_nodes_are_at_most_13_times_the_work(make: Make, nodes: int, profiled: bool) -> None:
     small, large = counted(make, nodes, profiled), counted(make, 10 * nodes, profiled)
-    assert {k for k, v in small.items() if v} >= {"simplify visits", "simplify attempts", "fuse visits", "fuse attempts"}
+    assert {k for k, v in small.items() if v} >= {
+        "simplify visits",
+        "simplify attempts",
+        "fuse visits",
+        "fuse attempts",
+    }
     grown = {k: f"{small[k]:,} -> {large[k]:,}" for k in small if large[k] > GROWTH * max(small[k], 10)}
     assert not grown, grown
 

@@ -44,11 +44,20 @@ def indices(shape: tuple[int, ...], extent: int, dtype: str = "int64") -> Any:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
-@pytest.mark.parametrize("shape, axis, count", [((6, 33), 1, 20), ((33, 6), 0, 20), ((3, 40, 5), 1, 11), ((2, 3, 70), 2, 9), ((16, 16), 1, 16)])
-def test_it_is_the_guarded_sum_to_the_bit(spec: str, shape: tuple[int, ...], axis: int, count: int, dtype: str, guarded: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    "shape, axis, count",
+    [((6, 33), 1, 20), ((33, 6), 0, 20), ((3, 40, 5), 1, 11), ((2, 3, 70), 2, 9), ((16, 16), 1, 16)],
+)
+def test_it_is_the_guarded_sum_to_the_bit(
+    spec: str, shape: tuple[int, ...], axis: int, count: int, dtype: str, guarded: Callable[..., Any]
+) -> None:
     narrow = tuple(count if a == axis else e for a, e in enumerate(shape))
     base, where, updates = gc.placeholder(dtype, shape), gc.placeholder("int64", narrow), gc.placeholder(dtype, narrow)
-    feeds = {base: (RNG.standard_normal(shape) * 9).astype(dtype), where: indices(narrow, shape[axis]), updates: (RNG.standard_normal(narrow) * 9).astype(dtype)}
+    feeds = {
+        base: (RNG.standard_normal(shape) * 9).astype(dtype),
+        where: indices(narrow, shape[axis]),
+        updates: (RNG.standard_normal(narrow) * 9).astype(dtype),
+    }
     outputs = [gc.scatter_add(base, axis, where, updates), gc.scatter_add(base, axis, where, updates * 2) * base]
     bound = run_plan(spec, outputs, feeds)
     assert "scatter-rows" in templates(bound)
@@ -63,7 +72,10 @@ def test_it_is_the_guarded_sum_to_the_bit(spec: str, shape: tuple[int, ...], axi
 def test_index_types(spec: str, index: str, guarded: Callable[..., Any]) -> None:
     where, updates = gc.placeholder(index, (5, 60)), gc.placeholder("float32", (5, 60))
     low = 0 if index.startswith("u") else -70
-    feeds = {where: RNG.integers(low, 70, (5, 60)).astype(index), updates: RNG.standard_normal((5, 60)).astype(np.float32)}
+    feeds = {
+        where: RNG.integers(low, 70, (5, 60)).astype(index),
+        updates: RNG.standard_normal((5, 60)).astype(np.float32),
+    }
     outputs = [gc.scatter_add(gc.zeros((5, 50)), 1, where, updates)]
     for a, b in zip(run_plan(spec, outputs, feeds).run(feeds), guarded(spec, outputs, feeds), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -86,8 +98,13 @@ def test_the_gradient_of_taking_along_an_axis(device: str) -> None:
 def test_what_it_leaves_to_the_loop_nest(spec: str) -> None:
     """Few indices, half types, terms that depend on the place."""
     where, half = gc.placeholder("int64", (4, 3)), gc.placeholder("float16", (4, 200))
-    cases = [(gc.scatter_add(gc.zeros((4, 5)), 1, where, gc.ones((4, 3))), {where: indices((4, 3), 5)}),
-             (gc.scatter_add(half, 1, where, gc.ones((4, 3), "float16")), {half: np.zeros((4, 200), np.float16), where: indices((4, 3), 200)})]
+    cases = [
+        (gc.scatter_add(gc.zeros((4, 5)), 1, where, gc.ones((4, 3))), {where: indices((4, 3), 5)}),
+        (
+            gc.scatter_add(half, 1, where, gc.ones((4, 3), "float16")),
+            {half: np.zeros((4, 200), np.float16), where: indices((4, 3), 200)},
+        ),
+    ]
     for output, feeds in cases:
         bound = run_plan(spec, [output], feeds)
         assert "scatter-rows" not in templates(bound)

@@ -1,4 +1,5 @@
-"""Scatter-add by sorted indices: chosen where it pays, the same to the bit as the guarded sum, on CPU and GPU schedules."""
+"""Scatter-add by sorted indices: chosen where it pays, the same to the bit as the guarded sum, on CPU and GPU
+schedules."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def same(found: Any, wanted: Any) -> None:
 
 
 def like_guarded(spec: str, found: Any, wanted: Any) -> None:
-    """The same to the bit, except that Intel's compiler makes vectors of the loop nest's scalar sums, in another order."""
+    """The same to the bit, except that Intel's compiler makes vectors of the loop nest's scalar sums, in another
+    order."""
     if "intel" in spec and found.dtype.itemsize > 2 and found.dtype.kind == "f":
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     else:
@@ -95,7 +97,10 @@ def test_the_gradient_of_an_embedding_is_one_kernel_of_the_template(device: str)
         embedding = nn.Embedding(vocabulary, width)
         k, w = gc.placeholder("int64", (8, tokens // 8)), gc.placeholder("float32", (8, tokens // 8, width))
         g = gc.gradients((embedding(k) * w).sum(), [embedding.weight])
-        feeds = {k: rng.integers(0, vocabulary, (8, tokens // 8)), w: rng.standard_normal((8, tokens // 8, width)).astype(np.float32)}
+        feeds = {
+            k: rng.integers(0, vocabulary, (8, tokens // 8)),
+            w: rng.standard_normal((8, tokens // 8, width)).astype(np.float32),
+        }
         cost = session.compile(g, feeds).cost_analysis()
         (kernel,) = [s for s in cost["kernels"] if s["template"] == "scatter"]
         assert [s["template"] for s in cost["helpers"]] == (["nest"] * 3 if "gpu" in device else ["scatter-sort"])
@@ -107,12 +112,18 @@ def test_the_gradient_of_an_embedding_is_one_kernel_of_the_template(device: str)
 
 
 @pytest.mark.parametrize("indices", ["int64", "int32", "int16", "int8", "uint8", "uint64"])
-def test_index_types_duplicates_negatives_and_indices_out_of_range(spec: str, indices: str, guarded: Callable[..., Any]) -> None:
+def test_index_types_duplicates_negatives_and_indices_out_of_range(
+    spec: str, indices: str, guarded: Callable[..., Any]
+) -> None:
     rng = np.random.default_rng(1)
     rows = 100 if indices == "int8" else ROWS
     k, w = gc.placeholder(indices, (POINTS,)), gc.placeholder("float32", (POINTS, INNER))
     table, g = gradient(rows, k, w)
-    feeds = {k: hard_indices(rng, rows, POINTS, indices), w: drawn(rng, "float32", (POINTS, INNER)), table: np.zeros((rows, INNER), np.float32)}
+    feeds = {
+        k: hard_indices(rng, rows, POINTS, indices),
+        w: drawn(rng, "float32", (POINTS, INNER)),
+        table: np.zeros((rows, INNER), np.float32),
+    }
     bound = run_plan(spec, [g], feeds)
     assert "scatter" in templates(bound)
     (found,) = bound.run(feeds)
@@ -126,7 +137,11 @@ def test_it_is_the_guarded_sum_to_the_bit(spec: str, inner: tuple[int, ...], gua
     rng = np.random.default_rng(11)
     k, w = gc.placeholder("int64", (2000,)), gc.placeholder("float32", (2000, *inner))
     table, g = gradient(ROWS, k, w, inner)
-    feeds = {k: hard_indices(rng, ROWS, 2000, "int64"), w: drawn(rng, "float32", (2000, *inner)), table: np.zeros((ROWS, *inner), np.float32)}
+    feeds = {
+        k: hard_indices(rng, ROWS, 2000, "int64"),
+        w: drawn(rng, "float32", (2000, *inner)),
+        table: np.zeros((ROWS, *inner), np.float32),
+    }
     found = run_on(spec, [g], feeds)[0]
     same(found, guarded(spec, [g], feeds)[0])
     same(found, summed(feeds[w], feeds[k], ROWS))
@@ -137,7 +152,11 @@ def test_value_types(spec: str, dtype: str, guarded: Callable[..., Any]) -> None
     rng = np.random.default_rng(2)
     x, k, s = gc.placeholder(dtype, (ROWS, 21)), gc.placeholder("int32", (POINTS,)), gc.placeholder(dtype, (POINTS, 21))
     y = gc.index_add(x, 0, k, s)
-    feeds = {x: drawn(rng, dtype, (ROWS, 21)), k: hard_indices(rng, ROWS, POINTS, "int32"), s: drawn(rng, dtype, (POINTS, 21))}
+    feeds = {
+        x: drawn(rng, dtype, (ROWS, 21)),
+        k: hard_indices(rng, ROWS, POINTS, "int32"),
+        s: drawn(rng, dtype, (POINTS, 21)),
+    }
     bound = run_plan(spec, [y], feeds)
     assert "scatter" in templates(bound)
     (found,) = bound.run(feeds)
@@ -169,11 +188,17 @@ def test_a_session_builds_once_for_two_batches(monkeypatch: pytest.MonkeyPatch) 
     with opened("opencl:intel") as session:
         built = []
         compile_plan = runtime.OpenCLBackend.compile
-        monkeypatch.setattr(runtime.OpenCLBackend, "compile", lambda self, plan: (built.append(plan), compile_plan(self, plan))[1])
+        monkeypatch.setattr(
+            runtime.OpenCLBackend, "compile", lambda self, plan: (built.append(plan), compile_plan(self, plan))[1]
+        )
         k, w = gc.placeholder("int64", (None,)), gc.placeholder("float32", (None, INNER))
         table, g = gradient(ROWS, k, w)
         for count in (90, 33):
-            given = {k: np.arange(count) % 7, w: np.ones((count, INNER), np.float32), table: np.zeros((ROWS, INNER), np.float32)}
+            given = {
+                k: np.arange(count) % 7,
+                w: np.ones((count, INNER), np.float32),
+                table: np.zeros((ROWS, INNER), np.float32),
+            }
             same(session.run(g, given), summed(given[w], given[k], ROWS))
         assert len(built) == 1 and "scatter" in [s.template for s in built[0].steps]
 
@@ -181,13 +206,22 @@ def test_a_session_builds_once_for_two_batches(monkeypatch: pytest.MonkeyPatch) 
 def test_rows_that_are_numbers_and_symbolic_rows(spec: str, guarded: Callable[..., Any]) -> None:
     rng = np.random.default_rng(4)
     rows = gc.Dim("rows")
-    k, w, wide = gc.placeholder("int64", (POINTS,)), gc.placeholder("float32", (POINTS,)), gc.placeholder("float32", (POINTS, 20))
+    k, w, wide = (
+        gc.placeholder("int64", (POINTS,)),
+        gc.placeholder("float32", (POINTS,)),
+        gc.placeholder("float32", (POINTS, 20)),
+    )
     flat, g = gradient(rows, k, w, ())
     table, h = gradient(rows, k, wide, (20,))
     bound = None
     for count in (ROWS, 77, 1000):
-        given = {k: hard_indices(rng, count, POINTS, "int64"), w: drawn(rng, "float32", (POINTS,)), wide: drawn(rng, "float32", (POINTS, 20)),
-                 flat: np.zeros(count, np.float32), table: np.zeros((count, 20), np.float32)}
+        given = {
+            k: hard_indices(rng, count, POINTS, "int64"),
+            w: drawn(rng, "float32", (POINTS,)),
+            wide: drawn(rng, "float32", (POINTS, 20)),
+            flat: np.zeros(count, np.float32),
+            table: np.zeros((count, 20), np.float32),
+        }
         bound = run_plan(spec, [g, h], given) if bound is None else bound.at(given)
         assert templates(bound).count("scatter") == 2
         for a, b, values in zip(bound.run(given), guarded(spec, [g, h], given), (given[w], given[wide]), strict=True):
@@ -200,10 +234,14 @@ def test_other_axes(spec: str, axis: int, guarded: Callable[..., Any]) -> None:
     rng = np.random.default_rng(5)
     shape, picked = ((6, ROWS, 19) if axis == 1 else (6, 19, ROWS)), POINTS
     x, k = gc.placeholder("float32", shape), gc.placeholder("int32", (picked,))
-    w = gc.placeholder("float32", (*shape[:axis], picked, *shape[axis + 1:]))
+    w = gc.placeholder("float32", (*shape[:axis], picked, *shape[axis + 1 :]))
     (g,) = gc.gradients((gc.take(x, k, axis=axis) * w).sum(), [x])
     y = x - gc.sin(g) * 0.5
-    feeds = {x: drawn(rng, "float32", shape), k: hard_indices(rng, shape[axis], picked, "int32"), w: drawn(rng, "float32", w.shape)}
+    feeds = {
+        x: drawn(rng, "float32", shape),
+        k: hard_indices(rng, shape[axis], picked, "int32"),
+        w: drawn(rng, "float32", w.shape),
+    }
     bound = run_plan(spec, [g, y], feeds)
     assert "scatter" in templates(bound)
     found = bound.run(feeds)
@@ -217,13 +255,22 @@ def test_other_axes(spec: str, axis: int, guarded: Callable[..., Any]) -> None:
 def test_two_lookups_in_one_table_and_values_that_are_computed(spec: str, guarded: Callable[..., Any]) -> None:
     rng = np.random.default_rng(6)
     table, w = gc.placeholder("float32", (ROWS, INNER)), gc.placeholder("float32", (POINTS, INNER))
-    k, j, m = gc.placeholder("int64", (POINTS,)), gc.placeholder("int32", (POINTS,)), gc.placeholder("bool", (POINTS, 1))
+    k, j, m = (
+        gc.placeholder("int64", (POINTS,)),
+        gc.placeholder("int32", (POINTS,)),
+        gc.placeholder("bool", (POINTS, 1)),
+    )
     loss = (gc.where(m, gc.take(table, k, axis=0), 0.0) * w * 3.0).sum() + gc.exp(gc.take(table, j, axis=0) * w).sum()
     g = gc.gradients(loss, [table])[0]
     count = gc.gradients(gc.take(table, k, axis=0).sum(), [table])[0]  # every term is 1
     norm = gc.sqrt((g * g).sum())
-    feeds = {table: drawn(rng, "float32", (ROWS, INNER)), w: drawn(rng, "float32", (POINTS, INNER)), m: rng.random((POINTS, 1)) > 0.5,
-             k: rng.integers(-ROWS, ROWS, POINTS), j: rng.integers(0, ROWS, POINTS).astype(np.int32)}
+    feeds = {
+        table: drawn(rng, "float32", (ROWS, INNER)),
+        w: drawn(rng, "float32", (POINTS, INNER)),
+        m: rng.random((POINTS, 1)) > 0.5,
+        k: rng.integers(-ROWS, ROWS, POINTS),
+        j: rng.integers(0, ROWS, POINTS).astype(np.int32),
+    }
     bound = run_plan(spec, [g, count, norm], feeds)
     assert "scatter" in templates(bound)
     found = bound.run(feeds)
@@ -239,7 +286,10 @@ def test_an_optimizer_step_is_fused_to_it(device: str, make: Callable[[], Any]) 
     rng = np.random.default_rng(7)
     start = rng.standard_normal((ROWS, INNER)).astype(np.float32)
     results = []
-    given = [(hard_indices(rng, ROWS, n, "int32"), rng.standard_normal((n, INNER)).astype(np.float32)) for n in (POINTS, 60, 0)]
+    given = [
+        (hard_indices(rng, ROWS, n, "int32"), rng.standard_normal((n, INNER)).astype(np.float32))
+        for n in (POINTS, 60, 0)
+    ]
     for name in (device, "numpy"):
         with opened(name) as session:
             table = gc.Variable(start)
@@ -261,7 +311,11 @@ def test_results_do_not_depend_on_how_steps_are_launched(spec: str) -> None:
     device = backend(spec)
     k, w = gc.placeholder("int64", (POINTS,)), gc.placeholder("float32", (POINTS, INNER))
     table, g = gradient(ROWS, k, w)
-    feeds = {k: hard_indices(rng, ROWS, POINTS, "int64"), w: drawn(rng, "float32", (POINTS, INNER)), table: np.zeros((ROWS, INNER), np.float32)}
+    feeds = {
+        k: hard_indices(rng, ROWS, POINTS, "int64"),
+        w: drawn(rng, "float32", (POINTS, INNER)),
+        table: np.zeros((ROWS, INNER), np.float32),
+    }
     wanted = summed(feeds[w], feeds[k], ROWS)
     before = device.launch
     try:
@@ -277,7 +331,11 @@ def test_small_ones_stay_with_the_loop_nest(rows: int, points: int) -> None:
     backend("opencl:intel")
     k, w = gc.placeholder("int64", (points,)), gc.placeholder("float32", (points, 5))
     table, g = gradient(rows, k, w, (5,))
-    feeds = {k: rng.integers(0, rows, points), w: drawn(rng, "float32", (points, 5)), table: np.zeros((rows, 5), np.float32)}
+    feeds = {
+        k: rng.integers(0, rows, points),
+        w: drawn(rng, "float32", (points, 5)),
+        table: np.zeros((rows, 5), np.float32),
+    }
     bound = run_plan("opencl:intel", [g], feeds)
     assert "scatter" not in templates(bound)
     np.testing.assert_allclose(bound.run(feeds)[0], summed(feeds[w], feeds[k], rows), rtol=1e-3, atol=1e-3)
@@ -285,7 +343,16 @@ def test_small_ones_stay_with_the_loop_nest(rows: int, points: int) -> None:
 
 def test_indices_that_other_indices_choose(spec: str) -> None:
     rng = np.random.default_rng(10)
-    k, p, w = gc.placeholder("int64", (POINTS,)), gc.placeholder("int64", (POINTS,)), gc.placeholder("float32", (POINTS, INNER))
+    k, p, w = (
+        gc.placeholder("int64", (POINTS,)),
+        gc.placeholder("int64", (POINTS,)),
+        gc.placeholder("float32", (POINTS, INNER)),
+    )
     table, g = gradient(ROWS, gc.take(k, p, axis=0) + 1, w)
-    feeds = {k: rng.integers(0, ROWS - 1, POINTS), p: rng.permutation(POINTS), w: drawn(rng, "float32", (POINTS, INNER)), table: np.zeros((ROWS, INNER), np.float32)}
+    feeds = {
+        k: rng.integers(0, ROWS - 1, POINTS),
+        p: rng.permutation(POINTS),
+        w: drawn(rng, "float32", (POINTS, INNER)),
+        table: np.zeros((ROWS, INNER), np.float32),
+    }
     same(run_on(spec, [g], feeds)[0], summed(feeds[w], feeds[k][feeds[p]] + 1, ROWS))

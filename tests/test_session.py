@@ -23,7 +23,13 @@ def test_results_have_the_nesting_of_the_fetches(sess: gc.Session) -> None:
     x = gc.placeholder("float32", (2,), name="x")
     w = gc.Variable([1.0, 2.0], name="w")
     step = gc.optim.SGD(lr=0.5).minimize((w * w).sum())
-    fetches = {"a": [x + 1, (x * 2, None)], "pair": Pair(x, w.assign(w + 1) if False else x - 1), "step": step, "empty": [], "w": w}
+    fetches = {
+        "a": [x + 1, (x * 2, None)],
+        "pair": Pair(x, w.assign(w + 1) if False else x - 1),
+        "step": step,
+        "empty": [],
+        "w": w,
+    }
     found = sess.run(fetches, {x: [1.0, 2.0]})
     assert list(found) == list(fetches)
     assert isinstance(found["a"], list) and isinstance(found["a"][1], tuple) and isinstance(found["pair"], Pair)
@@ -53,7 +59,7 @@ def test_the_same_tensor_may_be_fetched_often_and_every_fetch_is_fresh(sess: gc.
     first = run()
     kept = [a.copy() for a in first]
     for i, a in enumerate(first):
-        assert a.flags.writeable and a.flags.owndata or a.base is None or a.base is not fed
+        assert (a.flags.writeable and a.flags.owndata) or a.base is None or a.base is not fed
         a[...] = -99 - i
     for i, a in enumerate(first):
         assert (a == -99 - i).all(), "two fetches share memory"
@@ -94,10 +100,27 @@ def test_feeding_a_random_tensor_suppresses_its_draws_and_its_step(sess: gc.Sess
     assert sess.get_value(step) == before
 
 
-@pytest.mark.parametrize("value", [
-    3, 3.0, True, np.float64(3), np.int8(3), [3.0] * 4, (3,) * 4, np.full(4, 3), np.full(4, 3, np.uint8), np.full((8,), 3.0)[::2],
-    np.full((4, 2), 3.0)[:, 1], np.array([3.0, 3, 3, 3])[::-1], np.full(4, 3, ">f4"), np.full(4, 3, np.float16), np.full(4, 3, ml_dtypes.bfloat16),
-], ids=lambda v: f"{type(v).__name__}-{getattr(v, 'dtype', '')}")
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        3.0,
+        True,
+        np.float64(3),
+        np.int8(3),
+        [3.0] * 4,
+        (3,) * 4,
+        np.full(4, 3),
+        np.full(4, 3, np.uint8),
+        np.full((8,), 3.0)[::2],
+        np.full((4, 2), 3.0)[:, 1],
+        np.array([3.0, 3, 3, 3])[::-1],
+        np.full(4, 3, ">f4"),
+        np.full(4, 3, np.float16),
+        np.full(4, 3, ml_dtypes.bfloat16),
+    ],
+    ids=lambda v: f"{type(v).__name__}-{getattr(v, 'dtype', '')}",
+)
 def test_feeds_convert_within_their_kind(sess: gc.Session, value: Any) -> None:
     shape = np.shape(value)
     x = gc.placeholder("float32", shape)
@@ -106,10 +129,21 @@ def test_feeds_convert_within_their_kind(sess: gc.Session, value: Any) -> None:
     np.testing.assert_array_equal(found, np.asarray(value, np.float64).astype(np.float32))
 
 
-@pytest.mark.parametrize(("dtype", "value"), [
-    ("float16", 1.5), ("bfloat16", 1.5), ("float64", 1 / 3), ("int8", -5), ("uint8", 250), ("int32", 2**30), ("int64", 2**62), ("uint32", 2**32 - 1),
-    ("uint64", 2**63), ("bool", True),
-])
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("float16", 1.5),
+        ("bfloat16", 1.5),
+        ("float64", 1 / 3),
+        ("int8", -5),
+        ("uint8", 250),
+        ("int32", 2**30),
+        ("int64", 2**62),
+        ("uint32", 2**32 - 1),
+        ("uint64", 2**63),
+        ("bool", True),
+    ],
+)
 def test_every_dtype_passes_through(sess: gc.Session, dtype: str, value: Any) -> None:
     x = gc.placeholder(dtype, (2,))
     storage = gc.DType.storage.fget(x.dtype)  # type: ignore[attr-defined]
@@ -127,17 +161,30 @@ def test_bfloat16_feeds_fetches_and_variables(sess: gc.Session) -> None:
     np.testing.assert_array_equal(y.astype(np.float32), [2, 2.5, 3.25])
     np.testing.assert_array_equal(sess.run(x.astype("float32"), {x: np.array([1, 2, 3], np.float16)}), [1, 2, 3])
     half = gc.placeholder("float16", (3,))
-    np.testing.assert_array_equal(sess.run(half, {half: np.array([1, 2, 3], ml_dtypes.bfloat16)}).astype(np.float32), [1, 2, 3])
+    np.testing.assert_array_equal(
+        sess.run(half, {half: np.array([1, 2, 3], ml_dtypes.bfloat16)}).astype(np.float32), [1, 2, 3]
+    )
 
 
 def test_feeds_that_do_not_fit(fast: gc.Session) -> None:
     x, i = gc.placeholder("float32", (2, 3), name="x"), gc.placeholder("int32", (2,), name="i")
     u, b = gc.placeholder("uint8", (1,), name="u"), gc.placeholder("bool", (), name="b")
     wrong = [
-        (x, np.zeros((2, 4)), "axis 1 must be 3, not 4"), (x, np.zeros(6), "rank 1"), (x, [[1, 2], [3]], "no array"), (x, "text", "'text', which holds no numbers"),
-        (x, x, "itself a symbolic tensor"), (x, None, "holds no numbers"), (x, np.zeros((2, 3), np.complex64), "complex64"), (i, [1.5, 2], "float64"),
-        (i, np.zeros(2, np.float32), "array.astype('int32')"), (u, [300], "holds 300, which uint8 cannot"), (u, [-1], "holds -1"), (i, [2**31, 0], "2147483648"),
-        (b, 1, "int64"), (u, np.array([1], np.int64), "int64"), (x, np.array([["a"] * 3] * 2), "holds no numbers"),
+        (x, np.zeros((2, 4)), "axis 1 must be 3, not 4"),
+        (x, np.zeros(6), "rank 1"),
+        (x, [[1, 2], [3]], "no array"),
+        (x, "text", "'text', which holds no numbers"),
+        (x, x, "itself a symbolic tensor"),
+        (x, None, "holds no numbers"),
+        (x, np.zeros((2, 3), np.complex64), "complex64"),
+        (i, [1.5, 2], "float64"),
+        (i, np.zeros(2, np.float32), "array.astype('int32')"),
+        (u, [300], "holds 300, which uint8 cannot"),
+        (u, [-1], "holds -1"),
+        (i, [2**31, 0], "2147483648"),
+        (b, 1, "int64"),
+        (u, np.array([1], np.int64), "int64"),
+        (x, np.array([["a"] * 3] * 2), "holds no numbers"),
         (x, np.zeros((2, 3), "datetime64[s]"), "datetime64"),
     ]
     for t, value, fragment in wrong:
@@ -200,9 +247,18 @@ def test_a_closed_session_says_so() -> None:
     w = gc.Variable(1.0)
     with gc.Session("numpy") as session:
         f = session.make_callable(x, [x])
-    for call in (lambda: session.run(x, {x: 1}), lambda: f(1.0), lambda: session.get_value(w), lambda: session.set_value(w, 1), lambda: session.state_dict(),
-                 lambda: session.make_callable(x, [x]), lambda: session.compile(x, {x: ()}), lambda: session.save("x"), lambda: session.restore("x"),
-                 lambda: session.__enter__()):
+    for call in (
+        lambda: session.run(x, {x: 1}),
+        lambda: f(1.0),
+        lambda: session.get_value(w),
+        lambda: session.set_value(w, 1),
+        lambda: session.state_dict(),
+        lambda: session.make_callable(x, [x]),
+        lambda: session.compile(x, {x: ()}),
+        lambda: session.save("x"),
+        lambda: session.restore("x"),
+        lambda: session.__enter__(),
+    ):
         assert "the session is closed" in message_of(gc.SessionError, call)
     assert session.closed
 
@@ -213,7 +269,9 @@ def test_options_and_metadata_of_a_run(sess: gc.Session) -> None:
     sess.run(x + 1, {x: 1}, run_metadata=told)
     sess.run(x + 1, {x: 1}, run_metadata=metadata)
     assert metadata.launches == told["launches"] == (1 if sess.device.startswith("opencl") else 0) and metadata.mode
-    assert "holds infinity" in message_of(gc.SessionError, lambda: sess.run(x / 0, {x: 1}, options=gc.RunOptions(check_numerics=True)))
+    assert "holds infinity" in message_of(
+        gc.SessionError, lambda: sess.run(x / 0, {x: 1}, options=gc.RunOptions(check_numerics=True))
+    )
 
 
 def test_check_numerics_names_the_tensor() -> None:
@@ -257,7 +315,10 @@ def test_equal_dims_that_differ_in_the_feeds(sess: gc.Session) -> None:
     batch = gc.Dim("batch")
     x, y = gc.placeholder("float32", (batch, 2), name="x"), gc.placeholder("float32", (batch,), name="y")
     text = message_of(gc.FeedError, lambda: sess.run([x, y], {x: np.zeros((3, 2)), y: np.zeros(4)}))
-    assert "batch is 3 in the feed for 'x', but 4 at axis 0 of the feed for 'y'" in text and text.count(f"{__file__}:") == 2
+    assert (
+        "batch is 3 in the feed for 'x', but 4 at axis 0 of the feed for 'y'" in text
+        and text.count(f"{__file__}:") == 2
+    )
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -298,7 +359,11 @@ def test_a_memory_limit_is_checked_before_anything_is_allocated(device: str, mon
         monkeypatch.setattr(Memory, "grow", lambda self, size: (taken.append(size), grow(self, size))[1])
     with session:
         text = message_of(gc.OutOfMemoryError, lambda: session.run(y, {x: np.zeros((16, 32))}))
-        assert "the memory limit is 1,000 bytes; the plan needs" in text and "8,192 bytes: variable w" in text and "test_session.py" in text
+        assert (
+            "the memory limit is 1,000 bytes; the plan needs" in text
+            and "8,192 bytes: variable w" in text
+            and "test_session.py" in text
+        )
         assert not taken and not session._backend.has(w)
         assert session.run(gc.constant(1.0) + 1) == 2
     assert isinstance(pytest.raises(gc.OutOfMemoryError, lambda: _limited(y, x, 8_000)).value, MemoryError)
@@ -312,4 +377,6 @@ def _limited(y: Any, x: Any, limit: Any) -> Any:
 
 @pytest.mark.parametrize("limit", ["", "2 apples", "GB", "nanGB", [1]])
 def test_memory_limits_that_are_none(limit: Any) -> None:
-    assert "is no size; write bytes or text like '2GB'" in message_of(gc.UsageError, lambda: gc.Session("numpy", memory_limit=limit))
+    assert "is no size; write bytes or text like '2GB'" in message_of(
+        gc.UsageError, lambda: gc.Session("numpy", memory_limit=limit)
+    )

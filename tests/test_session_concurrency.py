@@ -22,8 +22,15 @@ import graphcore as gc
 
 def script(source: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a Python script in a fresh process."""
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(source), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------
@@ -38,7 +45,7 @@ def in_threads(count: int, work: Any) -> None:
         start.wait()
         try:
             work(i)
-        except BaseException as error:  # noqa: BLE001 - handed to the test
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=guarded, args=(i,), daemon=True) for i in range(count)]
@@ -200,8 +207,15 @@ FORK = """
     pid = os.fork()
     if pid == 0:
         begin = time.perf_counter()
-        calls = [lambda: f(np.ones(3)), lambda: sess.run(x + 1, {x: np.ones(3)}), lambda: sess.get_value(w), lambda: sess.set_value(w, np.ones(3)),
-                 lambda: sess.save("/nonexistent/x"), lambda: sess.compile(x * 5, {x: (3,)}), lambda: sess.make_callable(x * 7, [x])]
+        calls = [
+            lambda: f(np.ones(3)),
+            lambda: sess.run(x + 1, {x: np.ones(3)}),
+            lambda: sess.get_value(w),
+            lambda: sess.set_value(w, np.ones(3)),
+            lambda: sess.save("/nonexistent/x"),
+            lambda: sess.compile(x * 5, {x: (3,)}),
+            lambda: sess.make_callable(x * 7, [x]),
+        ]
         if device.startswith("opencl"):
             calls.append(lambda: gc.Session(device))
         good = True
@@ -306,7 +320,8 @@ INTERRUPT = """
             armed[0] = False
             assert (values["a"] == values["a"][0, 0]).all(), "a is torn"
             assert (values["b"] == values["b"][0, 0]).all(), "b is torn"
-            assert values["a"][0, 0] == values["b"][0, 0] == values["count"], (values["a"][0, 0], values["b"][0, 0], values["count"])
+            numbers = values["a"][0, 0], values["b"][0, 0], values["count"]
+            assert numbers[0] == numbers[1] == numbers[2], numbers
         except KeyboardInterrupt:
             continue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -353,7 +368,9 @@ def test_an_interrupt_between_two_launches_waits_for_the_last(intel: gc.Session)
     (bound,) = program.bound.values()
     launches = list(bound._work)
     assert len(launches) > 2
-    interrupt = functools.partial(ctypes.CDLL(None)["raise"], int(signal.SIGINT))  # leaves the handling of the signal to Python
+    interrupt = functools.partial(
+        ctypes.CDLL(None)["raise"], int(signal.SIGINT)
+    )  # leaves the handling of the signal to Python
     for place in range(len(launches) + 1):
         bound._work = [*launches[:place], interrupt, *launches[place:]]
         intel.set_value(a, np.zeros((200, 200)))

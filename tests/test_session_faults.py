@@ -43,7 +43,9 @@ def check_kills(tmp_path: Path, count: int) -> None:
     path = tmp_path / "state"
     newest = 0
     for _ in range(count):
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SAVE), str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SAVE), str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         try:
             assert child.stdout is not None and child.stdout.readline() == "saved\n"
             time.sleep(float(rng.random()) * 0.02)
@@ -99,12 +101,17 @@ def test_every_failed_allocation_is_told_and_survived(what: str, monkeypatch: py
                 if calls - 1 == number:
                     raise error
                 return real(*args, **kwargs)
+
             return allocate
 
         caught = None
         with monkeypatch.context() as patch:
             if what == "buffer":
-                patch.setattr(cl, "Buffer", failing(cl.Buffer, cl.MemoryError("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")))
+                patch.setattr(
+                    cl,
+                    "Buffer",
+                    failing(cl.Buffer, cl.MemoryError("clCreateBuffer failed: MEM_OBJECT_ALLOCATION_FAILURE")),
+                )
             else:
                 patch.setattr(memory.np, "empty", failing(np.empty, MemoryError("no memory")))
             try:
@@ -126,7 +133,9 @@ def test_every_failed_allocation_is_told_and_survived(what: str, monkeypatch: py
     assert number >= 3, "no allocation failed"
 
 
-def test_a_plan_that_the_device_cannot_hold_lists_its_largest_values(intel: gc.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_the_device_cannot_hold_lists_its_largest_values(
+    intel: gc.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from backends.opencl.memory import Memory
 
     real = Memory.grow
@@ -143,7 +152,12 @@ def test_a_plan_that_the_device_cannot_hold_lists_its_largest_values(intel: gc.S
     with pytest.raises(gc.OutOfMemoryError) as caught:
         intel.run(y, {x: np.ones((500, 100))})
     text = str(caught.value)
-    assert "the plan needs" in text and "200,000 bytes: " in text and f"{Path(__file__).name}:" in text and "variable w" in text
+    assert (
+        "the plan needs" in text
+        and "200,000 bytes: " in text
+        and f"{Path(__file__).name}:" in text
+        and "variable w" in text
+    )
     np.testing.assert_allclose(intel.run(y, {x: np.ones((20, 100))}), np.ones((20, 100)), rtol=1e-5)
 
 
@@ -177,7 +191,16 @@ def test_a_kernel_that_does_not_build_shows_its_source(device: str, monkeypatch:
         np.testing.assert_array_equal(session.run(x * 2 + 0.125, {x: np.ones((7, 3))}), np.full((7, 3), 2.125))
 
 
-HOSTILE = ('"); system("touch /tmp/x', "<script>alert(1)</script>", "*/ int x; /*", "a\\\nb", "%s%n", "}; #include <stdio.h>", "\u202e\x00end", "{have}")
+HOSTILE = (
+    '"); system("touch /tmp/x',
+    "<script>alert(1)</script>",
+    "*/ int x; /*",
+    "a\\\nb",
+    "%s%n",
+    "}; #include <stdio.h>",
+    "\u202e\x00end",
+    "{have}",
+)
 
 
 def test_hostile_names_never_reach_the_source(intel: gc.Session) -> None:

@@ -51,7 +51,9 @@ def test_get_value_is_a_copy_and_sessions_do_not_share(sess: gc.Session) -> None
 
 def test_set_value_checks_shape_and_type(fast: gc.Session) -> None:
     w, n = gc.Variable([1.0, 2.0], name="w"), gc.Variable(np.int32(0), name="n")
-    assert "set_value: variable 'w' has shape (2,), the value (3,)" in message_of(gc.ShapeError, lambda: fast.set_value(w, [1, 2, 3]))
+    assert "set_value: variable 'w' has shape (2,), the value (3,)" in message_of(
+        gc.ShapeError, lambda: fast.set_value(w, [1, 2, 3])
+    )
     assert f"the variable was made at {__file__}:" in message_of(gc.ShapeError, lambda: fast.set_value(w, 1.0))
     assert "variable 'n' is int32, the value float64" in message_of(gc.DTypeError, lambda: fast.set_value(n, 1.5))
     assert "symbolic tensor" in message_of(gc.UsageError, lambda: fast.set_value(w, w * 2))
@@ -147,9 +149,20 @@ def test_reads_come_before_writes(sess: gc.Session) -> None:
     assert sess.get_value(a).tolist() == [3, 4] and sess.get_value(b).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("make", [lambda v: v + 1, lambda v: v * 0, lambda v: v[::-1] * 2 + v, lambda v: gc.zeros((4,)), lambda v: v - v.mean(), lambda v: v[::-1],
-                                  lambda v: v.reshape(2, 2).T.reshape(4), lambda v: gc.cumsum(v) if False else v * v.sum()],
-                         ids=["add", "zero", "mix", "constant", "mean", "flip", "transpose", "sum"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda v: v + 1,
+        lambda v: v * 0,
+        lambda v: v[::-1] * 2 + v,
+        lambda v: gc.zeros((4,)),
+        lambda v: v - v.mean(),
+        lambda v: v[::-1],
+        lambda v: v.reshape(2, 2).T.reshape(4),
+        lambda v: gc.cumsum(v) if False else v * v.sum(),
+    ],
+    ids=["add", "zero", "mix", "constant", "mean", "flip", "transpose", "sum"],
+)
 def test_a_fetched_variable_has_its_old_value(sess: gc.Session, make: Any) -> None:
     start = np.array([1, 2, 3, 5], np.float32)
     v = gc.Variable(start)
@@ -332,10 +345,37 @@ def test_rebuilding_a_graph_neither_compiles_nor_leaks(compilations: list[Any]) 
 def test_graphs_that_differ_do_not_share(fast: gc.Session, compilations: list[Any]) -> None:
     w, v = gc.Variable(np.full(3, 2, np.float32)), gc.Variable(np.full(3, 5, np.float32))
     x = gc.placeholder("float32", (3,))
-    makers = [lambda: x * w, lambda: x * v, lambda: w * x + 0 * x, lambda: x + w, lambda: x * 2, lambda: x * 3, lambda: (x * w).sum(), lambda: (x * w).sum(axis=0, keepdims=True),
-              lambda: x * gc.constant([1.0, 2.0, 3.0]), lambda: x * gc.constant([1.0, 2.0, 4.0]), lambda: (x * w)[0:2], lambda: (x * w)[1:3], lambda: x.astype("float64") * 2]
+    makers = [
+        lambda: x * w,
+        lambda: x * v,
+        lambda: w * x + 0 * x,
+        lambda: x + w,
+        lambda: x * 2,
+        lambda: x * 3,
+        lambda: (x * w).sum(),
+        lambda: (x * w).sum(axis=0, keepdims=True),
+        lambda: x * gc.constant([1.0, 2.0, 3.0]),
+        lambda: x * gc.constant([1.0, 2.0, 4.0]),
+        lambda: (x * w)[0:2],
+        lambda: (x * w)[1:3],
+        lambda: x.astype("float64") * 2,
+    ]
     arrays = np.array([1, 2, 3], np.float32)
-    expected = [arrays * 2, arrays * 5, arrays * 2, arrays + 2, arrays * 2, arrays * 3, 12, [12], [1, 4, 9], [1, 4, 12], [2, 4], [4, 6], arrays * 2]
+    expected = [
+        arrays * 2,
+        arrays * 5,
+        arrays * 2,
+        arrays + 2,
+        arrays * 2,
+        arrays * 3,
+        12,
+        [12],
+        [1, 4, 9],
+        [1, 4, 12],
+        [2, 4],
+        [4, 6],
+        arrays * 2,
+    ]
     for make, value in zip(makers, expected, strict=True):
         np.testing.assert_array_equal(fast.run(make(), {x: arrays}), value)
     count = len(compilations)
@@ -375,7 +415,10 @@ def test_compile_shows_the_lines_of_the_graph_that_was_asked_for(fast: gc.Sessio
     one = x * 2 + 1
     two = x * 2 + 1
     fast.run(one, {x: [1, 2, 3]})
-    lines = [re.search(re.escape(Path(__file__).name) + r":(\d+)", fast.compile(t, {x: (3,)}).as_text("fused")) for t in (one, two)]
+    lines = [
+        re.search(re.escape(Path(__file__).name) + r":(\d+)", fast.compile(t, {x: (3,)}).as_text("fused"))
+        for t in (one, two)
+    ]
     assert lines[0] and lines[1] and int(lines[1][1]) == int(lines[0][1]) + 1
 
 

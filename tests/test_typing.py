@@ -90,7 +90,9 @@ def members(*classes: type) -> set[str]:
 
 def surface() -> tuple[list[str], list[str]]:
     """Expressions for all that a tensor and the package have, and those of them that a checker is to refuse."""
-    tensor = sorted(set(dir(gc.Tensor)) - set(dir(object)) - {"__slots__", "__weakref__", "__slotnames__"})  # copying leaves the last
+    tensor = sorted(
+        set(dir(gc.Tensor)) - set(dir(object)) - {"__slots__", "__weakref__", "__slotnames__"}
+    )  # copying leaves the last
     package = sorted({*gc.__all__, *gc._LAZY})
     refused = [f"x.{n}" for n in sorted(members(Refusals))] + [f"gc.{n}" for n in package if not hasattr(gc, n)]
     return [f"x.{n}" for n in tensor] + [f"gc.{n}" for n in package], refused

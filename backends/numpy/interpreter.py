@@ -46,6 +46,8 @@ def _evaluate(node: Node, operands: list[Any]) -> tuple[Any, ...]:
         try:
             result = node.op.reference(*operands)
         except NotImplementedError:
-            raise CompileError(f"{node.op.name} has no NumPy reference\n  it was built at {node.origin.place}") from None
+            raise CompileError(
+                f"{node.op.name} has no NumPy reference\n  it was built at {node.origin.place}"
+            ) from None
     results = result if isinstance(result, tuple) else (result,)
     return tuple(np.asarray(r, dtype=t.dtype.storage) for r, t in zip(results, node.types, strict=True))

@@ -1,7 +1,7 @@
 """The kernel-IR oracle: kernels evaluated over whole index grids with NumPy.
 
-Every axis becomes one dimension of a broadcast grid, so a value of the IR is an array over the axes it depends on. It is meant to
-be obviously right, not fast: a matrix product materialises all of its products.
+Every axis becomes one dimension of a broadcast grid, so a value of the IR is an array over the axes it depends on. It
+is meant to be obviously right, not fast: a matrix product materialises all of its products.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class _Evaluation:
                 self.values[value] = self.evaluate(value)
             results = [(s, self.index(s.index), self.values[s.value]) for s in self.kernel.stores]
         for store, where, value in results:  # all loads happen before any store, as if nothing were in place
-            shape = np.broadcast_shapes(np.shape(where), np.shape(value), *(self.grid(a).shape for a in store.index.axes()))
+            shape = np.broadcast_shapes(
+                np.shape(where), np.shape(value), *(self.grid(a).shape for a in store.index.axes())
+            )
             target, where = self.buffers[store.param], np.broadcast_to(where, shape).ravel()
             flat = np.broadcast_to(value, shape).ravel().astype(target.dtype)
             if store.mode == "add":
@@ -99,7 +101,9 @@ class _Evaluation:
     def rounded(self, value: Any, e: Expr) -> Any:
         """Half types are computed wider, and every result is rounded to its storage type."""
         wide = np.dtype(e.dtype.compute)
-        return np.asarray(value).astype(e.dtype.storage).astype(wide) if e.dtype.rounds else np.asarray(value).astype(wide)
+        return (
+            np.asarray(value).astype(e.dtype.storage).astype(wide) if e.dtype.rounds else np.asarray(value).astype(wide)
+        )
 
     def load(self, e: Expr) -> Any:
         param, index = e.data
@@ -137,7 +141,9 @@ def _cast(value: Any, e: Expr) -> Any:
         info = np.iinfo(wide)
         inside = np.nan_to_num(np.trunc(value), nan=0.0, posinf=float(info.max), neginf=float(info.min))
         high = inside >= float(info.max)
-        return np.where(high, info.max, np.where(inside <= float(info.min), info.min, np.where(high, 0, inside).astype(wide)))
+        return np.where(
+            high, info.max, np.where(inside <= float(info.min), info.min, np.where(high, 0, inside).astype(wide))
+        )
     return np.asarray(value).astype(wide)
 
 
@@ -158,16 +164,72 @@ def _mulhi(a: Any, b: Any) -> Any:
 
 
 _FUNCTIONS: dict[str, Any] = {
-    "neg": np.negative, "abs": np.abs, "sign": np.sign, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "exp2": np.exp2,
-    "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tan": np.tan,
-    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
-    "acosh": np.arccosh, "atanh": np.arctanh, "erf": _by_reference("erf"), "erfc": _by_reference("erfc"), "erfinv": _by_reference("erfinv"),
-    "lgamma": _by_reference("lgamma"), "digamma": _by_reference("digamma"), "polygamma": _polygamma, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
-    "round": np.round, "sigmoid": _by_reference("sigmoid"), "reciprocal": lambda x: 1 / x, "bit_not": np.invert,
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide, "mod": np.mod, "pow": np.power,
-    "max": np.maximum, "min": np.minimum, "atan2": np.arctan2, "copysign": np.copysign, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or,
-    "bit_xor": np.bitwise_xor, "shift_left": np.left_shift, "shift_right": np.right_shift, "mulhi": _mulhi, "lt": np.less, "le": np.less_equal,
-    "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or,
-    "xor": np.logical_xor, "not": np.logical_not, "isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "erf": _by_reference("erf"),
+    "erfc": _by_reference("erfc"),
+    "erfinv": _by_reference("erfinv"),
+    "lgamma": _by_reference("lgamma"),
+    "digamma": _by_reference("digamma"),
+    "polygamma": _polygamma,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "trunc": np.trunc,
+    "round": np.round,
+    "sigmoid": _by_reference("sigmoid"),
+    "reciprocal": lambda x: 1 / x,
+    "bit_not": np.invert,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "pow": np.power,
+    "max": np.maximum,
+    "min": np.minimum,
+    "atan2": np.arctan2,
+    "copysign": np.copysign,
+    "bit_and": np.bitwise_and,
+    "bit_or": np.bitwise_or,
+    "bit_xor": np.bitwise_xor,
+    "shift_left": np.left_shift,
+    "shift_right": np.right_shift,
+    "mulhi": _mulhi,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "not": np.logical_not,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "isfinite": np.isfinite,
 }
 _REDUCERS: dict[str, Any] = {"add": np.sum, "mul": np.prod, "max": np.max, "min": np.min, "and": np.all, "or": np.any}

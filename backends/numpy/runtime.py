@@ -82,7 +82,12 @@ class _Interpreted:
         count = len(self.graph.outputs)
         outputs = [np.array(r) for r in results[:count]]
         # One call into C: Ctrl-C comes before all updates or after.
-        self.backend.values.update({id(v): (v, np.array(value, v.dtype.storage).reshape(v.shape)) for (v, _), value in zip(self.graph.updates, results[count:], strict=True)})
+        self.backend.values.update(
+            {
+                id(v): (v, np.array(value, v.dtype.storage).reshape(v.shape))
+                for (v, _), value in zip(self.graph.updates, results[count:], strict=True)
+            }
+        )
         return outputs
 
 
@@ -108,7 +113,9 @@ class _Kernels:
         for fetch in self.plan.fetches:
             shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)
             out.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
-        self.backend.values.update({key: (v, a.reshape(tuple(v.shape))) for key, (v, a) in fresh.items()})  # all updates at once
+        self.backend.values.update(
+            {key: (v, a.reshape(tuple(v.shape))) for key, (v, a) in fresh.items()}
+        )  # all updates at once
         return out
 
     def _view(self, arena: Any, buffer: Any) -> Any:
@@ -120,7 +127,7 @@ class _Kernels:
             return np.empty(0, buffer.dtype.storage)  # replaced by a variable's own memory
         start = self.placed.offsets[buffer.number]
         assert buffer.space == ARENA
-        return arena[start:start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)
+        return arena[start : start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)
 
 
 def _fed(array: Any, storage: Any) -> Any:

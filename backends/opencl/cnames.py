@@ -1,17 +1,30 @@
 """How element types look in OpenCL C: in memory, in a register, and as explicit vectors.
 
-In a register float16 and bfloat16 are float, and a bool is an int mask: 0 or 1 as a scalar, 0 or -1 in a vector's lanes (what
-OpenCL's comparisons give).
+In a register float16 and bfloat16 are float, and a bool is an int mask: 0 or 1 as a scalar, 0 or -1 in a vector's lanes
+(what OpenCL's comparisons give).
 """
 
 from __future__ import annotations
 
 from graphcore.dtypes import DType
 
-__all__ = ["memory_type", "register_type", "vector_type", "literal", "mask_for", "convert"]
+__all__ = ["convert", "literal", "mask_for", "memory_type", "register_type", "vector_type"]
 
-_MEMORY = {"float16": "half", "bfloat16": "ushort", "float32": "float", "float64": "double", "int8": "char", "int16": "short",
-           "int32": "int", "int64": "long", "uint8": "uchar", "uint16": "ushort", "uint32": "uint", "uint64": "ulong", "bool": "uchar"}
+_MEMORY = {
+    "float16": "half",
+    "bfloat16": "ushort",
+    "float32": "float",
+    "float64": "double",
+    "int8": "char",
+    "int16": "short",
+    "int32": "int",
+    "int64": "long",
+    "uint8": "uchar",
+    "uint16": "ushort",
+    "uint32": "uint",
+    "uint64": "ulong",
+    "bool": "uchar",
+}
 _SIGNED = {1: "char", 2: "short", 4: "int", 8: "long"}
 
 
@@ -32,7 +45,9 @@ def vector_type(dtype: DType, width: int) -> str:
 
 def register_bytes(dtype: DType) -> int:
     """Bytes of one lane in a register."""
-    return {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "long": 8, "ulong": 8, "double": 8}.get(register_type(dtype), 4)
+    return {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "long": 8, "ulong": 8, "double": 8}.get(
+        register_type(dtype), 4
+    )
 
 
 def literal(value: bool | int | float, dtype: DType) -> str:
@@ -75,7 +90,8 @@ def mask_of(comparison: str, dtype: DType, width: int) -> str:
 
 
 def convert(text: str, source: DType, target: DType, width: int) -> str:
-    """Conversion between register types. Floats to integers truncate and saturate (NaN gives 0), integers wrap, to bool is ``!= 0``."""
+    """Conversion between register types. Floats to integers truncate and saturate (NaN gives 0), integers wrap, to bool
+    is ``!= 0``."""
     if source.is_bool and target.is_bool:
         return text
     if target.is_bool:

@@ -145,7 +145,8 @@ _AVX2_NAMES = (
     + ("bdver4", "znver1", "znver2", "znver3", "x86-64-v3")
 )
 
-# Sets the floats of explicit vectors (4, 8 or 16), whatever the device prefers: for tests of generated code in Oclgrind.
+# Sets the floats of explicit vectors (4, 8 or 16), whatever the device prefers: for tests of generated code in
+# Oclgrind.
 _WIDTH_VARIABLE = "GRAPHCORE_VECTOR_WIDTH"
 _WIDTHS = (4, 8, 16)
 # Oclgrind says that it has one compute unit; plans are divided for more, or there would be no races to find.

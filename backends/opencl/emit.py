@@ -1,8 +1,9 @@
 """Expressions to OpenCL C: scopes, lanes and the placement of every value at the outermost loop that it depends on.
 
-An ``Emitter`` holds a stack of scopes, one a loop. A value is written into the innermost scope that binds one of its axes, so
-what depends on a row only is computed once a row. Text of an inner loop is appended to its parent when the loop closes, hence
-whatever the inner loop hoists stands before it. One axis may be the *lane* axis: values that depend on it are explicit vectors.
+An ``Emitter`` holds a stack of scopes, one a loop. A value is written into the innermost scope that binds one of its
+axes, so what depends on a row only is computed once a row. Text of an inner loop is appended to its parent when the
+loop closes, hence whatever the inner loop hoists stands before it. One axis may be the *lane* axis: values that depend
+on it are explicit vectors.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from graphcore.shapes import Dim, Extent
 
 __all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
 
+
 @dataclass(frozen=True)
 class Dialect:
     """What code generation needs to know of a device.
 
-    On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may use.
+    On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may
+    use.
     """
 
     vendor: str
@@ -84,7 +87,9 @@ class Emitter:
         self.axis_code: dict[Axis, str] = {}
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
-        self.pinned: dict[Expr, frozenset[Axis]] = {}  # axes whose loops a value must stay inside, beside those it depends on
+        self.pinned: dict[
+            Expr, frozenset[Axis]
+        ] = {}  # axes whose loops a value must stay inside, beside those it depends on
         self.narrow = _narrow_positions(kernel)
         self._names = 0
 
@@ -103,7 +108,8 @@ class Emitter:
 
     @contextmanager
     def block(self, header: str, axes: Sequence[Axis] = ()) -> Iterator[Scope]:
-        """A nested scope that binds axes; its text goes into the parent when it closes, and nowhere if an exception ends it.
+        """A nested scope that binds axes; its text goes into the parent when it closes, and nowhere if an exception
+        ends it.
 
         An interrupt may come between any two lines here: an emitter that one has passed through is not used again.
         """
@@ -118,7 +124,9 @@ class Emitter:
         """A scalar loop over an axis."""
         variable = name or self.fresh(axis.name + "_")
         self.axis_code[axis] = variable
-        with self.block(f"for (int {variable} = 0; {variable} < {self.extent(axis.extent)}; ++{variable})", (axis,)) as scope:
+        with self.block(
+            f"for (int {variable} = 0; {variable} < {self.extent(axis.extent)}; ++{variable})", (axis,)
+        ) as scope:
             yield scope
 
     @contextmanager
@@ -213,7 +221,9 @@ class Emitter:
         parts: list[str] = []
         for atom, coefficient in index.terms:
             text = self.atom(atom, width)
-            parts.append(text if coefficient == 1 else f"{text}*{coefficient}" if coefficient >= 0 else f"{text}*({coefficient})")
+            parts.append(
+                text if coefficient == 1 else f"{text}*{coefficient}" if coefficient >= 0 else f"{text}*({coefficient})"
+            )
         if index.constant or not parts:
             parts.append(str(index.constant) if index.constant >= 0 else f"({index.constant})")
         text = " + ".join(parts)
@@ -290,12 +300,17 @@ class Emitter:
             places = [f"({where} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
         self.line(f"const {vector_type(dtype, width)} {held} = {value};")
         for i, place in enumerate(places):
-            self.line(store_text(pointer, place, f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1))
+            self.line(
+                store_text(
+                    pointer, place, f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1
+                )
+            )
 
     # Reductions
 
     def inner_reduce(self, e: Expr, place: Scope) -> str:
-        """A reduction whose axes belong to it alone: loops at the point of use, inside the scope that its free axes need."""
+        """A reduction whose axes belong to it alone: loops at the point of use, inside the scope that its free axes
+        need."""
         while self.scope is not place:  # its loops must be text of the scope it belongs to
             return self._hoisted(e, place)
         width = self.width_of(e)
@@ -307,7 +322,7 @@ class Emitter:
 
     def _hoisted(self, e: Expr, place: Scope) -> str:
         position = self.scopes.index(place)
-        inner, self.scopes = self.scopes[position + 1:], self.scopes[: position + 1]
+        inner, self.scopes = self.scopes[position + 1 :], self.scopes[: position + 1]
         try:
             return self.inner_reduce(e, place)
         finally:
@@ -325,7 +340,11 @@ def linear_position(emitter: Emitter, axes: Sequence[Axis]) -> str:
     """The row-major position over reduction axes as C (for arg-reductions)."""
     text = "0"
     for axis in axes:
-        text = f"({text} * {emitter.extent(axis.extent)} + {emitter.axis_code[axis]})" if text != "0" else emitter.axis_code[axis]
+        text = (
+            f"({text} * {emitter.extent(axis.extent)} + {emitter.axis_code[axis]})"
+            if text != "0"
+            else emitter.axis_code[axis]
+        )
     return text
 
 
@@ -344,7 +363,9 @@ class Accumulator:
         start = literal(identity(self.combine, self.dtype), self.dtype)
         if self.dtype.is_bool and self.width > 1 and start == "1":
             start = "-1"
-        lines.append(f"{vtype} {self.name} = ({vtype})({start});" if self.width > 1 else f"{vtype} {self.name} = {start};")
+        lines.append(
+            f"{vtype} {self.name} = ({vtype})({start});" if self.width > 1 else f"{vtype} {self.name} = {start};"
+        )
         if self.position:
             itype = f"int{self.width if self.width > 1 else ''}"
             lines.append(f"{itype} {self.position} = ({itype})(-1);")
@@ -355,7 +376,11 @@ class Accumulator:
         if self.combine == "add" and body.fn == "mul" and body.dtype.is_float and not body.dtype.rounds:
             a, b = (em.vector(x, self.width) for x in body.args)
             # PoCL's library does not inline fma, which costs a factor of eight there.
-            em.line(f"{self.name} += {a} * {b};" if em.dialect.vendor == "pocl" else f"{self.name} = fma({a}, {b}, {self.name});")
+            em.line(
+                f"{self.name} += {a} * {b};"
+                if em.dialect.vendor == "pocl"
+                else f"{self.name} = fma({a}, {b}, {self.name});"
+            )
             return
         value = em.vector(body, self.width)
         if self.position:
@@ -395,12 +420,17 @@ class Accumulator:
         if self.position:
             width = 1 if lanes_reduced else self.width
             result = em.fresh()
-            lines.append(f"const long{width if width > 1 else ''} {result} = convert_long{width if width > 1 else ''}({self.position});")
+            lines.append(
+                f"const long{width if width > 1 else ''} {result} = "
+                f"convert_long{width if width > 1 else ''}({self.position});"
+            )
             return result
         if self.e.dtype.rounds:
             width = 1 if lanes_reduced else self.width
             result = em.fresh()
-            lines.append(f"const {vector_type(self.e.dtype, width)} {result} = {em.rounded(self.name, self.e.dtype, width)};")
+            lines.append(
+                f"const {vector_type(self.e.dtype, width)} {result} = {em.rounded(self.name, self.e.dtype, width)};"
+            )
             return result
         return self.name
 
@@ -426,6 +456,13 @@ class Accumulator:
         lines.append(f"{register_type(self.dtype)} {best} = {self.name}.s0; int {at} = {self.position}.s0;")
         for i in range(1, self.width):
             new, where = f"{self.name}.s{HEX[i]}", f"{self.position}.s{HEX[i]}"
-            equal = f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))" if self.dtype.is_float else f"({new} == {best})"
-            lines.append(f"if ({where} >= 0 && ({at} < 0 || {self.better(new, best, 1)} || ({equal} && {where} < {at}))) {{ {best} = {new}; {at} = {where}; }}")
+            equal = (
+                f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))"
+                if self.dtype.is_float
+                else f"({new} == {best})"
+            )
+            lines.append(
+                f"if ({where} >= 0 && ({at} < 0 || {self.better(new, best, 1)} || ({equal} && {where} < {at}))) {{ "
+                f"{best} = {new}; {at} = {where}; }}"
+            )
         self.name, self.position, self.width = best, at, 1

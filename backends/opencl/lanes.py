@@ -19,7 +19,8 @@ __all__ = ["load_vector"]
 
 
 def load_vector(em: Emitter, e: Expr) -> str:
-    """A load of which the address or the guard depends on the lane, as an expression; helper values become lines before it."""
+    """A load of which the address or the guard depends on the lane, as an expression; helper values become lines before
+    it."""
     param, index = e.data
     pointer, dtype, width, lane = em.pointers[param], e.dtype, em.width, em.lane
     assert lane is not None
@@ -33,7 +34,9 @@ def load_vector(em: Emitter, e: Expr) -> str:
         shared = _shared(em, index)
         if shared:
             at = em.fresh("k")
-            held = em.value(guard) if guard is not None else None  # the guard stands before the load: outside of it the address may be anywhere
+            held = (
+                em.value(guard) if guard is not None else None
+            )  # the guard stands before the load: outside of it the address may be anywhere
             em.home(e).lines.append(f"const int {at} = {em.index(index)};")
             lines, text = _spread_out(em, pointer, at, f"({at} + {width // shared[0]})", dtype, shared, held)
             em.home(e).lines.extend(lines)
@@ -65,9 +68,11 @@ def _through(index: Index, lane: Axis) -> list[tuple[object, int]]:
 
 
 def _shared(em: Emitter, index: Index) -> tuple[int, int] | None:
-    """``(n, c)`` where the index steps by ``(lane + c) // n``, so that n lanes share an element (upsampling, pooling's gradient).
+    """``(n, c)`` where the index steps by ``(lane + c) // n``, so that n lanes share an element (upsampling, pooling's
+    gradient).
 
-    Vectors start at multiples of their width, so a divisor of it tells which lanes share: the first group is c lanes short.
+    Vectors start at multiples of their width, so a divisor of it tells which lanes share: the first group is c lanes
+    short.
     """
     assert em.lane is not None
     through = _through(index, em.lane)
@@ -79,8 +84,11 @@ def _shared(em: Emitter, index: Index) -> tuple[int, int] | None:
     return divided.divisor, divided.value.constant % divided.divisor
 
 
-def _spread_out(em: Emitter, pointer: str, at: str, last: str, dtype: DType, shared: tuple[int, int], guard: str | None = None) -> tuple[list[str], str]:
-    """Few elements from ``at``, the last of which is at ``last``, spread over the lanes that share them: lines, and the vector."""
+def _spread_out(
+    em: Emitter, pointer: str, at: str, last: str, dtype: DType, shared: tuple[int, int], guard: str | None = None
+) -> tuple[list[str], str]:
+    """Few elements from ``at``, the last of which is at ``last``, spread over the lanes that share them: lines, and the
+    vector."""
     (many, short), width = shared, em.width
     count, name = width // many, em.fresh("x")
     kind, zero = vector_type(dtype, count), literal(0, dtype)
@@ -105,7 +113,8 @@ class _Together:
 
 
 def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
-    """Lanes that may be together: one vector where they turn out to be, nothing where all are guarded away, else lane by lane.
+    """Lanes that may be together: one vector where they turn out to be, nothing where all are guarded away, else lane
+    by lane.
 
     Concatenations, padding, rolls and windows are together but at their seams.
     """
@@ -154,7 +163,8 @@ def _folded(em: Emitter, lines: list[str], mask: str, sign: str, width: int) -> 
 
 
 def _neighbours(em: Emitter, index: Index, pointer: str, at: str, dtype: DType) -> _Together | None:
-    """For lanes' addresses ``at`` made of quotients and remainders: all are neighbours, share few elements, or are one element."""
+    """For lanes' addresses ``at`` made of quotients and remainders: all are neighbours, share few elements, or are one
+    element."""
     assert em.lane is not None
     width, last = em.width, f"{at}.s{HEX[em.width - 1]}"
     if any(em.lane in value.axes for value in dynamic_values(index)):

@@ -40,7 +40,8 @@ _BUILTIN = {**{name: name for name in _SAME}, "round": "rint"}
 _EVERYWHERE = ("sigmoid", "erfinv", "digamma", "polygamma")  # no built-in has them
 _FASTER = ("erf",)  # floats only
 _ON_POCL = ("sin", "cos", "tan", "pow")  # floats only
-# Intel's compiler (2026.2) dies when one kernel has the sine and the cosine of x and both of sin(x): it merges them into sincos.
+# Intel's compiler (2026.2) dies when one kernel has the sine and the cosine of x and both of sin(x): it merges them
+# into sincos.
 _ON_INTEL = ("cos",)
 
 FUNCTIONS = frozenset(_BUILTIN) | frozenset(_EVERYWHERE)
@@ -60,7 +61,11 @@ def call(fn: str, vendor: str, dtype: str, width: int) -> str:
     Returns:
         A built-in, or a function that `prelude_for` defines.
     """
-    own = _EVERYWHERE + (_ON_INTEL if vendor == "intel" else ()) + (_ON_POCL if vendor == "pocl" and dtype == "float" else ())
+    own = (
+        _EVERYWHERE
+        + (_ON_INTEL if vendor == "intel" else ())
+        + (_ON_POCL if vendor == "pocl" and dtype == "float" else ())
+    )
     if fn in own or (fn in _FASTER and dtype == "float"):
         return f"gc_{fn}_{dtype}{width if width > 1 else ''}"
     return _BUILTIN[fn]
@@ -198,7 +203,8 @@ static inline $T gc_erf_$T($T x) {
 """
 )
 
-# 2 ** (y log2 |x|) in double: its logarithm by the series of atanh, its power by Taylor's. PoCL's own takes ten times as long.
+# 2 ** (y log2 |x|) in double: its logarithm by the series of atanh, its power by Taylor's. PoCL's own takes ten times
+# as long.
 _POW = (
     """\
 static inline $T gc_pow_$T($T x, $T y) {

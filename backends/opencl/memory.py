@@ -1,7 +1,7 @@
 """Device memory: the arena, the variables and the constants of one backend.
 
-On CPU devices memory is ours: page-aligned NumPy arrays that OpenCL uses in place, so feeding and fetching are plain copies with no
-call into the runtime. On GPUs it is a device buffer with explicit transfers.
+On CPU devices memory is ours: page-aligned NumPy arrays that OpenCL uses in place, so feeding and fetching are plain
+copies with no call into the runtime. On GPUs it is a device buffer with explicit transfers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Memory:
             if self.on_host:
                 raw = np.empty(wanted + _PAGE, np.uint8)
                 start = -raw.ctypes.data % _PAGE
-                host = raw[start:start + wanted]
+                host = raw[start : start + wanted]
                 host[: self.size] = self.host[: self.size] if self.host is not None else 0
                 fresh = cl.Buffer(self.device.context, flags.READ_WRITE | flags.USE_HOST_PTR, hostbuf=host)
             else:
@@ -65,18 +65,24 @@ class Memory:
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Host memory at an offset as an array (CPU devices)."""
         count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        return self.host[offset:offset + count].view(dtype).reshape(shape)
+        return self.host[offset : offset + count].view(dtype).reshape(shape)
 
     def write(self, offset: int, array: Any) -> None:
         """Copy an array in (any device)."""
         if array.nbytes == 0:
             return
         if self.on_host:
-            self.host[offset:offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            self.host[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             return
         import pyopencl as cl
 
-        cl.enqueue_copy(self.device.queue, self.buffer, np.ascontiguousarray(array).reshape(-1).view(np.uint8), dst_offset=offset, is_blocking=True)
+        cl.enqueue_copy(
+            self.device.queue,
+            self.buffer,
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8),
+            dst_offset=offset,
+            is_blocking=True,
+        )
 
     def read(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """A fresh array of what is at an offset (any device; the queue must be done with it)."""

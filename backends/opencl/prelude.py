@@ -6,7 +6,7 @@ import re
 
 from backends.opencl import mathlib
 
-__all__ = ["prelude_for", "PRAGMAS"]
+__all__ = ["PRAGMAS", "prelude_for"]
 
 PRAGMAS = """\
 #ifdef cl_khr_fp64
@@ -17,9 +17,22 @@ PRAGMAS = """\
 """
 
 _NAME = re.compile(r"\bgc_([a-z0-9_]+?)_(float|double|char|uchar|short|ushort|int|uint|long|ulong)(2|4|8|16)?\b")
-_LOOSE = re.compile(r"\bgcu_(float|double|char|uchar|short|ushort|int|uint|long|ulong)(2|4|8|16)\b")  # vectors with an element's alignment
+_LOOSE = re.compile(
+    r"\bgcu_(float|double|char|uchar|short|ushort|int|uint|long|ulong)(2|4|8|16)\b"
+)  # vectors with an element's alignment
 _ROUND = re.compile(r"\bgc_round_(float16|bfloat16)(2|4|8|16)?\b")
-_BITS = {"float": 32, "double": 64, "char": 8, "uchar": 8, "short": 16, "ushort": 16, "int": 32, "uint": 32, "long": 64, "ulong": 64}
+_BITS = {
+    "float": 32,
+    "double": 64,
+    "char": 8,
+    "uchar": 8,
+    "short": 16,
+    "ushort": 16,
+    "int": 32,
+    "uint": 32,
+    "long": 64,
+    "ulong": 64,
+}
 _LANES = {8: "char", 16: "short", 32: "int", 64: "long"}
 
 
@@ -31,18 +44,26 @@ def prelude_for(source: str, vendor: str) -> str:
     parts += [text for fn, kind, suffix in names if (text := _definition(fn, kind, suffix)) is not None]
     body = "\n".join(parts)
     loose = sorted({(m[1], m[2]) for m in _LOOSE.finditer(source)})
-    types = "".join(f"typedef {kind}{n} gcu_{kind}{n} __attribute__((aligned({_BITS[kind] // 8})));\n" for kind, n in loose)
+    types = "".join(
+        f"typedef {kind}{n} gcu_{kind}{n} __attribute__((aligned({_BITS[kind] // 8})));\n" for kind, n in loose
+    )
     return types + mathlib.prelude_for(body + source, vendor) + body + "\n"
 
 
 def _rounding(kind: str, n: str) -> str:
     """Round a float to half precision or bfloat16, to nearest even, and back to float."""
     if kind == "bfloat16":
-        return (f"static inline float{n} gc_round_bfloat16{n}(float{n} x) {{ uint{n} b = as_uint{n}(x); "
-                f"uint{n} r = (b + 0x7fffu + ((b >> 16) & 1u)) & 0xffff0000u; return {_choose('x != x', 'x', f'as_float{n}(r)', 'float', n)}; }}")
+        return (
+            f"static inline float{n} gc_round_bfloat16{n}(float{n} x) {{ uint{n} b = as_uint{n}(x); "
+            f"uint{n} r = (b + 0x7fffu + ((b >> 16) & 1u)) & 0xffff0000u; return "
+            f"{_choose('x != x', 'x', f'as_float{n}(r)', 'float', n)}; }}"
+        )
     # vstore_half rounds to nearest even on every device, with or without half arithmetic.
-    return (f"static inline float{n} gc_round_float16{n}(float{n} x) {{ ushort s[{n or 1}]; vstore_half{n}_rte(x, 0, (half*)s); "
-            f"return vload_half{n}(0, (const half*)s); }}")
+    return (
+        f"static inline float{n} gc_round_float16{n}(float{n} x) {{ ushort s[{n or 1}]; vstore_half{n}_rte(x, 0, "
+        f"(half*)s); "
+        f"return vload_half{n}(0, (const half*)s); }}"
+    )
 
 
 def _choose(condition: str, yes: str, no: str, kind: str, n: str) -> str:
@@ -94,8 +115,10 @@ def _definition(fn: str, kind: str, n: str) -> str | None:
     if fn in ("floordiv", "mod"):
         return binary(_division(fn, t, lanes, real, signed))
     if fn == "pow" and not real:
-        return binary(f"{t} r = {one}; {t} base = a; {t} e = b; for (int i = 0; i < {_BITS[kind]}; ++i) {{ "
-                      f"r = ((e & {one}) != {zero}) ? r * base : r; base = base * base; e = e >> {one}; }} return r;")
+        return binary(
+            f"{t} r = {one}; {t} base = a; {t} e = b; for (int i = 0; i < {_BITS[kind]}; ++i) {{ "
+            f"r = ((e & {one}) != {zero}) ? r * base : r; base = base * base; e = e >> {one}; }} return r;"
+        )
     return None
 
 
@@ -103,11 +126,16 @@ def _division(fn: str, t: str, lanes: str, real: bool, signed: bool) -> str:
     """Python's floor division and remainder; by zero gives 0 for integers (as NumPy does) and never traps."""
     one, zero = f"({t})(1)", f"({t})(0)"
     if real:
-        rest = f"{t} r = fmod(a, b); r = ((r != {zero}) & ((r < {zero}) != (b < {zero}))) ? r + b : r; r = (r == {zero}) ? copysign({zero}, b) : r;"
+        rest = (
+            f"{t} r = fmod(a, b); r = ((r != {zero}) & ((r < {zero}) != (b < {zero}))) ? r + b : r; r = (r == "
+            f"{zero}) ? copysign({zero}, b) : r;"
+        )
         if fn == "mod":
             return rest + " return r;"
-        return (f"{rest} {t} q = (a - r) / b; {t} f = floor(q); f = (q - f > ({t})(0.5)) ? f + {one} : f; "
-                f"return (b == {zero}) ? a / b : f;")
+        return (
+            f"{rest} {t} q = (a - r) / b; {t} f = floor(q); f = (q - f > ({t})(0.5)) ? f + {one} : f; "
+            f"return (b == {zero}) ? a / b : f;"
+        )
     if not signed:
         answer = "a / c" if fn == "floordiv" else "a % c"
         return f"{t} c = (b == {zero}) ? {one} : b; return (b == {zero}) ? {zero} : ({answer});"

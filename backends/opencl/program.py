@@ -1,12 +1,12 @@
 """One program per plan: the distinct step functions, and the kernels that call them by rows of a table.
 
-A row of the table is ``[function, first task, tasks, (space, offset) per parameter, sizes...]``. Functions are merged by their text,
-so the optimizer's update of every parameter is one function and many rows.
+A row of the table is ``[function, first task, tasks, (space, offset) per parameter, sizes...]``. Functions are merged
+by their text, so the optimizer's update of every parameter is one function and many rows.
 
-On CPUs one dispatch kernel switches over the functions, and the same compiled program can run a launch per step, a launch per stage
-or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions differ in local memory and
-registers, so each has a kernel of its own, which runs all its rows of a stage at once, and one launch is a second program: a single
-work-group with a barrier after every row.
+On CPUs one dispatch kernel switches over the functions, and the same compiled program can run a launch per step, a
+launch per stage or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
+differ in local memory and registers, so each has a kernel of its own, which runs all its rows of a stage at once, and
+one launch is a second program: a single work-group with a barrier after every row.
 """
 
 from __future__ import annotations
@@ -67,20 +67,32 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
             name = f"{base}_{taken[base]}"
             groups = GROUP_TEMPLATES.get(step.template)
             local = groups.local_bytes(step.kernel, step.config, dialect) if groups is not None else None
-            function = found[key] = Function(len(found), name, _commented(step, text.replace(NAME, name)), step.kernel,
-                                             len(BY_NAME[step.template].arguments(step.kernel, step.config)), local)
+            function = found[key] = Function(
+                len(found),
+                name,
+                _commented(step, text.replace(NAME, name)),
+                step.kernel,
+                len(BY_NAME[step.template].arguments(step.kernel, step.config)),
+                local,
+            )
         of_step.append(function.number)
     functions = tuple(found.values())
     body = "\n".join(f.text for f in functions)
     if dialect.kind == "gpu":
         shared = PRAGMAS.replace(_NOINLINE, "") + prelude_for(body, dialect.vendor) + body + "\n"
-        return Source(shared + _step_kernels(functions, dialect.group), functions, tuple(of_step), shared + _whole_kernel(functions, dialect.group))
+        return Source(
+            shared + _step_kernels(functions, dialect.group),
+            functions,
+            tuple(of_step),
+            shared + _whole_kernel(functions, dialect.group),
+        )
     dispatch = _dispatch(functions)
     return Source(PRAGMAS + prelude_for(body, dialect.vendor) + body + "\n" + dispatch, functions, tuple(of_step))
 
 
 def _commented(step: Step, text: str) -> str:
-    """The function under the ops that it computes. Lines and extents are not part of it: equal kernels must have equal text."""
+    """The function under the ops that it computes. Lines and extents are not part of it: equal kernels must have equal
+    text."""
     ops = dict.fromkeys(re.sub(r"\W", "", line.split(" ")[0]) for line in step.kernel.origins)
     return f"// {' '.join(ops)}\n{text}"
 
@@ -109,7 +121,8 @@ _GPU_HEAD = """
 __attribute__((intel_vec_len_hint(1)))
 #endif
 __kernel __attribute__((reqd_work_group_size({group}, 1, 1))) void {name}(
-    __global char* arena, __global char* variables, __global char* constants, __global const long* table, const int first, const int last) {{
+    __global char* arena, __global char* variables, __global char* constants, __global const long* table,
+    const int first, const int last) {{
 """
 
 
@@ -119,8 +132,13 @@ def _step_kernels(functions: tuple[Function, ...], group: int) -> str:
     for f in functions:
         pool, call = "", _call(f, f"task * {group} + (int)get_local_id(0)", f"(int)r[2] * {group}")
         if f.local_bytes is not None:
-            pool, call = f"  __local long pool[{-(-max(f.local_bytes, 8) // 8)}];\n", _call(f, "task", "(int)r[2]", "(__local char*)pool")
-        parts.append(_GPU_HEAD.format(group=group, name=f"step_{f.number}") + f"""\
+            pool, call = (
+                f"  __local long pool[{-(-max(f.local_bytes, 8) // 8)}];\n",
+                _call(f, "task", "(int)r[2]", "(__local char*)pool"),
+            )
+        parts.append(
+            _GPU_HEAD.format(group=group, name=f"step_{f.number}")
+            + f"""\
 {pool}{_SPACES}  const int g = (int)get_group_id(0);
   int i = first;
   while (i + 1 < last && g >= (int)table[table[i + 1] + 1]) ++i;  // rows are in the order of their first tasks
@@ -128,16 +146,24 @@ def _step_kernels(functions: tuple[Function, ...], group: int) -> str:
   const int task = g - (int)r[1];
   {call}
 }}
-""")
+"""
+        )
     return "".join(parts)
 
 
 def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
     """One work-group runs the rows ``first`` to ``last`` one after another."""
     size = max((f.local_bytes or 8 for f in functions), default=8)
-    calls = [_call(f, "0", "1", "(__local char*)pool") if f.local_bytes is not None else _call(f, "(int)get_local_id(0)", str(group)) for f in functions]
+    calls = [
+        _call(f, "0", "1", "(__local char*)pool")
+        if f.local_bytes is not None
+        else _call(f, "(int)get_local_id(0)", str(group))
+        for f in functions
+    ]
     cases = "\n".join(f"      case {f.number}: {call} break;" for f, call in zip(functions, calls, strict=True))
-    return _GPU_HEAD.format(group=group, name="run_whole") + f"""\
+    return (
+        _GPU_HEAD.format(group=group, name="run_whole")
+        + f"""\
   __local long pool[{-(-size // 8)}];
 {_SPACES}  for (int i = first; i < last; ++i) {{
     __global const long* r = table + table[i];
@@ -148,12 +174,14 @@ def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
   }}
 }}
 """
+    )
 
 
 def _dispatch(functions: tuple[Function, ...]) -> str:
     switch = "\n".join(f"    case {f.number}: {_call(f, 'task', 'tasks')} break;" for f in functions)
     return f"""\
-GC_NOINLINE static void run_row(__global char* arena, __global char* variables, __global char* constants, __global const long* r, const int task, const int tasks) {{
+GC_NOINLINE static void run_row(__global char* arena, __global char* variables, __global char* constants,
+                                __global const long* r, const int task, const int tasks) {{
   __global char* space[3];
   space[0] = arena; space[1] = variables; space[2] = constants;
   switch ((int)r[0]) {{
@@ -164,8 +192,8 @@ GC_NOINLINE static void run_row(__global char* arena, __global char* variables, 
 #ifdef cl_intel_vec_len_hint
 __attribute__((intel_vec_len_hint(1)))
 #endif
-__kernel void run_plan(__global char* arena, __global char* variables, __global char* constants, __global const long* table,
-                       const int first, const int last, const int whole) {{
+__kernel void run_plan(__global char* arena, __global char* variables, __global char* constants,
+                       __global const long* table, const int first, const int last, const int whole) {{
   if (whole) {{  // one work item runs everything
     for (int i = first; i < last; ++i) {{
       __global const long* r = table + table[i];
@@ -201,6 +229,8 @@ def _build(device: Any, text: str, plan: Plan) -> Any:
     options: tuple[str, ...] = () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)
     if device.info.kind == "gpu":  # the one version that all GPUs' compilers know
         options = ("-cl-std=CL1.2",)
-    if device.info.vendor == "oclgrind":  # knows no generic pointers, and extends the optimiser's vectors of single bits wrongly
+    if (
+        device.info.vendor == "oclgrind"
+    ):  # knows no generic pointers, and extends the optimiser's vectors of single bits wrongly
         options = ("-cl-std=CL1.2", "-cl-opt-disable")
     return build_program(device, text, options, origins)

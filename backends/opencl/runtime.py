@@ -38,7 +38,8 @@ _AS_GPU = ":as-gpu"
 
 @dataclass
 class Program:
-    """A compiled plan: its text and its built programs: a CPU has one, a GPU one for single launches and one for all others."""
+    """A compiled plan: its text and its built programs: a CPU has one, a GPU one for single launches and one for all
+    others."""
 
     plan: Plan
     source: Source
@@ -230,7 +231,9 @@ class BoundPlan:
                 row = [function.number, started, tasks]
                 for number in step.buffers:
                     row += self._place(number)
-                row += [int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)]
+                row += [
+                    int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)
+                ]
                 rows.append(row)
                 counts.append(tasks)
                 started += tasks
@@ -268,7 +271,10 @@ class BoundPlan:
             order = [i for i, row in enumerate(self.rows) if row[2]]
             for i in order:
                 self.rows[i][1] = 0
-            return order, [Launch(f"step_{self.rows[i][0]}" if gpu else "run_plan", self.rows[i][2], at, at + 1) for at, i in enumerate(order)]
+            return order, [
+                Launch(f"step_{self.rows[i][0]}" if gpu else "run_plan", self.rows[i][2], at, at + 1)
+                for at, i in enumerate(order)
+            ]
         order = list(range(len(self.rows)))
         if self.mode == "one launch":
             return order, [Launch("run_plan", 1, 0, len(order))]
@@ -303,10 +309,15 @@ class BoundPlan:
         self._table_host = np.array(starts + flat or [0], np.int64)  # buffers cannot be empty
         flags = cl.mem_flags
         try:
-            self._table = cl.Buffer(self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host)
+            self._table = cl.Buffer(
+                self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host
+            )
         except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
             nbytes = self._table_host.nbytes
-            raise OutOfMemoryError(f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's {len(self.rows)} steps: {error}") from None
+            raise OutOfMemoryError(
+                f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's "
+                f"{len(self.rows)} steps: {error}"
+            ) from None
         for launch in self._launches:
             built = self.backend.built(self.program, whole=launch.kernel == "run_whole")
             self._kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.dialect.group,)))
@@ -319,11 +330,22 @@ class BoundPlan:
             return
         for (kernel, _), launch in zip(self._kernels, self._launches, strict=True):
             whole = (np.int32(self.mode == "one launch"),) if launch.kernel == "run_plan" else ()
-            kernel.set_args(b.arena.buffer, b.variables.buffer, b.constants.buffer, self._table, np.int32(launch.first), np.int32(launch.last), *whole)
+            kernel.set_args(
+                b.arena.buffer,
+                b.variables.buffer,
+                b.constants.buffer,
+                self._table,
+                np.int32(launch.first),
+                np.int32(launch.last),
+                *whole,
+            )
         self._feeders = [self._feeder(number) for _, number in self.plan.feeds]
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
         queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
-        self._work = [*(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self._kernels), queue.finish]
+        self._work = [
+            *(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self._kernels),
+            queue.finish,
+        ]
         self.generations = now  # last: if this is interrupted, the next run does it again
 
     def _shape(self, shape: Sequence[Any]) -> tuple[int, ...]:

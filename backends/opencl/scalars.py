@@ -1,4 +1,5 @@
-"""The text of single operations on register values: functions, conversions of width, reads, writes, identities of monoids."""
+"""The text of single operations on register values: functions, conversions of width, reads, writes, identities of
+monoids."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ def load_text(pointer: str, index: str, dtype: DType, width: int) -> str:
     if dtype.name == "float16":
         return f"vload_half{suffix}(0, {pointer} + {index})"
     # Through an under-aligned vector type: PoCL's vloadN costs three times as much.
-    raw = f"*(__global const gcu_{memory_type(dtype)}{width}*)({pointer} + {index})" if width > 1 else f"{pointer}[{index}]"
+    raw = (
+        f"*(__global const gcu_{memory_type(dtype)}{width}*)({pointer} + {index})"
+        if width > 1
+        else f"{pointer}[{index}]"
+    )
     if dtype.name == "bfloat16":
         return f"as_float{suffix}(convert_uint{suffix}({raw}) << 16)"
     if dtype.is_bool:
@@ -45,7 +50,11 @@ def store_text(pointer: str, index: str, value: str, dtype: DType, width: int) -
         value = f"convert_ushort{suffix}(as_uint{suffix}({value}) >> 16)"
     elif dtype.is_bool:
         value = f"convert_uchar{width}({value} & 1)" if width > 1 else f"(uchar)({value})"
-    return f"*(__global gcu_{memory_type(dtype)}{width}*)({pointer} + {index}) = {value};" if width > 1 else f"{pointer}[{index}] = {value};"
+    return (
+        f"*(__global gcu_{memory_type(dtype)}{width}*)({pointer} + {index}) = {value};"
+        if width > 1
+        else f"{pointer}[{index}] = {value};"
+    )
 
 
 def identity(combine: str, dtype: DType) -> bool | int | float:
@@ -65,7 +74,18 @@ def identity(combine: str, dtype: DType) -> bool | int | float:
     return int(-(2 ** (bits - 1)) if lowest else 2 ** (bits - 1) - 1)
 
 
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "bit_and": "&", "bit_or": "|", "bit_xor": "^", "and": "&", "or": "|", "xor": "^"}
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "bit_and": "&",
+    "bit_or": "|",
+    "bit_xor": "^",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+}
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 
@@ -86,5 +106,7 @@ def apply(vendor: str, fn: str, args: list[str], dtype: DType, width: int) -> st
         name = mathlib.call(fn, vendor, "double" if register_type(dtype) == "double" else "float", width)
         return f"{name}({', '.join(args)})"
     if fn in ("isnan", "isinf", "isfinite") and not dtype.is_float:
-        return {"isfinite": "1" if width == 1 else f"(int{width})(-1)"}.get(fn, "0" if width == 1 else f"(int{width})(0)")
+        return {"isfinite": "1" if width == 1 else f"(int{width})(-1)"}.get(
+            fn, "0" if width == 1 else f"(int{width})(0)"
+        )
     return f"gc_{fn}_{register_type(dtype)}{suffix}({', '.join(args)})"

@@ -16,8 +16,8 @@ from graphcore.target import Reject, Target
 __all__ = ["dialect_of", "estimate", "make_target"]
 
 _GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
-# GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least as well as
-# vectors whose alignment the compiler does not know.
+# GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least
+# as well as vectors whose alignment the compiler does not know.
 _VECTOR_GPUS = ("intel", "arm", "qualcomm")
 
 
@@ -26,8 +26,19 @@ def dialect_of(info: DeviceInfo) -> Dialect:
     if info.kind == "gpu":
         width = info.vector_width if info.vendor in _VECTOR_GPUS else 1
         group = 1 << (min(info.max_work_group, _GROUP).bit_length() - 1)
-        return Dialect(info.vendor, width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind, group, info.local_mem)
-    return Dialect(info.vendor, info.vector_width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind)
+        return Dialect(
+            info.vendor,
+            width,
+            "cl_khr_fp16" in info.extensions,
+            info.compute_units,
+            info.name,
+            info.kind,
+            group,
+            info.local_mem,
+        )
+    return Dialect(
+        info.vendor, info.vector_width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind
+    )
 
 
 def make_target(info: DeviceInfo) -> Target:
@@ -40,24 +51,44 @@ def make_target(info: DeviceInfo) -> Target:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
                 work = [p for p in answer if not p.helper]
-                return [_with_work(p, *estimate(kernel if len(work) == 1 else p.kernel, hints)) if not p.helper else p for p in answer]
+                return [
+                    _with_work(p, *estimate(kernel if len(work) == 1 else p.kernel, hints)) if not p.helper else p
+                    for p in answer
+                ]
             reasons.append(f"{template.name}: {answer.reason}")
         return Reject("; ".join(reasons))
 
     gpu = info.kind == "gpu"
     return Target(
-        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}", kind="gpu" if gpu else "cpu", cores=info.compute_units,
-        vector_width=info.vector_width, local_memory=info.local_mem, max_alloc=info.max_alloc, launch_seconds=5e-6,
-        bytes_per_second=5e11 if gpu else 1e10, flops_per_second=1e13 if gpu else 4e10 * info.compute_units, schedule=schedule,
+        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}",
+        kind="gpu" if gpu else "cpu",
+        cores=info.compute_units,
+        vector_width=info.vector_width,
+        local_memory=info.local_mem,
+        max_alloc=info.max_alloc,
+        launch_seconds=5e-6,
+        bytes_per_second=5e11 if gpu else 1e10,
+        flops_per_second=1e13 if gpu else 4e10 * info.compute_units,
+        schedule=schedule,
     )
 
 
 def _with_work(piece: Piece, flops: float, nbytes: float) -> Piece:
-    return Piece(piece.kernel, piece.template, piece.config, piece.params, piece.workspace, piece.helper, piece.flops or flops, piece.nbytes or nbytes)
+    return Piece(
+        piece.kernel,
+        piece.template,
+        piece.config,
+        piece.params,
+        piece.workspace,
+        piece.helper,
+        piece.flops or flops,
+        piece.nbytes or nbytes,
+    )
 
 
 def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
-    """Arithmetic operations and bytes of a kernel: every distinct value over the axes it depends on, every buffer once."""
+    """Arithmetic operations and bytes of a kernel: every distinct value over the axes it depends on, every buffer
+    once."""
     flops = 0.0
     extents = {a: float(_number(a.extent, hints)) for a in kernel.axes}
     touched: dict[int, float] = {}

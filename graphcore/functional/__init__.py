@@ -15,4 +15,4 @@ from graphcore.functional.losses import __all__ as _losses
 from graphcore.functional.norms import *  # noqa: F403
 from graphcore.functional.norms import __all__ as _norms
 
-__all__ = [*_activations, *_attention, *_conv, *_dropout, *_embedding, *_losses, *_norms]  # noqa: PLE0604
+__all__ = [*_activations, *_attention, *_conv, *_dropout, *_embedding, *_losses, *_norms]

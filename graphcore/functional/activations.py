@@ -36,9 +36,31 @@ from graphcore.source import name_scope
 
 # fmt: off
 __all__ = [
-    "relu", "sigmoid", "tanh", "softplus", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu",
-    "swish", "mish", "hardtanh", "hardsigmoid", "hardswish", "softsign", "tanhshrink", "logsigmoid", "threshold", "glu",
-    "softmax", "log_softmax", "softmin",
+    "celu",
+    "elu",
+    "gelu",
+    "glu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "log_softmax",
+    "logsigmoid",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+    "tanhshrink",
+    "threshold",
 ]
 # fmt: on
 

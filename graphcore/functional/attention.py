@@ -17,7 +17,7 @@ from graphcore.shapes import format_shape
 from graphcore.shaping import broadcast_to, matrix_transpose
 from graphcore.source import name_scope
 
-__all__ = ["linear", "bilinear", "scaled_dot_product_attention"]
+__all__ = ["bilinear", "linear", "scaled_dot_product_attention"]
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:

@@ -12,7 +12,7 @@ from graphcore.node import Tensor
 from graphcore.shapes import Shape, format_shape
 from graphcore.source import name_scope
 
-__all__ = ["dropout", "dropout1d", "dropout2d", "alpha_dropout"]
+__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d"]
 
 
 def _checked(name: str, x: Any, p: float) -> Tensor:

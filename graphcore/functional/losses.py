@@ -37,9 +37,22 @@ from graphcore.source import name_scope
 
 # fmt: off
 __all__ = [
-    "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_similarity", "hinge_embedding_loss",
-    "margin_ranking_loss", "poisson_nll_loss", "gaussian_nll_loss", "triplet_margin_loss", "soft_margin_loss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cosine_similarity",
+    "cross_entropy",
+    "gaussian_nll_loss",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "margin_ranking_loss",
+    "mse_loss",
+    "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
 ]
 # fmt: on
 
@@ -178,7 +191,8 @@ def cross_entropy(
         input: logits, (N, C), (C,) or (N, C, d1, ...).
         target: class indices of any integer type, (N,), () or (N, d1, ...); or probabilities of the input's shape.
         weight: one factor per class, (C,); the mean is then weighted.
-        ignore_index: targets equal to it count for nothing (-100 is what PyTorch ignores, too; None: every target counts).
+        ignore_index: targets equal to it count for nothing (-100 is what PyTorch ignores, too; None: every target
+            counts).
         reduction: "mean", "sum" or "none".
         label_smoothing: how much of the target is spread evenly over all classes, 0 to 1.
 

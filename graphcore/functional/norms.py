@@ -16,7 +16,7 @@ from graphcore.shaping import reshape
 from graphcore.source import name_scope
 from graphcore.variable import Variable
 
-__all__ = ["layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "normalize", "local_response_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "normalize", "rms_norm"]
 
 
 def _float(name: str, x: Any) -> tuple[Tensor, Any]:

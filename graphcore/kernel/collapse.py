@@ -1,4 +1,5 @@
-"""A kernel's axes, made such that indices walk them in even steps: cut where a view divides them, merged where all walk them as one."""
+"""A kernel's axes, made such that indices walk them in even steps: cut where a view divides them, merged where all walk
+them as one."""
 
 from __future__ import annotations
 
@@ -17,14 +18,24 @@ _SHORTEST = 16  # of the inner axis of a cut: shorter loops are better read by q
 def collapse_axes(kernel: Kernel) -> Kernel:
     """Merge neighbouring parallel axes that every index walks as one: fewer loops, longer vectors.
 
-    ``a`` (outer) and ``b`` (inner) merge when every index depends on them only as ``step * (a * extent(b) + b)``, and every
-    reduction binds both or neither; one that gives a position, next to each other.
+    ``a`` (outer) and ``b`` (inner) merge when every index depends on them only as ``step * (a * extent(b) + b)``, and
+    every reduction binds both or neither; one that gives a position, next to each other.
     """
     while True:
         uses = _index_uses(kernel)
         bound = [(v.data[1], v.data[0].startswith("arg")) for v in kernel.values() if v.fn == "reduce"]
-        pair = next(((a, b) for a in kernel.axes for b in kernel.axes if a is not b and isinstance(b.extent, int)
-                     and all(_bound_as_one(axes, ordered, a, b) for axes, ordered in bound) and _walk_as_one(uses, a, b)), None)
+        pair = next(
+            (
+                (a, b)
+                for a in kernel.axes
+                for b in kernel.axes
+                if a is not b
+                and isinstance(b.extent, int)
+                and all(_bound_as_one(axes, ordered, a, b) for axes, ordered in bound)
+                and _walk_as_one(uses, a, b)
+            ),
+            None,
+        )
         if pair is None:
             return _renamed(kernel)
         kernel = _merged(kernel, *pair)
@@ -49,10 +60,21 @@ def _cuts(kernel: Kernel, axis: Axis) -> Iterator[Kernel]:
         return
     before = _divided(kernel)
     bare = as_index(axis)
-    for d in sorted({atom.divisor for atom in before if atom.value == bare and extent % atom.divisor == 0 and _SHORTEST <= atom.divisor < extent}):
-        high, low = Axis(f"{axis.name}h", extent // d, axis.kind), Axis(f"{axis.name}l", d, axis.kind)  # in the order of their names
+    for d in sorted(
+        {
+            atom.divisor
+            for atom in before
+            if atom.value == bare and extent % atom.divisor == 0 and _SHORTEST <= atom.divisor < extent
+        }
+    ):
+        high, low = (
+            Axis(f"{axis.name}h", extent // d, axis.kind),
+            Axis(f"{axis.name}l", d, axis.kind),
+        )  # in the order of their names
         mapping = {axis: as_index(high) * d + as_index(low)}
-        stores = tuple(Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores)
+        stores = tuple(
+            Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores
+        )
         axes = tuple(b for a in kernel.axes for b in ((high, low) if a is axis else (a,)))
         made = replace(kernel, axes=axes, stores=stores)
         if len(_divided(made)) < len(before):
@@ -97,25 +119,34 @@ def _walk_as_one(uses: Sequence[Index], a: Axis, b: Axis) -> bool:
 
 
 def _merged(kernel: Kernel, a: Axis, b: Axis) -> Kernel:
-    """Replace ``a`` and ``b`` by one axis; since all uses are linear with proportional steps, ``a -> 0`` and ``b -> merged``."""
+    """Replace ``a`` and ``b`` by one axis; since all uses are linear with proportional steps, ``a -> 0`` and ``b ->
+    merged``."""
     merged = Axis(f"{a.name}{b.name}", a.extent * b.extent, PARALLEL)
     mapping = {a: Index(0), b: as_index(merged)}
     memo: dict[Expr, Expr] = {}
-    stores = tuple(Store(s.param, s.index.substitute(mapping), memo.setdefault(s.value, s.value.substitute(mapping)), s.mode) for s in kernel.stores)
+    stores = tuple(
+        Store(s.param, s.index.substitute(mapping), memo.setdefault(s.value, s.value.substitute(mapping)), s.mode)
+        for s in kernel.stores
+    )
     axes = tuple(merged if x is a else x for x in kernel.axes if x is not b)
     return replace(kernel, axes=axes, stores=stores)
 
 
 def _renamed(kernel: Kernel) -> Kernel:
-    """Canonical axis names, so that equal kernels have equal text: i0, i1, ... outermost first, reductions r0, r1, ..."""
+    """Canonical axis names, so that equal kernels have equal text: i0, i1, ... outermost first, reductions r0, r1,
+    ..."""
     bound: dict[Axis, None] = {}
     for value in kernel.values():
         if value.fn == "reduce":
             bound.update(dict.fromkeys(a for a in value.data[1] if a not in kernel.axes))
     fresh = [Axis(f"i{n}", a.extent, PARALLEL) for n, a in enumerate(kernel.axes)]
     inner = [Axis(f"r{n}", a.extent, REDUCE) for n, a in enumerate(bound)]
-    mapping = {old: as_index(new) for old, new in zip((*kernel.axes, *bound), (*fresh, *inner), strict=True) if old != new}
+    mapping = {
+        old: as_index(new) for old, new in zip((*kernel.axes, *bound), (*fresh, *inner), strict=True) if old != new
+    }
     if not mapping:
         return kernel
-    stores = tuple(Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores)
+    stores = tuple(
+        Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores
+    )
     return replace(kernel, axes=tuple(fresh), stores=stores)

@@ -16,16 +16,43 @@ from graphcore.dtypes import DType
 from graphcore.kernel.index import Axis, Index
 from graphcore.shapes import Dim, Extent
 
-__all__ = ["Expr", "const", "load", "index_value", "size_value", "in_range", "reduce", "let_ref", "call", "cast", "select",
-           "REDUCERS", "UNARY", "BINARY", "COMPARISONS", "LOGIC", "walk"]
+__all__ = [
+    "BINARY",
+    "COMPARISONS",
+    "LOGIC",
+    "REDUCERS",
+    "UNARY",
+    "Expr",
+    "call",
+    "cast",
+    "const",
+    "in_range",
+    "index_value",
+    "let_ref",
+    "load",
+    "reduce",
+    "select",
+    "size_value",
+    "walk",
+]
 
-UNARY = frozenset("""neg abs sign sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh
-    acosh atanh erf erfc erfinv lgamma digamma floor ceil trunc round sigmoid reciprocal bit_not""".split())
-BINARY = frozenset("""add sub mul div mod floordiv pow max min atan2 copysign polygamma bit_and bit_or bit_xor shift_left shift_right
-    mulhi""".split())
-COMPARISONS = frozenset("lt le gt ge eq ne".split())
-LOGIC = frozenset("and or xor not isnan isinf isfinite".split())
-# The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if any).
+UNARY = frozenset(
+    """
+        neg abs sign sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh
+        tanh asinh acosh atanh erf erfc erfinv lgamma digamma floor ceil trunc round sigmoid reciprocal
+        bit_not
+    """.split()
+)
+BINARY = frozenset(
+    """
+        add sub mul div mod floordiv pow max min atan2 copysign polygamma bit_and bit_or bit_xor shift_left
+        shift_right mulhi
+    """.split()
+)
+COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+LOGIC = frozenset(["and", "or", "xor", "not", "isnan", "isinf", "isfinite"])
+# The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if
+# any).
 REDUCERS = frozenset("add mul max min and or argmax argmin".split())
 
 
@@ -40,7 +67,7 @@ class Expr:
         axes: the free axes that its value depends on.
     """
 
-    __slots__ = ("fn", "args", "dtype", "data", "axes", "_hash", "__weakref__")
+    __slots__ = ("__weakref__", "_hash", "args", "axes", "data", "dtype", "fn")
     fn: str
     args: tuple[Expr, ...]
     dtype: DType
@@ -236,7 +263,11 @@ def _rebuild(node: Expr, memo: Mapping[Expr, Expr], mapping: Mapping[Axis, Index
     if node.fn == "reduce":
         combine, axes = node.data
         replaced = [mapping.get(a) for a in axes]
-        bound = tuple(dict.fromkeys(b for a, r in zip(axes, replaced, strict=True) for b in (sorted(r.axes(), key=str) if r else (a,))))
+        bound = tuple(
+            dict.fromkeys(
+                b for a, r in zip(axes, replaced, strict=True) for b in (sorted(r.axes(), key=str) if r else (a,))
+            )
+        )
         return reduce(combine, bound, args[0])
     return rebuild(node, args)
 
@@ -259,7 +290,8 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
 
 
 def transform(root: Expr, change: Callable[[Expr, tuple[Expr, ...]], Expr | None]) -> Expr:
-    """Rebuild bottom-up; ``change(node, new_args)`` gives a replacement or None to keep the node over its new operands."""
+    """Rebuild bottom-up; ``change(node, new_args)`` gives a replacement or None to keep the node over its new
+    operands."""
     memo: dict[Expr, Expr] = {}
     for node in walk(root):
         args = tuple(memo[a] for a in node.args)

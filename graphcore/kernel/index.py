@@ -1,8 +1,8 @@
 """Integer index expressions over loop axes, kept in a canonical form that makes equal addresses equal objects' values.
 
-An ``Index`` is ``constant + sum(coefficient * atom)``; an atom is an ``Axis``, a ``Div`` or ``Mod`` of an index by a positive
-constant, or a ``Dynamic`` value read from memory. Division and remainder simplify with the known ranges of the axes, which is
-what makes a reshape, a transpose and their inverses vanish from a kernel's addresses.
+An ``Index`` is ``constant + sum(coefficient * atom)``; an atom is an ``Axis``, a ``Div`` or ``Mod`` of an index by a
+positive constant, or a ``Dynamic`` value read from memory. Division and remainder simplify with the known ranges of the
+axes, which is what makes a reshape, a transpose and their inverses vanish from a kernel's addresses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from typing import Any, Union
 
 from graphcore.shapes import Dim, Extent, Shape
 
-__all__ = ["Axis", "Index", "Div", "Mod", "Dynamic", "Atom", "as_index", "flatten", "unflatten", "PARALLEL", "REDUCE", "SEQUENTIAL"]
+__all__ = [
+    "PARALLEL",
+    "REDUCE",
+    "SEQUENTIAL",
+    "Atom",
+    "Axis",
+    "Div",
+    "Dynamic",
+    "Index",
+    "Mod",
+    "as_index",
+    "flatten",
+    "unflatten",
+]
 
 PARALLEL, REDUCE, SEQUENTIAL = "parallel", "reduce", "sequential"
 
@@ -65,13 +78,14 @@ class Dynamic:
         return f"[{self.value}]"
 
 
-Atom = Union[Axis, Div, Mod, Dynamic]
+Atom = Union[Axis, Div, Mod, Dynamic]  # noqa: UP007 - the classes come later in this file
 _UNBOUNDED = 2**62
 
 
 @dataclass(frozen=True)
 class Index:
-    """``constant + sum(coefficient * atom)``, terms sorted by the atoms' text; build with ``as_index`` and operators."""
+    """``constant + sum(coefficient * atom)``, terms sorted by the atoms' text; build with ``as_index`` and
+    operators."""
 
     constant: int
     terms: tuple[tuple[Atom, int], ...] = ()

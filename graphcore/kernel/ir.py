@@ -1,7 +1,8 @@
 """Kernels: parallel axes, parameters and stores of scalar expressions.
 
-There are no explicit let-bindings: expressions are interned, so a shared value is one object, and the loop level at which it is
-computed follows from its free axes. A per-row maximum depends on the row axis only and is therefore computed once a row.
+There are no explicit let-bindings: expressions are interned, so a shared value is one object, and the loop level at
+which it is computed follows from its free axes. A per-row maximum depends on the row axis only and is therefore
+computed once a row.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from graphcore.kernel.expr import REDUCERS, Expr, load, transform, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.shapes import Dim, Extent, Shape, product
 
-__all__ = ["Param", "Store", "Computed", "Kernel", "renumbered", "verify_kernel", "print_kernel", "symbolic_sizes"]
+__all__ = ["Computed", "Kernel", "Param", "Store", "print_kernel", "renumbered", "symbolic_sizes", "verify_kernel"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Param:
 
 @dataclass(frozen=True)
 class Store:
-    """``param[index] = value`` (mode ``set``) or ``param[index] += value`` (mode ``add``), for every point of the axes it names."""
+    """``param[index] = value`` (mode ``set``) or ``param[index] += value`` (mode ``add``), for every point of the axes
+    it names."""
 
     param: int
     index: Index
@@ -67,7 +69,11 @@ def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
     """A value over parameters at other positions."""
 
     def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None) if node.fn == "load" else None
+        return (
+            load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None)
+            if node.fn == "load"
+            else None
+        )
 
     return transform(value, moved)
 
@@ -76,8 +82,9 @@ def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
 class Kernel:
     """A loop nest: for every point of ``axes`` evaluate the stores' values and store them.
 
-    A store whose index does not depend on some parallel axis runs once for all values of that axis. Reductions inside values
-    bind their own axes, which may be parallel axes of the kernel: that is how a row's maximum and the row's elements share a loop.
+    A store whose index does not depend on some parallel axis runs once for all values of that axis. Reductions inside
+    values bind their own axes, which may be parallel axes of the kernel: that is how a row's maximum and the row's
+    elements share a loop.
 
     Attributes:
         name: from the ops inside, valid in C.
@@ -113,7 +120,9 @@ class Kernel:
 
     def read(self) -> frozenset[int]:
         """Parameters that are read."""
-        return frozenset((*(v.data[0] for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use)))
+        return frozenset(
+            (*(v.data[0] for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use))
+        )
 
 
 def verify_kernel(kernel: Kernel) -> None:
@@ -127,7 +136,10 @@ def verify_kernel(kernel: Kernel) -> None:
         if not 0 <= store.param < len(kernel.params):
             raise VerifyError(f"kernel {kernel.name}: store to unknown parameter {store.param}")
         if store.value.dtype.name != kernel.params[store.param].dtype.name:
-            raise VerifyError(f"kernel {kernel.name}: a {store.value.dtype} value is stored to a {kernel.params[store.param].dtype} buffer")
+            raise VerifyError(
+                f"kernel {kernel.name}: a {store.value.dtype} value is stored to a "
+                f"{kernel.params[store.param].dtype} buffer"
+            )
         free = (store.value.axes | store.index.axes()) - known
         if free:
             raise VerifyError(f"kernel {kernel.name}: axes {sorted(map(str, free))} are not bound")
@@ -135,7 +147,9 @@ def verify_kernel(kernel: Kernel) -> None:
         if value.fn == "load" and not (isinstance(value.data[0], int) and 0 <= value.data[0] < len(kernel.params)):
             raise VerifyError(f"kernel {kernel.name}: load from unknown parameter {value.data[0]}")
         if value.fn == "load" and kernel.params[value.data[0]].dtype.name != value.dtype.name:
-            raise VerifyError(f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.data[0]].dtype} buffer")
+            raise VerifyError(
+                f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.data[0]].dtype} buffer"
+            )
         if value.fn == "reduce" and value.data[0] not in REDUCERS:
             raise VerifyError(f"kernel {kernel.name}: unknown reducer {value.data[0]}")
     for axis in kernel.axes:

@@ -284,7 +284,8 @@ class Module:
         ``sess.state_dict(module)``.
 
         Raises:
-            UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate it.
+            UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate
+                it.
         """
         return {
             _join(prefix, key): _initial_array(key, variable).copy()
@@ -311,8 +312,10 @@ class Module:
             session = variable.live() if variable.live is not None else None
             if session is not None and not session.closed:
                 raise SessionError(
-                    f"load_state_dict: {key!r} has a value in an open session already, which its initial value does not "
-                    f"change; use sess.load_state_dict(state, module=module)\n  the variable was made at {variable.place}"
+                    f"load_state_dict: {key!r} has a value in an open session already, which its initial value does "
+                    f"not "
+                    f"change; use sess.load_state_dict(state, module=module)"
+                    f"\n  the variable was made at {variable.place}"
                 )
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]

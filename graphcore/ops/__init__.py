@@ -1,5 +1,33 @@
 """All primitives, one family a module. Importing this package fills the registry."""
 
-from graphcore.ops import arithmetic, compare, contract, conv, elementwise, gather, leaf, pool, random, reduce, region, special, view
+from graphcore.ops import (
+    arithmetic,
+    compare,
+    contract,
+    conv,
+    elementwise,
+    gather,
+    leaf,
+    pool,
+    random,
+    reduce,
+    region,
+    special,
+    view,
+)
 
-__all__ = ["arithmetic", "compare", "contract", "conv", "elementwise", "gather", "leaf", "pool", "random", "reduce", "region", "special", "view"]
+__all__ = [
+    "arithmetic",
+    "compare",
+    "contract",
+    "conv",
+    "elementwise",
+    "gather",
+    "leaf",
+    "pool",
+    "random",
+    "reduce",
+    "region",
+    "special",
+    "view",
+]

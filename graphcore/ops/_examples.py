@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["floats", "positive", "unit", "integers", "booleans"]
+__all__ = ["booleans", "floats", "integers", "positive", "unit"]
 
 
 def floats(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:

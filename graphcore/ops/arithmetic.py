@@ -14,8 +14,25 @@ from graphcore.kernel.expr import Expr
 from graphcore.op import FLOAT, REAL, Example, Map, TensorType, primitive
 from graphcore.ops._examples import floats, integers, positive
 
-__all__ = ["Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Neg", "Abs", "Sign", "Pow", "Maximum", "Minimum", "Atan2",
-           "Copysign", "Reciprocal", "AddN", "computed"]
+__all__ = [
+    "Abs",
+    "Add",
+    "AddN",
+    "Atan2",
+    "Copysign",
+    "Div",
+    "FloorDiv",
+    "Maximum",
+    "Minimum",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "Sign",
+    "Sub",
+    "computed",
+]
 
 
 def computed(function: Callable[..., Any], *inputs: Any) -> Any:

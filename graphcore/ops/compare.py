@@ -16,9 +16,30 @@ from graphcore.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorTyp
 from graphcore.ops._examples import booleans, floats, integers
 from graphcore.shapes import format_shape
 
-__all__ = ["Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalXor",
-           "LogicalNot", "IsNan", "IsInf", "IsFinite", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert", "ShiftLeft",
-           "ShiftRight", "Where", "Cast", "StopGradient"]
+__all__ = [
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "Equal",
+    "Greater",
+    "GreaterEqual",
+    "Invert",
+    "IsFinite",
+    "IsInf",
+    "IsNan",
+    "Less",
+    "LessEqual",
+    "LogicalAnd",
+    "LogicalNot",
+    "LogicalOr",
+    "LogicalXor",
+    "NotEqual",
+    "ShiftLeft",
+    "ShiftRight",
+    "StopGradient",
+    "Where",
+]
 
 
 def _edges() -> tuple[Any, Any]:

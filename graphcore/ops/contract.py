@@ -34,8 +34,12 @@ class Matmul(Contract):
         if a.dtype != b.dtype:
             raise DTypeError(f"matmul: operands have dtypes {a.dtype} and {b.dtype}; cast one with .astype(...)")
         if a.rank < 2 or a.rank != b.rank or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
-            raise ShapeError(f"matmul: {format_shape(a.shape)} @ {format_shape(b.shape)}: the last axis of the first ({a.shape[-1] if a.shape else '-'}) "
-                             f"must equal the second-last of the second ({b.shape[-2] if b.rank > 1 else '-'}); transpose one with .T")
+            raise ShapeError(
+                f"matmul: {format_shape(a.shape)} @ {format_shape(b.shape)}: the last axis of the first "
+                f"({a.shape[-1] if a.shape else '-'}) "
+                f"must equal the second-last of the second ({b.shape[-2] if b.rank > 1 else '-'}); transpose one "
+                f"with .T"
+            )
         return (TensorType((*a.shape[:-1], b.shape[-1]), a.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -48,7 +52,8 @@ class Matmul(Contract):
         return expr.cast(expr.reduce("add", (axis,), product) if axis is not None else product, stored)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
-        """g b^T and a^T g. The gradient of a transposed operand is computed transposed: the two permutes vanish, and it is stored as its source is."""
+        """g b^T and a^T g. The gradient of a transposed operand is computed transposed: the two permutes vanish, and it
+        is stored as its source is."""
         a, b = call.inputs
         swap = (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2)
         g, build = gradients[0], call.b

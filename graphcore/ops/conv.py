@@ -16,11 +16,12 @@ from graphcore.op import REAL, Contract, Example, Lowering, Read, TensorType, pr
 from graphcore.ops._examples import floats, integers
 from graphcore.shapes import Dim, Extent, Shape, format_shape
 
-__all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "window_extents", "fresh_axes", "summed", "tap", "landing"]
+__all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "fresh_axes", "landing", "summed", "tap", "window_extents"]
 
 
-def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int], padding: tuple[int, ...],
-                   dilation: tuple[int, int]) -> tuple[int, int]:
+def window_extents(
+    name: str, size: Shape, window: Shape, stride: tuple[int, int], padding: tuple[int, ...], dilation: tuple[int, int]
+) -> tuple[int, int]:
     """How many windows fit along the two spatial axes.
 
     Args:
@@ -34,19 +35,24 @@ def window_extents(name: str, size: Shape, window: Shape, stride: tuple[int, int
         ShapeError: a spatial extent is symbolic, an attribute is out of range, or no window fits.
     """
     if any(isinstance(e, Dim) for e in (*size, *window)):
-        raise ShapeError(f"{name}: spatial extents must be fixed, got {format_shape(size)} and "
-                         f"the window {format_shape(window)}")
+        raise ShapeError(
+            f"{name}: spatial extents must be fixed, got {format_shape(size)} and the window {format_shape(window)}"
+        )
     if (len(stride), len(padding), len(dilation)) != (2, 4, 2) or min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ShapeError(f"{name}: stride {stride} and dilation {dilation} must be two positive numbers, "
-                         f"padding {padding} four that are not negative")
+        raise ShapeError(
+            f"{name}: stride {stride} and dilation {dilation} must be two positive numbers, "
+            f"padding {padding} four that are not negative"
+        )
     if min(window) < 1:
         raise ShapeError(f"{name}: the window {format_shape(window)} is empty")
     counts = []
     for axis, (extent, taps, step, gap) in enumerate(zip(size, window, stride, dilation, strict=True)):
         room = int(extent) + padding[2 * axis] + padding[2 * axis + 1] - gap * (int(taps) - 1) - 1
         if room < 0:
-            raise ShapeError(f"{name}: the window {format_shape(window)} with dilation {dilation} does not fit into "
-                             f"the input {format_shape(size)} with padding {padding}")
+            raise ShapeError(
+                f"{name}: the window {format_shape(window)} with dilation {dilation} does not fit into "
+                f"the input {format_shape(size)} with padding {padding}"
+            )
         counts.append(room // step + 1)
     return counts[0], counts[1]
 
@@ -105,8 +111,10 @@ class _Convolution(Contract):
     def grouped(self, channels: Extent, what: str, shape: Shape) -> int:
         """Channels in each group."""
         if isinstance(channels, Dim) or channels % self.groups:
-            raise ShapeError(f"{self.name}: the {channels} {what} channels of {format_shape(shape)} "
-                             f"do not split into {self.groups} groups")
+            raise ShapeError(
+                f"{self.name}: the {channels} {what} channels of {format_shape(shape)} "
+                f"do not split into {self.groups} groups"
+            )
         return channels // self.groups
 
     def windows(self, size: Shape, window: Shape) -> tuple[int, int]:
@@ -122,7 +130,7 @@ class _Convolution(Contract):
         for ky in range(int(window[0])):
             for kx in range(int(window[1])):
                 y, x = ky * dy, kx * dx
-                yield ky, kx, padded[..., y: y + (rows - 1) * sy + 1: sy, x: x + (columns - 1) * sx + 1: sx]
+                yield ky, kx, padded[..., y : y + (rows - 1) * sy + 1 : sy, x : x + (columns - 1) * sx + 1 : sx]
 
     def padded_shape(self, size: Shape) -> tuple[int, int]:
         top, bottom, left, right = self.padding
@@ -134,7 +142,7 @@ class _Convolution(Contract):
 
     def split(self, x: Any, axis: int) -> Any:
         """An axis of channels as (groups, channels of a group)."""
-        return x.reshape(*x.shape[:axis], self.groups, x.shape[axis] // self.groups, *x.shape[axis + 1:])
+        return x.reshape(*x.shape[:axis], self.groups, x.shape[axis] // self.groups, *x.shape[axis + 1 :])
 
 
 def _wide(*arrays: Any) -> list[Any]:
@@ -172,8 +180,10 @@ class Conv2d(_Convolution):
         self.typed(x, w)
         self.grouped(w.shape[0], "output", w.shape)
         if self.grouped(x.shape[1], "input", x.shape) != w.shape[1]:
-            raise ShapeError(f"{self.name}: the input {format_shape(x.shape)} has {x.shape[1]} channels, the weights "
-                             f"{format_shape(w.shape)} take {w.shape[1]} in each of {self.groups} groups")
+            raise ShapeError(
+                f"{self.name}: the input {format_shape(x.shape)} has {x.shape[1]} channels, the weights "
+                f"{format_shape(w.shape)} take {w.shape[1]} in each of {self.groups} groups"
+            )
         return (TensorType((x.shape[0], w.shape[0], *self.windows(x.shape[2:], w.shape[2:])), x.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -187,8 +197,10 @@ class Conv2d(_Convolution):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (x, w), g = call.inputs, gradients[0]
-        return (call.b.conv2d_input_grad(g, w, **self.geometry(), input_size=x.shape[2:]),
-                call.b.conv2d_weight_grad(x, g, **self.geometry(), kernel_size=w.shape[2:]))
+        return (
+            call.b.conv2d_input_grad(g, w, **self.geometry(), input_size=x.shape[2:]),
+            call.b.conv2d_weight_grad(x, g, **self.geometry(), kernel_size=w.shape[2:]),
+        )
 
     def reference(self, *inputs: Any) -> Any:
         x, w = _wide(*inputs)
@@ -227,8 +239,10 @@ class Conv2dInputGrad(_Convolution):
         self.grouped(w.shape[0], "output", w.shape)
         expected = (w.shape[0], *self.windows(self.input_size, w.shape[2:]))
         if g.shape[1:] != expected:
-            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} is not N of {format_shape(expected)}, "
-                             f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give")
+            raise ShapeError(
+                f"{self.name}: the gradient {format_shape(g.shape)} is not N of {format_shape(expected)}, "
+                f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give"
+            )
         return (TensorType((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -243,8 +257,10 @@ class Conv2dInputGrad(_Convolution):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (g, w), v = call.inputs, gradients[0]
-        return (call.b.conv2d(v, w, **self.geometry()),
-                call.b.conv2d_weight_grad(v, g, **self.geometry(), kernel_size=w.shape[2:]))
+        return (
+            call.b.conv2d(v, w, **self.geometry()),
+            call.b.conv2d_weight_grad(v, g, **self.geometry(), kernel_size=w.shape[2:]),
+        )
 
     def reference(self, *inputs: Any) -> Any:
         g, w = _wide(*inputs)
@@ -253,7 +269,7 @@ class Conv2dInputGrad(_Convolution):
         for p, q, view in self.taps(padded, w.shape[2:], g.shape[2:]):
             view += np.einsum("ngohw,goc->ngchw", split, weights[..., p, q])
         (top, _, left, _), (h, width) = self.padding, self.input_size
-        dx = padded[..., top: top + h, left: left + width]
+        dx = padded[..., top : top + h, left : left + width]
         return dx.reshape(g.shape[0], self.groups * w.shape[1], h, width).astype(inputs[0].dtype)
 
     def examples(self) -> Iterator[Example]:
@@ -284,9 +300,11 @@ class Conv2dWeightGrad(_Convolution):
         channels = self.grouped(x.shape[1], "input", x.shape)
         counts = self.windows(x.shape[2:], self.kernel_size)
         if g.shape[2:] != counts or g.shape[0] != x.shape[0]:
-            raise ShapeError(f"{self.name}: the gradient {format_shape(g.shape)} does not fit "
-                             f"the input {format_shape(x.shape)}: the batches must agree, and "
-                             f"{counts[0]} x {counts[1]} windows of {self.kernel_size} fit")
+            raise ShapeError(
+                f"{self.name}: the gradient {format_shape(g.shape)} does not fit "
+                f"the input {format_shape(x.shape)}: the batches must agree, and "
+                f"{counts[0]} x {counts[1]} windows of {self.kernel_size} fit"
+            )
         return (TensorType((g.shape[1], channels, *self.kernel_size), x.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -300,8 +318,10 @@ class Conv2dWeightGrad(_Convolution):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         (x, g), v = call.inputs, gradients[0]
-        return (call.b.conv2d_input_grad(g, v, **self.geometry(), input_size=x.shape[2:]),
-                call.b.conv2d(x, v, **self.geometry()))
+        return (
+            call.b.conv2d_input_grad(g, v, **self.geometry(), input_size=x.shape[2:]),
+            call.b.conv2d(x, v, **self.geometry()),
+        )
 
     def reference(self, *inputs: Any) -> Any:
         x, g = _wide(*inputs)

@@ -15,9 +15,36 @@ from graphcore.op import FLOAT, Example, Map, primitive
 from graphcore.ops._examples import floats, positive, unit
 from graphcore.ops.arithmetic import computed
 
-__all__ = ["Exp", "Exp2", "Expm1", "Log", "Log2", "Log10", "Log1p", "Sqrt", "Rsqrt", "Sin", "Cos", "Tan", "Asin",
-           "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Floor", "Ceil", "Trunc", "Round", "Sigmoid",
-           "Relu", "Unary"]
+__all__ = [
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "Ceil",
+    "Cos",
+    "Cosh",
+    "Exp",
+    "Exp2",
+    "Expm1",
+    "Floor",
+    "Log",
+    "Log1p",
+    "Log2",
+    "Log10",
+    "Relu",
+    "Round",
+    "Rsqrt",
+    "Sigmoid",
+    "Sin",
+    "Sinh",
+    "Sqrt",
+    "Tan",
+    "Tanh",
+    "Trunc",
+    "Unary",
+]
 
 _SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, -0.5, 1.5, 30.0, -30.0)
 

@@ -23,7 +23,7 @@ from graphcore.ops._examples import floats, integers
 from graphcore.ops.conv import fresh_axes, summed
 from graphcore.shapes import Extent, Shape, format_shape, product
 
-__all__ = ["Take", "OneHot", "TakeAlong", "ScatterAdd", "ScatterAlong"]
+__all__ = ["OneHot", "ScatterAdd", "ScatterAlong", "Take", "TakeAlong"]
 
 
 def _counted(given: Expr, extent: Extent) -> tuple[Expr, Expr]:
@@ -93,8 +93,8 @@ class _Gather(Opaque):
     def along(self, x: TensorType, y: TensorType, axis: int) -> None:
         """Check equal ranks, and equal extents outside the axis."""
         self.axis_of(x.shape, axis)
-        rest = (*x.shape[:axis], *x.shape[axis + 1:])
-        if x.rank != y.rank or rest != (*y.shape[:axis], *y.shape[axis + 1:]):
+        rest = (*x.shape[:axis], *x.shape[axis + 1 :])
+        if x.rank != y.rank or rest != (*y.shape[:axis], *y.shape[axis + 1 :]):
             shapes = f"{format_shape(x.shape)} and {format_shape(y.shape)}"
             raise ShapeError(f"{self.name}: {shapes} differ outside axis {axis}")
 
@@ -113,12 +113,12 @@ class Take(_Gather):
         x, indices = inputs
         self.check(1, indices, INTEGER)
         self.axis_of(x.shape, self.axis)
-        return (TensorType((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1:]), x.dtype),)
+        return (TensorType((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), x.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x, indices = call.inputs
         stop = self.axis + indices.rank
-        row, inside = _dynamic(read(1, index[self.axis: stop]), x.shape[self.axis])
+        row, inside = _dynamic(read(1, index[self.axis : stop]), x.shape[self.axis])
         value = read(0, (*index[: self.axis], row, *index[stop:]), inside)
         return _found(value, inside, self.zeros)
 
@@ -127,7 +127,7 @@ class Take(_Gather):
         b, (x, indices), g, axis = call.b, call.inputs, gradients[0], self.axis
         middle = range(axis, axis + indices.ndim)
         moved = b.permute(g, axes=(*middle, *range(axis), *range(axis + indices.ndim, g.ndim)))
-        rest = (*x.shape[:axis], *x.shape[axis + 1:])
+        rest = (*x.shape[:axis], *x.shape[axis + 1 :])
         count = product(indices.shape)
         flat, updates = b.reshape(indices, shape=(count,)), b.reshape(moved, shape=(count, *rest))
         rows = b.scatter_add(flat, updates, rows=x.shape[axis])
@@ -137,7 +137,7 @@ class Take(_Gather):
         x, indices = inputs
         where, inside = _positions(indices, x.shape[self.axis])
         if x.shape[self.axis] == 0:
-            x = np.zeros((*x.shape[: self.axis], 1, *x.shape[self.axis + 1:]), x.dtype)
+            x = np.zeros((*x.shape[: self.axis], 1, *x.shape[self.axis + 1 :]), x.dtype)
         inside = inside.reshape((*inside.shape, *(1,) * (x.ndim - self.axis - 1)))
         return _masked(np.take(x, where, axis=self.axis), inside, self.zeros, x)
 
@@ -207,7 +207,7 @@ class TakeAlong(_Gather):
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         row, inside = _dynamic(read(1, index), call.inputs[0].shape[self.axis])
-        value = read(0, (*index[: self.axis], row, *index[self.axis + 1:]), inside)
+        value = read(0, (*index[: self.axis], row, *index[self.axis + 1 :]), inside)
         return _found(value, inside, self.zeros)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -218,7 +218,7 @@ class TakeAlong(_Gather):
         x, indices = inputs
         where, inside = _positions(indices, x.shape[self.axis])
         if x.shape[self.axis] == 0:
-            x = np.zeros((*x.shape[: self.axis], 1, *x.shape[self.axis + 1:]), x.dtype)
+            x = np.zeros((*x.shape[: self.axis], 1, *x.shape[self.axis + 1 :]), x.dtype)
         return _masked(np.take_along_axis(x, where, self.axis), inside, self.zeros, x)
 
     def examples(self) -> Iterator[Example]:
@@ -244,8 +244,10 @@ class ScatterAdd(_Gather):
         self.check(0, indices, INTEGER)
         self.check(1, updates, REAL)
         if indices.rank != 1 or updates.rank < 1 or updates.shape[0] != indices.shape[0]:
-            raise ShapeError(f"{self.name}: indices {format_shape(indices.shape)} and "
-                             f"updates {format_shape(updates.shape)} need equal first extents")
+            raise ShapeError(
+                f"{self.name}: indices {format_shape(indices.shape)} and "
+                f"updates {format_shape(updates.shape)} need equal first extents"
+            )
         return (TensorType((self.rows, *updates.shape[1:]), updates.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -288,14 +290,16 @@ class ScatterAlong(_Gather):
         self.check(1, updates, REAL)
         self.axis_of(updates.shape, self.axis)
         if indices.shape != updates.shape:
-            raise ShapeError(f"{self.name}: indices {format_shape(indices.shape)} and "
-                             f"updates {format_shape(updates.shape)} need equal shapes")
+            raise ShapeError(
+                f"{self.name}: indices {format_shape(indices.shape)} and "
+                f"updates {format_shape(updates.shape)} need equal shapes"
+            )
         shape = updates.shape
-        return (TensorType((*shape[: self.axis], self.extent, *shape[self.axis + 1:]), updates.dtype),)
+        return (TensorType((*shape[: self.axis], self.extent, *shape[self.axis + 1 :]), updates.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (n,) = fresh_axes(call, call.inputs[0].shape[self.axis])
-        source = (*index[: self.axis], n, *index[self.axis + 1:])
+        source = (*index[: self.axis], n, *index[self.axis + 1 :])
         return summed(axes, read(1, source, _names(read(0, source), index[self.axis], self.extent)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:

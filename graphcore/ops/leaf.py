@@ -17,7 +17,7 @@ from graphcore.kernel.index import Index
 from graphcore.op import Example, Leaf, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.shapes import Dim, Extent, Shape
 
-__all__ = ["Placeholder", "VariableRead", "Constant", "Parameter", "DimValue", "Iota"]
+__all__ = ["Constant", "DimValue", "Iota", "Parameter", "Placeholder", "VariableRead"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,8 @@ class Constant(Leaf):
 
 @primitive
 class DimValue(Opaque):
-    """A symbolic extent as a rank-0 tensor. It stays symbolic in compiled code, so another batch size compiles nothing."""
+    """A symbolic extent as a rank-0 tensor. It stays symbolic in compiled code, so another batch size compiles
+    nothing."""
 
     extent: Extent
     dtype: DType

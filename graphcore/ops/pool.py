@@ -19,14 +19,15 @@ from graphcore.ops._examples import floats
 from graphcore.ops.conv import fresh_axes, landing, summed, tap, window_extents
 from graphcore.shapes import Shape, format_shape
 
-__all__ = ["MaxPool", "MaxPoolIndex", "MaxPoolGrad", "MaxPoolGather", "AvgPool", "AvgPoolGrad"]
+__all__ = ["AvgPool", "AvgPoolGrad", "MaxPool", "MaxPoolGather", "MaxPoolGrad", "MaxPoolIndex"]
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
 
 
 class _Covering(NamedTuple):
-    """A loop over windows: its axes, a window, whether that is one, whether it holds the position, and the position's tap in it.
+    """A loop over windows: its axes, a window, whether that is one, whether it holds the position, and the position's
+    tap in it.
 
     Loads are guarded by ``real`` alone, which is the same for neighbouring positions but at the edges.
     """
@@ -71,8 +72,10 @@ class _Pool(Opaque):
         counts = window_extents(self.name, size, self.window, self.stride, self.padding, self.gaps)
         for taps, gap, pads in zip(self.window, self.gaps, (self.padding[:2], self.padding[2:]), strict=True):
             if max(pads) > gap * (taps - 1):
-                raise ShapeError(f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, "
-                                 "so windows would hold padding only")
+                raise ShapeError(
+                    f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, "
+                    "so windows would hold padding only"
+                )
         return counts
 
     def pooled(self, given: TensorType) -> Shape:
@@ -84,8 +87,10 @@ class _Pool(Opaque):
     def spread(self, given: TensorType, size: Pair) -> Shape:
         """The input's shape for one value a window."""
         if given.rank < 2 or given.shape[-2:] != self.counts(size):
-            raise ShapeError(f"{self.name}: {format_shape(given.shape)} does not fit: "
-                             f"{self.counts(size)} windows of {self.window} lie in {size}")
+            raise ShapeError(
+                f"{self.name}: {format_shape(given.shape)} does not fit: "
+                f"{self.counts(size)} windows of {self.window} lie in {size}"
+            )
         return (*given.shape[:-2], *size)
 
     def same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
@@ -93,8 +98,10 @@ class _Pool(Opaque):
         if index.dtype != dtypes.int32:
             raise DTypeError(f"{self.name}: the index has dtype {index.dtype}, not int32")
         if index.shape != shape:
-            raise ShapeError(f"{self.name}: operands of shapes {format_shape(given.shape)} and "
-                             f"{format_shape(index.shape)} do not fit: the index should be {format_shape(shape)}")
+            raise ShapeError(
+                f"{self.name}: operands of shapes {format_shape(given.shape)} and "
+                f"{format_shape(index.shape)} do not fit: the index should be {format_shape(shape)}"
+            )
 
     def tap(self, index: tuple[Index, ...], p: Index, q: Index, size: Shape) -> tuple[tuple[Index, ...], Expr]:
         """The input position of a window's tap, and whether it is inside."""
@@ -116,12 +123,16 @@ class _Pool(Opaque):
             return _Covering(axes, where, inside, inside, p * self.window[1] + q)
         axes, steps = fresh_axes(call, *(-(-k // s) for k, s in zip(self.window, self.stride, strict=True)))
         windows, taps, real, held = [], [], [], []
-        for at, step, pad, k, s, count in zip(index[-2:], steps, (self.padding[0], self.padding[2]), self.window, self.stride, counts[-2:], strict=True):
+        for at, step, pad, k, s, count in zip(
+            index[-2:], steps, (self.padding[0], self.padding[2]), self.window, self.stride, counts[-2:], strict=True
+        ):
             windows.append((at + pad) // s - step)
             taps.append((at + pad) % s + step * s)
             real.append(expr.in_range(windows[-1], 0, int(count)))
             held.append(expr.in_range(taps[-1], 0, k))
-        return _Covering(axes, (*index[:-2], *windows), expr.both(*real), expr.both(*held), taps[0] * self.window[1] + taps[1])
+        return _Covering(
+            axes, (*index[:-2], *windows), expr.both(*real), expr.both(*held), taps[0] * self.window[1] + taps[1]
+        )
 
     def taps(self, x: Any, fill: float) -> Any:
         """(kh * kw, ..., rows, columns): for every tap what all windows read through it."""
@@ -145,7 +156,7 @@ class _Pool(Opaque):
         padded = np.zeros((*parts.shape[1:-2], h + top + bottom, w + left + right), parts.dtype)
         for where, part in zip(self.slices(size), parts, strict=True):
             padded[where] += part
-        return padded[..., top: top + h, left: left + w]
+        return padded[..., top : top + h, left : left + w]
 
 
 def _wide(x: Any) -> Any:

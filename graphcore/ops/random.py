@@ -84,8 +84,9 @@ class RandomBits(Opaque):
             if given.dtype != dtypes.uint32:
                 raise DTypeError(f"{self.name}: operand {i + 1} has dtype {given.dtype}, not uint32")
             if given.shape != shape:
-                raise ShapeError(f"{self.name}: operand {i + 1} has the shape {format_shape(given.shape)}, "
-                                 f"not {format_shape(shape)}")
+                raise ShapeError(
+                    f"{self.name}: operand {i + 1} has the shape {format_shape(given.shape)}, not {format_shape(shape)}"
+                )
         return (TensorType(self.shape, dtypes.uint32),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:

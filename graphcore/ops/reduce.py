@@ -16,7 +16,7 @@ from graphcore.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType
 from graphcore.ops._examples import booleans, floats, integers
 from graphcore.shapes import Shape, format_shape
 
-__all__ = ["Sum", "Prod", "Max", "Min", "All", "Any_", "Argmax", "Argmin"]
+__all__ = ["All", "Any_", "Argmax", "Argmin", "Max", "Min", "Prod", "Sum"]
 
 
 class _Monoid(Reduce):
@@ -32,7 +32,10 @@ class _Monoid(Reduce):
         if any(not 0 <= a < given.rank for a in self.axes) or list(self.axes) != sorted(set(self.axes)):
             raise ShapeError(f"{self.name}: axes {self.axes} do not fit {format_shape(given.shape)}")
         if self.needs_elements and any(given.shape[a] == 0 for a in self.axes):
-            raise ShapeError(f"{self.name}: axes {self.axes} of {format_shape(given.shape)} are empty, and {self.name} of nothing is not defined")
+            raise ShapeError(
+                f"{self.name}: axes {self.axes} of {format_shape(given.shape)} are empty, and {self.name} of nothing "
+                f"is not defined"
+            )
         return (TensorType(tuple(e for a, e in enumerate(given.shape) if a not in self.axes), given.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
@@ -102,7 +105,8 @@ class Prod(_Monoid):
 
 
 def _others(call: Any, axes: tuple[int, ...]) -> Any:
-    """For every element the product of the other elements along ``axes``: masks the diagonal of an outer copy with ones."""
+    """For every element the product of the other elements along ``axes``: masks the diagonal of an outer copy with
+    ones."""
     x, b = call.inputs[0], call.b
     kept = tuple(a for a in range(x.ndim) if a not in axes)
     moved = b.permute(x, axes=(*kept, *axes))
@@ -182,7 +186,7 @@ class All(_Monoid):
 
 
 @primitive
-class Any_(_Monoid):  # noqa: N801 - the op is named any
+class Any_(_Monoid):
     """Whether some element holds."""
 
     name: ClassVar[str] = "any"

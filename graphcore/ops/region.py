@@ -1,7 +1,7 @@
 """Regions: ops that own graphs. Captures are explicit inputs, so a body is closed.
 
-``checkpoint`` computes its body and recomputes it for the gradient; ``custom_gradient`` computes its body and takes the gradient
-from a rule that the user gave. Before fusion both are inlined; autodiff sees them whole.
+``checkpoint`` computes its body and recomputes it for the gradient; ``custom_gradient`` computes its body and takes the
+gradient from a rule that the user gave. Before fusion both are inlined; autodiff sees them whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphcore.graph import Graph, inline
 from graphcore.node import Builder
 from graphcore.op import Kind, Op, TensorType, primitive
 
-__all__ = ["Region", "Checkpoint", "CustomGradient"]
+__all__ = ["Checkpoint", "CustomGradient", "Region"]
 
 
 class Region(Op):
@@ -45,7 +45,8 @@ class Checkpoint(Region):
 
 @primitive
 class CustomGradient(Region):
-    """The body's outputs with a user's gradient: ``rule(*output gradients) -> gradients of the first ``arguments`` inputs``."""
+    """The body's outputs with a user's gradient: ``rule(*output gradients) -> gradients of the first ``arguments``
+    inputs``."""
 
     bodies: tuple[Graph, ...]
     rule: Callable[..., Any]
@@ -60,11 +61,17 @@ class CustomGradient(Region):
         answer = self.rule(*filled)
         given = tuple(answer) if isinstance(answer, (tuple, list)) else (answer,)
         if len(given) != self.arguments:
-            raise GradientError(f"custom_gradient: the function at {self.place} has {self.arguments} arguments, its gradient function gave {len(given)} gradients")
+            raise GradientError(
+                f"custom_gradient: the function at {self.place} has {self.arguments} arguments, its gradient "
+                f"function gave {len(given)} gradients"
+            )
         for i, (g, t) in enumerate(zip(given, body.inputs, strict=False)):
             if g is not None and (g.shape, g.dtype) != (t.shape, t.dtype):
-                raise GradientError(f"custom_gradient: gradient {i + 1} of the function at {self.place} is {g.type}, its argument is {t.type}")
+                raise GradientError(
+                    f"custom_gradient: gradient {i + 1} of the function at {self.place} is {g.type}, its argument is "
+                    f"{t.type}"
+                )
         present = tuple(g for g in given if g is not None)
         # The rule closes over values inside the body; outside they are the body's copies over the real operands.
         moved = iter(inline(Graph(present, (), body.inputs), call.inputs) if present else ())
-        return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments:]))
+        return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments :]))

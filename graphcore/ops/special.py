@@ -25,6 +25,7 @@ _GAMMA = (math.nan, math.inf, 0.5, 1.0, 2.0, 2.5, 30.0, 1e-3, -0.5, -2.25, -7.75
 
 def _each(function: Callable[[float], float]) -> Any:
     """A function of a Python float over an array; poles and overflows give infinity."""
+
     def guarded(x: float) -> float:
         try:
             return function(x)
@@ -131,8 +132,18 @@ class Digamma(Unary):
 
 
 # B(2 j) / (2 j)! for j = 1, 2, ... with Bernoulli's numbers B: the coefficients of the Euler-Maclaurin formula.
-_BERNOULLI = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600,
-              -3617 / 10670622842880000, 43867 / 5109094217170944000, -174611 / 802857662698291200000)
+_BERNOULLI = (
+    1 / 12,
+    -1 / 720,
+    1 / 30240,
+    -1 / 1209600,
+    1 / 47900160,
+    -691 / 1307674368000,
+    1 / 74724249600,
+    -3617 / 10670622842880000,
+    43867 / 5109094217170944000,
+    -174611 / 802857662698291200000,
+)
 
 
 def _scaled_zeta(order: int, x: float) -> float:

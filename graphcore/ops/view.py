@@ -1,4 +1,5 @@
-"""Views: ops that only move elements. Each is an index map, so a kernel that consumes one reads through it and nothing is copied."""
+"""Views: ops that only move elements. Each is an index map, so a kernel that consumes one reads through it and nothing
+is copied."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from graphcore.op import Example, Lowering, Opaque, Read, TensorType, View, prim
 from graphcore.ops._examples import booleans, floats, integers
 from graphcore.shapes import Dim, Shape, format_shape, product
 
-__all__ = ["Reshape", "Permute", "Broadcast", "Slice", "Flip", "Pad", "Concat", "RequireShape"]
+__all__ = ["Broadcast", "Concat", "Flip", "Pad", "Permute", "RequireShape", "Reshape", "Slice"]
 
 
 @primitive
@@ -27,7 +28,10 @@ class Reshape(View):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         if inputs[0].size != product(self.shape):
-            raise ShapeError(f"reshape: {format_shape(inputs[0].shape)} has {inputs[0].size} elements, {format_shape(self.shape)} has {product(self.shape)}")
+            raise ShapeError(
+                f"reshape: {format_shape(inputs[0].shape)} has {inputs[0].size} elements, {format_shape(self.shape)} "
+                f"has {product(self.shape)}"
+            )
         return (TensorType(self.shape, inputs[0].dtype),)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
@@ -62,7 +66,10 @@ class Permute(View):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         if sorted(self.axes) != list(range(inputs[0].rank)):
-            raise ShapeError(f"permute: {self.axes} is no permutation of the {inputs[0].rank} axes of {format_shape(inputs[0].shape)}")
+            raise ShapeError(
+                f"permute: {self.axes} is no permutation of the {inputs[0].rank} axes of "
+                f"{format_shape(inputs[0].shape)}"
+            )
         return (TensorType(tuple(inputs[0].shape[a] for a in self.axes), inputs[0].dtype),)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
@@ -119,7 +126,9 @@ class RequireShape(View):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         given = inputs[0].shape
-        if len(given) != len(self.shape) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)):
+        if len(given) != len(self.shape) or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)
+        ):
             raise ShapeError(f"require_shape: {format_shape(given)} cannot be {format_shape(self.shape)}")
         return (TensorType(self.shape, inputs[0].dtype),)
 
@@ -151,10 +160,16 @@ class Slice(View):
         if not len(given) == len(self.starts) == len(self.lengths) == len(self.steps):
             raise ShapeError(f"slice: {len(self.starts)} axes for the shape {format_shape(given)}")
         for extent, start, length, step in zip(given, self.starts, self.lengths, self.steps, strict=True):
-            if step < 1 or not isinstance(start, Dim) and start < 0:
+            if step < 1 or (not isinstance(start, Dim) and start < 0):
                 raise ShapeError(f"slice: start {start} and step {step} must be at least 0 and 1")
-            if not any(isinstance(e, Dim) for e in (extent, start, length)) and length and start + (length - 1) * step >= extent:
-                raise ShapeError(f"slice: {start}, {length} elements by {step}, leaves the extent {extent} of {format_shape(given)}")
+            if (
+                not any(isinstance(e, Dim) for e in (extent, start, length))
+                and length
+                and start + (length - 1) * step >= extent
+            ):
+                raise ShapeError(
+                    f"slice: {start}, {length} elements by {step}, leaves the extent {extent} of {format_shape(given)}"
+                )
         return (TensorType(self.lengths, inputs[0].dtype),)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
@@ -162,13 +177,17 @@ class Slice(View):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         shape = call.inputs[0].shape
-        high = tuple(e - start - ((n - 1) * step + 1) if n != 0 else e - start
-                     for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True))
+        high = tuple(
+            e - start - ((n - 1) * step + 1) if n != 0 else e - start
+            for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True)
+        )
         gaps = tuple(step - 1 for step in self.steps)
         return (call.b.pad(gradients[0], low=self.starts, high=high, gaps=gaps),)
 
     def reference(self, *inputs: Any) -> Any:
-        where = tuple(slice(s, s + n * step, step) for s, n, step in zip(self.starts, self.lengths, self.steps, strict=True))
+        where = tuple(
+            slice(s, s + n * step, step) for s, n, step in zip(self.starts, self.lengths, self.steps, strict=True)
+        )
         return inputs[0][where]
 
     def examples(self) -> Iterator[Example]:
@@ -218,12 +237,18 @@ class Pad(Opaque):
             raise ShapeError(f"pad: {len(self.low)} axes for the shape {format_shape(given)}")
         if any(isinstance(n, int) and n < 0 for n in (*self.low, *self.high, *self.gaps)):
             raise ShapeError("pad: widths must not be negative")
-        spread = tuple(e if not gap else e + (e - 1) * gap if e != 0 else 0 for e, gap in zip(given, self.gaps, strict=True))
-        return (TensorType(tuple(a + e + b for e, a, b in zip(spread, self.low, self.high, strict=True)), inputs[0].dtype),)
+        spread = tuple(
+            e if not gap else e + (e - 1) * gap if e != 0 else 0 for e, gap in zip(given, self.gaps, strict=True)
+        )
+        return (
+            TensorType(tuple(a + e + b for e, a, b in zip(spread, self.low, self.high, strict=True)), inputs[0].dtype),
+        )
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         source, guard = [], expr.const(True, dtypes.bool_)
-        for i, extent, low, gap, out in zip(index, call.inputs[0].shape, self.low, self.gaps, call.outputs[0].shape, strict=True):
+        for i, extent, low, gap, out in zip(
+            index, call.inputs[0].shape, self.low, self.gaps, call.outputs[0].shape, strict=True
+        ):
             moved = i - low
             if gap:
                 guard = expr.both(guard, expr.in_range(moved % (gap + 1), 0, 1))
@@ -240,7 +265,12 @@ class Pad(Opaque):
     def reference(self, *inputs: Any) -> Any:
         shape = self.infer(TensorType(inputs[0].shape, dtypes.as_dtype(inputs[0].dtype)))[0].shape
         out = np.zeros(shape, inputs[0].dtype)
-        out[tuple(slice(low, low + n * (gap + 1), gap + 1) for low, n, gap in zip(self.low, inputs[0].shape, self.gaps, strict=True))] = inputs[0]
+        out[
+            tuple(
+                slice(low, low + n * (gap + 1), gap + 1)
+                for low, n, gap in zip(self.low, inputs[0].shape, self.gaps, strict=True)
+            )
+        ] = inputs[0]
         return out
 
     def examples(self) -> Iterator[Example]:
@@ -261,15 +291,18 @@ class Concat(Opaque):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         first = inputs[0]
         for other in inputs[1:]:
-            rest = (*other.shape[: self.axis], *other.shape[self.axis + 1:])
-            if other.rank != first.rank or rest != (*first.shape[: self.axis], *first.shape[self.axis + 1:]):
-                raise ShapeError(f"concat: {format_shape(first.shape)} and {format_shape(other.shape)} differ outside axis {self.axis}")
+            rest = (*other.shape[: self.axis], *other.shape[self.axis + 1 :])
+            if other.rank != first.rank or rest != (*first.shape[: self.axis], *first.shape[self.axis + 1 :]):
+                raise ShapeError(
+                    f"concat: {format_shape(first.shape)} and {format_shape(other.shape)} differ outside axis "
+                    f"{self.axis}"
+                )
             if other.dtype != first.dtype:
                 raise DTypeError(f"concat: operands have dtypes {first.dtype} and {other.dtype}")
         total: Any = 0
         for t in inputs:
             total = total + t.shape[self.axis]
-        return (TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1:]), first.dtype),)
+        return (TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.dtype),)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         position = index[self.axis]
@@ -278,7 +311,7 @@ class Concat(Opaque):
             bounds.append(bounds[-1] + int(t.shape[self.axis]))
         result: Expr | None = None
         for i in reversed(range(len(call.inputs))):
-            at = (*index[: self.axis], position - bounds[i], *index[self.axis + 1:])
+            at = (*index[: self.axis], position - bounds[i], *index[self.axis + 1 :])
             inside = expr.in_range(position, bounds[i], bounds[i + 1])
             value = read(i, at, inside)
             result = value if result is None else expr.select(inside, value, result)
@@ -300,4 +333,3 @@ class Concat(Opaque):
         yield Concat(0), floats(2, 3), floats(1, 3, seed=5)
         yield Concat(1), floats(2, 3), floats(2, 0), floats(2, 2, seed=5)
         yield Concat(0), booleans(3), booleans(2)
-

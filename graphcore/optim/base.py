@@ -162,7 +162,8 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Scalars that all variables of a type share, from the learning rate and the number of this step (1, 2, ...)."""
+        """Scalars that all variables of a type share, from the learning rate and the number of this step (1, 2,
+        ...)."""
 
     @abstractmethod
     def _update(
@@ -215,7 +216,8 @@ class _Scalars:
         return self._made[dtype]
 
     def _count(self, dtype: DType) -> Tensor:
-        # From the counter's new value only: a kernel that still needed the old one would keep it from being updated in place.
+        # From the counter's new value only: a kernel that still needed the old one would keep it from being updated in
+        # place.
         return elementwise.astype(elementwise.add(self._optimizer._count(self._first), 1), dtype)
 
 

@@ -97,7 +97,7 @@ class Progress:
             self._view = None
 
 
-class _QuietBar(tqdm):  # type: ignore[misc]
+class _QuietBar(tqdm):  # type: ignore[type-arg]
     monitor_interval = 0  # no watching thread: the bar redraws as it is updated
 
 

@@ -1,7 +1,7 @@
 """Kernel templates: each turns a kernel of the IR into the text of a C function.
 
-``CPU_SCHEDULERS`` and ``GPU_SCHEDULERS`` are the orders in which they are asked on the two kinds of device; the loop nest takes whatever
-the others refuse. The templates of ``GROUP_TEMPLATES`` give a task to a whole work-group.
+``CPU_SCHEDULERS`` and ``GPU_SCHEDULERS`` are the orders in which they are asked on the two kinds of device; the loop
+nest takes whatever the others refuse. The templates of ``GROUP_TEMPLATES`` give a task to a whole work-group.
 """
 
 from backends.opencl.templates.base import GroupTemplate, Scheduler, Template
@@ -20,7 +20,15 @@ _MATMUL = Matmul()
 _CONV = Convolution()
 _SCATTER = Scatter()
 _GROUPS: tuple[GroupTemplate, ...] = (GpuMatmul(), GpuRows())
-TEMPLATES: tuple[Template, ...] = (_CONV, ConvolutionWeightSums(), _MATMUL, _SCATTER, ScatterSort(), ScatterRows(), _NEST)
+TEMPLATES: tuple[Template, ...] = (
+    _CONV,
+    ConvolutionWeightSums(),
+    _MATMUL,
+    _SCATTER,
+    ScatterSort(),
+    ScatterRows(),
+    _NEST,
+)
 _GPU: tuple[Scheduler, ...] = (_SCATTER, Split((*_GROUPS, _NEST)), *_GROUPS, _NEST)
 _CPU: tuple[Scheduler, ...] = (*TEMPLATES[:-1], Split((_SCATTER, _NEST)), _NEST)
 CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), _CPU), *_CPU)

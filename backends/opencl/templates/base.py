@@ -29,7 +29,8 @@ class Scheduler(Protocol):
 class Template(Scheduler, Protocol):
     """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``.
 
-    On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups there.
+    On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups
+    there.
     """
 
     def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
@@ -45,7 +46,8 @@ class Template(Scheduler, Protocol):
 class GroupTemplate(Template, Protocol):
     """A template whose tasks are whole work-groups (GPUs): its functions end in a parameter ``__local char* pool``.
 
-    ``tasks`` counts work-groups. All work items of a group call the function, which may hold barriers; the caller puts one after it.
+    ``tasks`` counts work-groups. All work items of a group call the function, which may hold barriers; the caller puts
+    one after it.
     """
 
     def local_bytes(self, kernel: Kernel, config: Any, dialect: Dialect) -> int:

@@ -1,8 +1,8 @@
 """The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue.
 
 Stores of mode "add" come last, not for weight gradients: every unit of work adds up its own channels.
-An operand that is more than a parameter as it is (a cast, a scale, a normalisation, a view) is a prologue: images are computed while
-they are packed, weights once, by a helper before.
+An operand that is more than a parameter as it is (a cast, a scale, a normalisation, a view) is a prologue: images are
+computed while they are packed, weights once, by a helper before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from backends.opencl.templates.conv_code import (
     vector,
 )
 from backends.opencl.templates.conv_forward_code import conv_code
-from backends.opencl.templates.conv_prologue import Operand, Prologues, loads_of, moved, operand_of, packed_weights, sizes_with
+from backends.opencl.templates.conv_prologue import (
+    Operand,
+    Prologues,
+    loads_of,
+    moved,
+    operand_of,
+    packed_weights,
+    sizes_with,
+)
 from backends.opencl.templates.conv_schedule import ConvConfig, choose, part_channels, task_count, workspace_elements
 from backends.opencl.templates.conv_weight_code import (
     WeightConfig,
@@ -62,7 +70,9 @@ class _Config:
     def describe(self) -> str:
         s = self.schedule
         computed = sum(not isinstance(o, int) for o in self.operands)
-        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (f", computes {computed} operands" if computed else "")
+        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (
+            f", computes {computed} operands" if computed else ""
+        )
 
 
 def _shape_of(kernel: Kernel) -> ConvShape:
@@ -76,7 +86,9 @@ def _shape_of(kernel: Kernel) -> ConvShape:
     else:
         x, w = first, (second[1], result[1], *op.kernel_size)
     top, bottom, left, right = op.padding
-    return ConvShape(x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right))
+    return ConvShape(
+        x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right)
+    )
 
 
 def _private_sums(config: _Config) -> int:
@@ -108,7 +120,8 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
 
 
 def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
-    """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do too."""
+    """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do
+    too."""
     axes = [a for p in positions for a in kernel.axes if a.name == f"i{p}"]
     inside = _epilogue_indices(kernel)
     for index in inside:
@@ -159,15 +172,22 @@ class Convolution:
         _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         if problem is not None:
             return Reject(problem)
-        operands = [operand_of(kernel, o, s, dtype) for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)]
+        operands = [
+            operand_of(kernel, o, s, dtype)
+            for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)
+        ]
         fused = isinstance(operands[0], Computed)
         if weights:
-            schedule = choose_weight(shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize)
+            schedule = choose_weight(
+                shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+            )
             config = _Config(shape, schedule, (operands[1], operands[0]), batch, "weights")
             return self._weight_pieces(kernel, config, dtype)
         kind = "forward" if op.name == "conv2d" else "input gradient"
         config = _Config(shape, None, (operands[0], operands[1]), batch, kind)  # type: ignore[arg-type]
-        chosen = choose(_problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize)
+        chosen = choose(
+            _problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+        )
         config = replace(config, schedule=chosen)
         work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
         return self._pieces(kernel, config, work, dialect, hints)
@@ -181,7 +201,9 @@ class Convolution:
         extents = {"i0": config.schedule.images, "i2": rows, "i3": None}
         return {a: extents[a.name] for a in kernel.axes if a.name in extents}
 
-    def _pieces(self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | Reject:
+    def _pieces(
+        self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]
+    ) -> list[Piece] | Reject:
         """The convolution, after a helper where its weights have to be computed."""
         everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
         made = _with_workspace(kernel, work[1][0], work[2], "w")
@@ -191,7 +213,11 @@ class Convolution:
         if isinstance(helpers, Reject):
             return helpers
         packed = len(everything)
-        made = replace(made, params=(*made.params, Param(f"p{packed}", work[2], helpers[0].workspace[0][1])), scratch=(*made.scratch, (packed, "r")))
+        made = replace(
+            made,
+            params=(*made.params, Param(f"p{packed}", work[2], helpers[0].workspace[0][1])),
+            scratch=(*made.scratch, (packed, "r")),
+        )
         config = replace(config, operands=(config.operands[0], packed))
         return [*helpers, Piece(made, self.name, config, (*everything, packed), (work, helpers[0].workspace[0]))]
 
@@ -201,12 +227,17 @@ class Convolution:
         dy, x = config.operands
         used = list(dict.fromkeys([*sorted(loads_of(dy)), *sorted(loads_of(x))]))
         position, end = {old: new for new, old in enumerate(used)}, len(used)
-        params = (*(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)), Param(f"p{end}", dtype, (size,)))
+        params = (
+            *(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)),
+            Param(f"p{end}", dtype, (size,)),
+        )
         scratch = (*((i, "r") for i in range(end)), (end, "w"))
         sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, (), scratch)
         inner = replace(config, operands=(moved(dy, position), moved(x, position)))
         first = Piece(sums, ConvolutionWeightSums.name, inner, (*used, len(kernel.params)), (work,), True)
-        last = Piece(_with_workspace(kernel, size, dtype, "rw"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,))
+        last = Piece(
+            _with_workspace(kernel, size, dtype, "rw"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,)
+        )
         return [first, last]
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
@@ -231,21 +262,42 @@ class Convolution:
                 emitter.scope.names[total] = acc if lanes == width else f"{acc}.s0"  # the result is one element: lane 0
                 emitter.store_all(elements)
                 for i, store in enumerate(sums):
-                    place = f"gs{i} + ({fixed['i1']} - {_FIRST.format(channels=_problem(config).out_channels)}) * {config.schedule.width}"
+                    place = (
+                        f"gs{i} + ({fixed['i1']} - {_FIRST.format(channels=_problem(config).out_channels)}) * "
+                        f"{config.schedule.width}"
+                    )
                     emitter.line(f"{accessed(place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
             return emitter.scope.lines
 
         if weights:
-            text = reduce_code(inner, params, config.shape, config.schedule,  # type: ignore[arg-type]
-                               lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width), dtype=dtype, names=names)
+            text = reduce_code(
+                inner,
+                params,
+                config.shape,
+                config.schedule,  # type: ignore[arg-type]
+                lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width),
+                dtype=dtype,
+                names=names,
+            )
         else:
             before, after = self._sums(kernel, config, sums, dialect, dtype)
-            text = conv_code(inner, params, _problem(config), config.schedule,  # type: ignore[arg-type]
-                             lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width), dtype=dtype, names=names,
-                             load_x=prologues.load(config.operands[0]), before=before, after=after)
+            text = conv_code(
+                inner,
+                params,
+                _problem(config),
+                config.schedule,  # type: ignore[arg-type]
+                lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width),
+                dtype=dtype,
+                names=names,
+                load_x=prologues.load(config.operands[0]),
+                before=before,
+                after=after,
+            )
         return prologues.functions() + text + _wrapper(inner, kernel, config)
 
-    def _sums(self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str) -> tuple[list[str], list[str]]:
+    def _sums(
+        self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str
+    ) -> tuple[list[str], list[str]]:
         """A unit's own sums of its channels, a vector each: cleared before it, folded and stored after it."""
         before, after = [], []
         width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
@@ -255,8 +307,13 @@ class Convolution:
             emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
             emitter.axis_code.update({a: codes[a.name] for a in kernel.axes})
             before += [f"__private {dtype} gs{i}[{size}];", f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;"]
-            folded, lines = "lanes", [f"const {vector(dtype, width)} lanes = {accessed(f'gs{i} + gm * {width}', width, dtype)};"]
-            for half in (w for w in (8, 4, 2) if w < width):  # by vectors: Intel's compiler gets a loop over one array's lanes wrong
+            folded, lines = (
+                "lanes",
+                [f"const {vector(dtype, width)} lanes = {accessed(f'gs{i} + gm * {width}', width, dtype)};"],
+            )
+            for half in (
+                w for w in (8, 4, 2) if w < width
+            ):  # by vectors: Intel's compiler gets a loop over one array's lanes wrong
                 lines.append(f"const {vector(dtype, half)} lanes{half} = {folded}.lo + {folded}.hi;")
                 folded = f"lanes{half}"
             lines.append(f"p{store.param}[{emitter.index(store.index)}] = {folded}.lo + {folded}.hi;")
@@ -285,8 +342,16 @@ class ConvolutionWeightSums:
         dtype = "double" if kernel.params[-1].dtype.name == "float64" else "float"
         inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
         load_dy, load_x = map(prologues.load, config.operands)
-        text = weight_code(inner, _parameters(kernel, config), config.shape, config.schedule,  # type: ignore[arg-type]
-                           dtype=dtype, names=_names(kernel, config), load_dy=load_dy, load_x=load_x)
+        text = weight_code(
+            inner,
+            _parameters(kernel, config),
+            config.shape,
+            config.schedule,  # type: ignore[arg-type]
+            dtype=dtype,
+            names=_names(kernel, config),
+            load_dy=load_dy,
+            load_x=load_x,
+        )
         return prologues.functions() + text + _wrapper(inner, kernel, config)
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
@@ -313,11 +378,16 @@ def _sizes(kernel: Kernel, config: _Config) -> dict[Dim, str]:
 def _parameters(kernel: Kernel, config: _Config) -> str:
     """The parameter list: pointers, symbolic extents, the batch."""
     own = sizes_of(kernel)
-    return signature(kernel, [*(f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own), "const int nb"])
+    return signature(
+        kernel, [*(f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own), "const int nb"]
+    )
 
 
 def _wrapper(inner: str, kernel: Kernel, config: _Config) -> str:
     """The function with the signature that all templates share."""
     names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), "nb"]
     parameters = _parameters(kernel, config)
-    return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n  {inner}({', '.join(names)}, task);\n}}\n"
+    return (
+        f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{"
+        f"\n  {inner}({', '.join(names)}, task);\n}}\n"
+    )

@@ -64,8 +64,8 @@ def conv_code(
         dtype: ``float`` or ``double``.
         names: parameter names.
         load_x: fused load of the images, by element index into them; must be pure. Not with ``config.direct``.
-        before, after: statements around every unit, which covers ``rows`` grid rows from ``row0``, ``images`` images from ``image0``
-            and the channels ``first_o`` to ``last_o`` of ``group``.
+        before, after: statements around every unit, which covers ``rows`` grid rows from ``row0``, ``images`` images
+            from ``image0`` and the channels ``first_o`` to ``last_o`` of ``group``.
 
     Returns:
         OpenCL C; the caller defines ``GC_NOINLINE``.
@@ -122,7 +122,9 @@ class _ConvText:
         phase = 0
         for ty in self.problem.taps_y:
             for tx in self.problem.taps_x:
-                with self.w.block(f"for (int first_c = 0; first_c < {self.problem.in_channels}; first_c += {self.config.depth})"):
+                with self.w.block(
+                    f"for (int first_c = 0; first_c < {self.problem.in_channels}; first_c += {self.config.depth})"
+                ):
                     if ty.count and tx.count and not self.config.direct:
                         self._pack(ty, tx)
                     self._channels(ty, tx, phase)
@@ -227,7 +229,7 @@ class _ConvText:
 
     def _sum(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int) -> None:
         """The loops over input channels and taps around the products of one tile."""
-        p, w = self.problem, self.w
+        w = self.w
         tile = len(sums) * len(sums[0])
         unroll_x = tx.count if tile * ty.count * tx.count <= UNROLL_PRODUCTS else 1
         copies = 1

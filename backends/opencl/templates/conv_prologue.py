@@ -56,7 +56,8 @@ def sizes_with(kernel: Kernel, operands: Sequence[Operand]) -> dict[Dim, str]:
 
 
 class _Elements(Emitter):
-    """Writes values of an operand's element ``e``; where an address is the element's own number nothing has to wait for divisions."""
+    """Writes values of an operand's element ``e``; where an address is the element's own number nothing has to wait for
+    divisions."""
 
     own: Index | None = None
 
@@ -70,7 +71,8 @@ class _Elements(Emitter):
 class Prologues:
     """The C functions of a kernel's computed operands, by the number of an element: one a width that was asked for.
 
-    The generators never ask for a vector that crosses a channel of an image, so its lanes are neighbours on an operand's last axis.
+    The generators never ask for a vector that crosses a channel of an image, so its lanes are neighbours on an
+    operand's last axis.
     """
 
     kernel: Kernel
@@ -110,7 +112,10 @@ class Prologues:
         body = "".join(f"  {line}\n" for line in [*lines, *emitter.scope.lines, f"return {result};"])
         extra = [f"const int {n}" for d, n in self.sizes.items() if d not in sizes_of(self.kernel)]
         parameters = signature(self.kernel, [*extra, "const int e"])
-        return f"static inline __attribute__((always_inline)) {vector_type(operand.value.dtype, width)} {name}({parameters}) {{\n{body}}}\n"
+        return (
+            f"static inline __attribute__((always_inline)) {vector_type(operand.value.dtype, width)} "
+            f"{name}({parameters}) {{\n{body}}}\n"
+        )
 
 
 def _place(operand: Computed) -> Index:
@@ -118,8 +123,11 @@ def _place(operand: Computed) -> Index:
     return flatten(tuple(as_index(a) for a in operand.axes), tuple(a.extent for a in operand.axes))
 
 
-def packed_weights(kernel: Kernel, operand: Computed, shape: Shape, number: int, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece] | Reject:
-    """A helper that computes the weights once, into the workspace ``number``: tiles read every one of them many times."""
+def packed_weights(
+    kernel: Kernel, operand: Computed, shape: Shape, number: int, dialect: Dialect, hints: Mapping[str, int]
+) -> list[Piece] | Reject:
+    """A helper that computes the weights once, into the workspace ``number``: tiles read every one of them many
+    times."""
     dtype = operand.value.dtype
     if len(operand.axes) == 3:  # a filter's elements as one axis: long vectors, and most addresses are linear in it
         lead, channel, tap = operand.axes
@@ -130,11 +138,17 @@ def packed_weights(kernel: Kernel, operand: Computed, shape: Shape, number: int,
     at = _place(operand)
     used = sorted(loads_of(operand))
     inner = operand.renumbered({old: new for new, old in enumerate(used)})
-    params = (*(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)), Param(f"p{len(used)}", dtype, (size,)))
+    params = (
+        *(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)),
+        Param(f"p{len(used)}", dtype, (size,)),
+    )
     axes = tuple(a for a in operand.axes if a.extent != 1)
     made = Kernel(f"{kernel.name}_weights", params, axes, (Store(len(used), at, inner.value),), "map", kernel.origins)
     answer = Nest().schedule(made, dialect, hints)
     if isinstance(answer, Reject):
         return answer
     behind = (*used, len(kernel.params) + number)
-    return [replace(p, params=tuple(behind[i] for i in p.params), workspace=((number, (size,), dtype),), helper=True) for p in answer]
+    return [
+        replace(p, params=tuple(behind[i] for i in p.params), workspace=((number, (size,), dtype),), helper=True)
+        for p in answer
+    ]

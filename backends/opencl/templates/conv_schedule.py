@@ -10,6 +10,7 @@ from backends.opencl.templates.conv_code import CACHE_ELEMENTS, ConvProblem, Tap
 _SHALLOWEST = 32  # input channels of a part: the sums' way to the workspace and back is paid once a part
 _MOST_PIXELS = 400  # of an image that is taken whole, in parts of its channels, rather than in bands of rows
 
+
 @dataclass(frozen=True)
 class ConvConfig:
     """How ``conv_forward_code`` computes one problem.
@@ -26,7 +27,8 @@ class ConvConfig:
         chunks: cuts of the units; ``parts * chunks`` tasks at most.
         half_tail: finish with a tile of half vectors where half a vector or less is left.
         inline: run the epilogue on registers for whole vectors instead of looping over a small array.
-        depth: input channels that are packed at a time, a divisor of all; fewer than all keep sums in the workspace in between.
+        depth: input channels that are packed at a time, a divisor of all; fewer than all keep sums in the workspace in
+            between.
     """
 
     width: int
@@ -78,7 +80,8 @@ def extra_rows(problem: ConvProblem, share: bool) -> int:
 
 
 def uses_out_scratch(problem: ConvProblem, config: ConvConfig) -> bool:
-    """Whether tiles go through the workspace before the epilogue: several images a unit, interleaved phases, or channels in parts."""
+    """Whether tiles go through the workspace before the epilogue: several images a unit, interleaved phases, or
+    channels in parts."""
     return config.images > 1 or problem.phases > 1 or config.depth < problem.in_channels
 
 
@@ -241,7 +244,9 @@ def choose(
     depth = problem.in_channels
     if small:
         depth = _depth(problem, share, pixels * images)
-    elif not direct and rows < problem.grid[0] and pixels <= _MOST_PIXELS:  # a whole image in parts of its channels, not bands
+    elif (
+        not direct and rows < problem.grid[0] and pixels <= _MOST_PIXELS
+    ):  # a whole image in parts of its channels, not bands
         whole = _depth(problem, share, pixels)
         depth, rows = (whole, problem.grid[0]) if whole < problem.in_channels else (depth, rows)
     vector_bytes = width * itemsize

@@ -295,7 +295,7 @@ class _WeightText:
             for k in range(len(offsets))
             for v in range(vectors)
         ]
-        for name, place in places:
+        for name, _ in places:
             w.add(f"{self.vec} {name} = ({self.vec})(0);")
         with w.block("if (block != first_block)"):
             for name, place in places:
@@ -314,7 +314,8 @@ class _WeightText:
                         w.add(CONTRACT)
                         for v in range(vectors):
                             w.add(
-                                f"const {self.vec} d{v} = {load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
+                                f"const {self.vec} d{v} = "
+                                f"{load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
                             )
                         for k, offset in enumerate(offsets):
                             w.add(f"const {self.vec} x{k} = ({self.vec})(xp[{offset + copy * s.stride[1]}]);")
@@ -367,6 +368,7 @@ class _WeightText:
             for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
                 with w.block(f"for (; q + {piece} <= count; q += {piece})"):
                     w.add(
-                        f"const {vector(self.dtype, piece)} acc = {load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};"
+                        f"const {vector(self.dtype, piece)} acc = "
+                        f"{load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};"
                     )
                     w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -1,4 +1,5 @@
-"""Schedules of the weight gradient on CPU runtimes: register tiles, blocks of pixels, and how work is cut into tasks."""
+"""Schedules of the weight gradient on CPU runtimes: register tiles, blocks of pixels, and how work is cut into
+tasks."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ Edges cost no second tile loop. The last tile of a row or column of tiles starts
 border and stores only what its neighbour has not: it may load twice, never store twice, so an epilogue that works in
 place stays legal. Everything in this module is a pure function from sizes to text.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +24,24 @@ Epilogue = Callable[[str, str, str, int], list[str]]
 _CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
 
 
-def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand,
-              epilogue: Epilogue, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
+def emit_gemm(
+    name: str,
+    params: str,
+    config: GemmConfig,
+    dims: tuple[str, str, str],
+    a: Operand,
+    b: Operand,
+    epilogue: Epilogue,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> str:
     """Returns a C function ``name(params, int task)`` that computes one block of C[i, j] = sum_k A[i, k] B[k, j].
 
     The caller defines ``GC_NOINLINE`` and calls the function once for each task in ``range(tasks(config, M, N))``, in
     any order. Local names start with ``gm_``; of use to callbacks are the types ``gm_v4``, ``gm_v8`` and ``gm_v16``,
-    vectors with the alignment of an element, for fast loads and stores such as ``*(__global gm_v8*)(p + i)``. With ``split_k`` > 1 the epilogue gets partial sums of part
-    ``gm_split`` (an int from 0 to split_k - 1) and must keep the parts apart.
+    vectors with the alignment of an element, for fast loads and stores such as ``*(__global gm_v8*)(p + i)``. With
+    ``split_k`` > 1 the epilogue gets partial sums of part ``gm_split`` (an int from 0 to split_k - 1) and must keep the
+    parts apart.
 
     Args:
         name: name of the function.
@@ -42,7 +53,8 @@ def emit_gemm(name: str, params: str, config: GemmConfig, dims: tuple[str, str, 
         epilogue: ``epilogue(row, col, acc, width)`` returns the statements that consume C[row, col:col + width], held
             by the variable ``acc`` (a scalar if ``width`` is 1). It is called for full vectors and for each narrower
             width that the edges need.
-        before, after: statements around all of a task's work, which covers rows gm_ib to gm_ie and columns gm_jb to gm_je.
+        before, after: statements around all of a task's work, which covers rows gm_ib to gm_ie and columns gm_jb to
+            gm_je.
 
     Raises:
         ValueError: the schedule does not fit the operands or the sizes.
@@ -83,8 +95,16 @@ def _set(array: str, index: str, value: str, width: int) -> str:
 class _Gemm:
     """The text of one product; each method returns the lines of one part of it."""
 
-    def __init__(self, name: str, params: str, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand,
-                 epilogue: Epilogue) -> None:
+    def __init__(
+        self,
+        name: str,
+        params: str,
+        config: GemmConfig,
+        dims: tuple[str, str, str],
+        a: Operand,
+        b: Operand,
+        epilogue: Epilogue,
+    ) -> None:
         self.name, self.params, self.config, self.dims = name, params, config, dims
         self.a, self.b, self.epilogue = a, b, epilogue
         self.m, self.n, self.k = (_literal(text) for text in dims)
@@ -123,9 +143,20 @@ class _Gemm:
         m, n, k = self.dims
         # Plain loads through under-aligned types: PoCL's library does not inline vload and vstore (a factor of three).
         size = 8 if self.config.dtype == "double" else 4
-        types = [f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
-                 for width in (2, 4, 8, 16) if width <= self.width]
-        body = [*types, f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};", *self._arrays(), *self._ranges(), *before, *self._k_loop(), *after]
+        types = [
+            f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
+            for width in (2, 4, 8, 16)
+            if width <= self.width
+        ]
+        body = [
+            *types,
+            f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};",
+            *self._arrays(),
+            *self._ranges(),
+            *before,
+            *self._k_loop(),
+            *after,
+        ]
         return _block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
 
     def _arrays(self) -> list[str]:
@@ -148,23 +179,29 @@ class _Gemm:
         config, out = self.config, ["int gm_t = task;"]
         rows, cols = config.mr * config.m_block, self.nr * config.n_block
         if rows:
-            out += [f"const int gm_ms = (gm_m + {rows - 1}) / {rows};",
-                    f"const int gm_ib = (gm_t % gm_ms) * {rows}, gm_ie = min(gm_m, gm_ib + {rows});",
-                    "gm_t /= gm_ms;"]
+            out += [
+                f"const int gm_ms = (gm_m + {rows - 1}) / {rows};",
+                f"const int gm_ib = (gm_t % gm_ms) * {rows}, gm_ie = min(gm_m, gm_ib + {rows});",
+                "gm_t /= gm_ms;",
+            ]
         else:
             out.append("const int gm_ib = 0, gm_ie = gm_m;")
         if cols:
-            out += [f"const int gm_ns = (gm_n + {cols - 1}) / {cols};",
-                    f"const int gm_jb = (gm_t % gm_ns) * {cols}, gm_je = min(gm_n, gm_jb + {cols});",
-                    "gm_t /= gm_ns;"]
+            out += [
+                f"const int gm_ns = (gm_n + {cols - 1}) / {cols};",
+                f"const int gm_jb = (gm_t % gm_ns) * {cols}, gm_je = min(gm_n, gm_jb + {cols});",
+                "gm_t /= gm_ns;",
+            ]
         else:
             out.append("const int gm_jb = 0, gm_je = gm_n;")
         if config.split_k > 1:
             unit = config.k_unroll * (self.width if config.dot else 1)
             parts = config.split_k
-            out += ["const int gm_split = gm_t;",
-                    f"const int gm_part = ((gm_k + {parts - 1}) / {parts} + {unit - 1}) / {unit} * {unit};",
-                    "const int gm_kb = min(gm_k, gm_split * gm_part), gm_ke = min(gm_k, gm_kb + gm_part);"]
+            out += [
+                "const int gm_split = gm_t;",
+                f"const int gm_part = ((gm_k + {parts - 1}) / {parts} + {unit - 1}) / {unit} * {unit};",
+                "const int gm_kb = min(gm_k, gm_split * gm_part), gm_ke = min(gm_k, gm_kb + gm_part);",
+            ]
         else:
             out.append("const int gm_kb = 0, gm_ke = gm_k;")
         return out
@@ -176,13 +213,22 @@ class _Gemm:
         if not self.blocked:
             return ["const int gm_k0 = gm_kb, gm_kc = gm_ke - gm_kb;", *body]
         # do-while: an empty part of a split sum must still store its zeros.
-        return ["int gm_k0 = gm_kb;",
-                "do {", *_indent([f"const int gm_kc = min({self.kb}, gm_ke - gm_k0);", *body]),
-                f"    gm_k0 += {self.kb};", "} while (gm_k0 < gm_ke);"]
+        return [
+            "int gm_k0 = gm_kb;",
+            "do {",
+            *_indent([f"const int gm_kc = min({self.kb}, gm_ke - gm_k0);", *body]),
+            f"    gm_k0 += {self.kb};",
+            "} while (gm_k0 < gm_ke);",
+        ]
 
     def _columns(self) -> list[str]:
-        start = "0" if self.edge_only else "gm_j0" if self.n and self.n % self.nr == 0 else (
-            f"min(gm_j0, gm_n - {self.nr})" if self.n else f"max(0, min(gm_j0, gm_n - {self.nr}))")
+        start = (
+            "0"
+            if self.edge_only
+            else "gm_j0"
+            if self.n and self.n % self.nr == 0
+            else (f"min(gm_j0, gm_n - {self.nr})" if self.n else f"max(0, min(gm_j0, gm_n - {self.nr}))")
+        )
         body = [f"const int gm_j1 = min(gm_je, gm_j0 + {self.nr}), gm_js = {start};"]
         if self.n and self.n % self.nr == 0:
             body = [f"const int gm_j1 = gm_j0 + {self.nr}, gm_js = gm_j0;"]
@@ -195,13 +241,14 @@ class _Gemm:
         if self.config.pack_a or self.m or self.mr == 1:
             return self._row_tiles(self.mr)
         # The early start of the last tile needs mr rows; a smaller batch goes row by row.
-        return [*_block(f"if (gm_m >= {self.mr})", self._row_tiles(self.mr)),
-                *_block("else", self._row_tiles(1))]
+        return [*_block(f"if (gm_m >= {self.mr})", self._row_tiles(self.mr)), *_block("else", self._row_tiles(1))]
 
     def _row_tiles(self, mr: int) -> list[str]:
         exact = self.config.pack_a or mr == 1 or (self.m is not None and self.m % mr == 0)
-        body = [f"const int gm_i1 = min(gm_ie, gm_i0 + {mr});",
-                f"const int gm_is = {'gm_i0' if exact else f'min(gm_i0, gm_m - {mr})'};"]
+        body = [
+            f"const int gm_i1 = min(gm_ie, gm_i0 + {mr});",
+            f"const int gm_is = {'gm_i0' if exact else f'min(gm_i0, gm_m - {mr})'};",
+        ]
         if self.m and self.m % mr == 0:
             body = [f"const int gm_i1 = gm_i0 + {mr}, gm_is = gm_i0;"]
         if self.config.pack_a and not self.config.m_block:
@@ -223,15 +270,20 @@ class _Gemm:
     def _tile(self, mr: int, offset: str) -> list[str]:
         """Outer products: A's elements broadcast against vectors of B's rows."""
         names = [[f"gm_c{r}_{v}" for v in range(self.nv)] for r in range(mr)]
-        places = [(name, added(offset if offset == "0" else f"{offset} / {self.width}", str(r * self.nv + v)))
-                  for r, row in enumerate(names) for v, name in enumerate(row)]
+        places = [
+            (name, added(offset if offset == "0" else f"{offset} / {self.width}", str(r * self.nv + v)))
+            for r, row in enumerate(names)
+            for v, name in enumerate(row)
+        ]
         out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
         if self.blocked:
             out += _block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
         unroll = self.config.k_unroll
         out.append("int gm_p = 0;")
-        out += _block(f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})",
-                      [line for u in range(unroll) for line in self._step(names, u)])
+        out += _block(
+            f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})",
+            [line for u in range(unroll) for line in self._step(names, u)],
+        )
         if unroll > 1 and self._remainder(unroll):
             out += _block("for (; gm_p < gm_kc; ++gm_p)", self._step(names, 0))
         return out + [f"gm_c[{place}] = {name};" for name, place in places]
@@ -278,12 +330,20 @@ class _Gemm:
             for c in range(self.nr):
                 out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
         left = [self.a.at(("(gm_is + gm_r)",), ("gm_q",), 1), self.b.at(("gm_q",), ("(gm_js + gm_c)",), 1)]
-        sums = [_CONTRACT, f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
-                f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
-                f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;"]
+        sums = [
+            _CONTRACT,
+            f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
+            f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
+            f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;",
+        ]
         if self.k is None or self.k % width or self.config.split_k > 1:
-            out += _block("if (gm_p < gm_ke)", _block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", _block(
-                f"for (int gm_c = 0; gm_c < {self.nr}; ++gm_c)", sums)))
+            out += _block(
+                "if (gm_p < gm_ke)",
+                _block(
+                    f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)",
+                    _block(f"for (int gm_c = 0; gm_c < {self.nr}; ++gm_c)", sums),
+                ),
+            )
         return out
 
     def _store(self, offset: str) -> list[str]:
@@ -295,8 +355,10 @@ class _Gemm:
             if not self._needs_width(width, widths):
                 continue
             load = f"*(__private const gm_v{width}*)(gm_cs + gm_s + gm_j)" if width > 1 else "gm_cs[gm_s + gm_j]"
-            body = [f"const {kind}{width if width > 1 else ''} gm_v = {load};",
-                    *self.epilogue("gm_i", "gm_j", "gm_v", width)]
+            body = [
+                f"const {kind}{width if width > 1 else ''} gm_v = {load};",
+                *self.epilogue("gm_i", "gm_j", "gm_v", width),
+            ]
             out += _block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
         return _block("for (int gm_i = gm_i0; gm_i < gm_i1; ++gm_i)", out)
 
@@ -346,8 +408,10 @@ class _Gemm:
         """Row by row, so that a fused load computes whole vectors; their lanes are scattered."""
         mr, width, at = self.mr, self.width, added(self._strip(), "gm_r")
         row = ("min(gm_i0 + gm_r, gm_m - 1)",)
-        body = [f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
-                *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width))]
+        body = [
+            f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
+            *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width)),
+        ]
         loops = ["int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body)]
         if self._remainder(width):
             value = self.a.at(row, ("(gm_k0 + gm_p)",), 1)
@@ -366,31 +430,51 @@ class _Gemm:
         """Copies the panel of nr columns at gm_js to gm_pb as [k][column]."""
         if self.edge_only:
             return self._pack_b_edge(self.n or 0)
-        whole = (self._pack_b_rows() if self.b.col == 1 else
-                 self._pack_b_turned() if self.b.row == 1 else self._pack_b_scalars(f"{self.nr}"))
+        whole = (
+            self._pack_b_rows()
+            if self.b.col == 1
+            else self._pack_b_turned()
+            if self.b.row == 1
+            else self._pack_b_scalars(f"{self.nr}")
+        )
         if self.n is not None:
             return whole
         return [*_block(f"if (gm_n >= {self.nr})", whole), *_block("else", self._pack_b_scalars("gm_n"))]
 
     def _pack_b_rows(self) -> list[str]:
         row = ("(gm_k0 + gm_p)",)
-        body = [f"gm_pb[gm_p * {self.nv} + {v}] = "
-                f"{self.b.at(row, ('gm_js', str(v * self.width)), self.width)};" for v in range(self.nv)]
+        body = [
+            f"gm_pb[gm_p * {self.nv} + {v}] = {self.b.at(row, ('gm_js', str(v * self.width)), self.width)};"
+            for v in range(self.nv)
+        ]
         return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 
     def _pack_b_turned(self) -> list[str]:
         """Transposes squares of width x width elements in registers."""
         width, nv, b = self.width, self.nv, self.b
-        body = [f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
-                for t in range(width)]
+        body = [
+            f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
+            for t in range(width)
+        ]
         body += _transpose([f"gm_t{t}" for t in range(width)], self.vector)
         body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
-        scalars = _block("for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)", [(
-            f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
-            f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};")])
-        return _block(f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)", [
-            "int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
-            *(scalars if self._remainder(width) else [])])
+        scalars = _block(
+            "for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)",
+            [
+                (
+                    f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
+                    f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};"
+                )
+            ],
+        )
+        return _block(
+            f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)",
+            [
+                "int gm_p = 0;",
+                *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
+                *(scalars if self._remainder(width) else []),
+            ],
+        )
 
     def _pack_b_scalars(self, columns: str) -> list[str]:
         """Element by element; columns beyond the matrix become zeros."""

@@ -4,6 +4,7 @@ The numbers behind ``choose`` were measured per core on Zen 4 (AVX-512 through t
 where Intel's cores are known to behave otherwise (they suffer more from rows whose distance is a power of two) the
 processor's name decides.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -111,8 +112,19 @@ _PACKED = 128 * 1024  # bytes: what one private array may take of the second-lev
 _TASK = 65536  # multiply-adds that are worth a task of their own
 
 
-def choose(m: int, n: int, k: int, a: Operand, b: Operand, width: int, cores: int, vendor: str, dtype: str = "float",
-           literal_n: bool = True, splits: int = 1) -> GemmConfig:
+def choose(
+    m: int,
+    n: int,
+    k: int,
+    a: Operand,
+    b: Operand,
+    width: int,
+    cores: int,
+    vendor: str,
+    dtype: str = "float",
+    literal_n: bool = True,
+    splits: int = 1,
+) -> GemmConfig:
     """Returns a good schedule; it is valid also for other values of M and K, which may be known only at run time.
 
     Args:

@@ -1,9 +1,11 @@
-"""Contractions on GPUs: tiles in local memory, a small block of sums in every work item's registers, any elementwise epilogue.
+"""Contractions on GPUs: tiles in local memory, a small block of sums in every work item's registers, any elementwise
+epilogue.
 
-A contraction is one sum of products over any number of axes. The axes of the result that only one factor depends on are its rows,
-those that only the other depends on its columns, those of both its batch. Factors are arbitrary expressions: what is loaded into a
-tile is whatever the kernel's body says, guards and divided indices included. So products of matrices, batched or transposed, and
-convolutions with both their gradients (as implicit products) are one piece of code.
+A contraction is one sum of products over any number of axes. The axes of the result that only one factor depends on are
+its rows, those that only the other depends on its columns, those of both its batch. Factors are arbitrary expressions:
+what is loaded into a tile is whatever the kernel's body says, guards and divided indices included. So products of
+matrices, batched or transposed, and convolutions with both their gradients (as implicit products) are one piece of
+code.
 """
 
 from __future__ import annotations
@@ -76,7 +78,10 @@ def find_contraction(kernel: Kernel) -> Contraction | Reject:
         return Reject("the sum's terms are not products of float32 or float64 values")
     if set(terms) & set(kernel.axes):
         return Reject("a summed axis belongs to the result")
-    if any(s.mode != "set" or s.index.axes() != frozenset(kernel.axes) or any(True for _ in dynamic_values(s.index)) for s in kernel.stores):
+    if any(
+        s.mode != "set" or s.index.axes() != frozenset(kernel.axes) or any(True for _ in dynamic_values(s.index))
+        for s in kernel.stores
+    ):
         return Reject("it stores other elements than the result's")
     left, right = body.args
     if not all(set(terms) & f.axes for f in (left, right)):
@@ -86,7 +91,9 @@ def find_contraction(kernel: Kernel) -> Contraction | Reject:
     batch = tuple(a for a in kernel.axes if a not in rows and a not in cols)
     if not rows or not cols:
         return Reject("it has no rows or no columns")
-    if kernel.axes[-1] in rows:  # neighbouring work items take neighbouring columns: let those be neighbours in the result
+    if (
+        kernel.axes[-1] in rows
+    ):  # neighbouring work items take neighbouring columns: let those be neighbours in the result
         left, right, rows, cols = right, left, cols, rows
     return Contraction(total, left, right, rows, cols, terms, batch)
 
@@ -101,7 +108,11 @@ def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, dialect: Dial
         config = TileConfig(across, down, each, each, 16)
         height, width = config.tile
         tiles = batch * -(-m // height) * -(-n // width)
-        if tiles >= 2 * dialect.cores and itemsize * each <= 32 and tile_bytes(config, itemsize) <= dialect.local_memory:
+        if (
+            tiles >= 2 * dialect.cores
+            and itemsize * each <= 32
+            and tile_bytes(config, itemsize) <= dialect.local_memory
+        ):
             return config
     return TileConfig(across, down, 2, 2, 16)
 
@@ -146,7 +157,10 @@ class GpuMatmul:
 
     def emit(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> str:
         body = "\n".join("  " + line for line in _Tiles(kernel, config, dialect).emit())
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* pool) {{\n{body}\n}}\n"
+        return (
+            f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* "
+            f"pool) {{\n{body}\n}}\n"
+        )
 
 
 def _contraction(kernel: Kernel) -> Contraction:
@@ -199,13 +213,18 @@ class _Tiles:
     def each(self) -> str:
         """The loops over a work item's results."""
         c = self.config
-        return f"_Pragma(\"unroll\") for (int i = 0; i < {c.rows}; ++i) _Pragma(\"unroll\") for (int j = 0; j < {c.cols}; ++j)"
+        return (
+            f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) _Pragma("unroll") for (int j = 0; j < {c.cols}; ++j)'
+        )
 
     def fill(self, tile: str, factor: Expr, outer: Sequence[Axis], start: str, end: str, size: int) -> None:
-        """A factor's tile: zeros outside of it. Neighbouring work items load along the axis that is contiguous in memory."""
+        """A factor's tile: zeros outside of it. Neighbouring work items load along the axis that is contiguous in
+        memory."""
         em, c, group = self.em, self.config, self.config.across * self.config.down
         along_terms = self.contiguous(factor, self.found.terms[-1], outer[-1])
-        inner, at, term = (c.depth, f"e / {c.depth}", f"e % {c.depth}") if along_terms else (size, f"e % {size}", f"e / {size}")
+        inner, at, term = (
+            (c.depth, f"e / {c.depth}", f"e % {c.depth}") if along_terms else (size, f"e % {size}", f"e / {size}")
+        )
         assert inner
         with em.block(f"for (int e = item; e < {size * c.depth}; e += {group})", (*outer, *self.found.terms)):
             em.line(f"const int at = {at}, term = {term}, here = {start} + at, term_here = term_start + term;")
@@ -231,10 +250,20 @@ class _Tiles:
         height, width = c.tile
         with em.block(f"for (int t = 0; t < {c.depth}; ++t)"):
             em.line(f"{self.kind} a[{c.rows}], b[{c.cols}];")
-            em.line(f"_Pragma(\"unroll\") for (int i = 0; i < {c.rows}; ++i) a[i] = left[t * {height + 1} + y + i * {c.down}];")
-            em.line(f"_Pragma(\"unroll\") for (int j = 0; j < {c.cols}; ++j) b[j] = right[t * {width + 1} + x + j * {c.across}];")
+            em.line(
+                f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) a[i] = left[t * {height + 1} + y + i * '
+                f"{c.down}];"
+            )
+            em.line(
+                f'_Pragma("unroll") for (int j = 0; j < {c.cols}; ++j) b[j] = right[t * {width + 1} + x + j * '
+                f"{c.across}];"
+            )
             # PoCL's library does not inline fma.
-            update = "sums[i][j] += a[i] * b[j];" if self.dialect.vendor == "pocl" else "sums[i][j] = fma(a[i], b[j], sums[i][j]);"
+            update = (
+                "sums[i][j] += a[i] * b[j];"
+                if self.dialect.vendor == "pocl"
+                else "sums[i][j] = fma(a[i], b[j], sums[i][j]);"
+            )
             em.line(f"{self.each()} {update}")
 
     def finish(self) -> None:
@@ -247,5 +276,3 @@ class _Tiles:
                 decode(em, f.cols, "col")
                 inside.names[f.total] = "sums[i][j]"
                 em.store_all(self.kernel.stores)
-
-

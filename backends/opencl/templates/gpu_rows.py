@@ -1,8 +1,9 @@
-"""Row reductions on GPUs: the work items of a group share out a row, and a tree in local memory combines what they found.
+"""Row reductions on GPUs: the work items of a group share out a row, and a tree in local memory combines what they
+found.
 
-Softmax, layer norm, cross entropy, arg-max and full reductions. As in the loop nest, a row is walked once a *phase*: a reduction
-belongs to the phase after those that its body needs, a store over columns to the phase after those that its value needs. A group
-of work items takes several short rows at a time, or one long one. All sums have a fixed order.
+Softmax, layer norm, cross entropy, arg-max and full reductions. As in the loop nest, a row is walked once a *phase*: a
+reduction belongs to the phase after those that its body needs, a store over columns to the phase after those that its
+value needs. A group of work items takes several short rows at a time, or one long one. All sums have a fixed order.
 """
 
 from __future__ import annotations
@@ -141,7 +142,10 @@ class GpuRows:
         emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         lines = _Rows(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* pool) {{\n{body}\n}}\n"
+        return (
+            f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* "
+            f"pool) {{\n{body}\n}}\n"
+        )
 
     def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """Work-groups: one for every few rows, but no more than keep the device busy."""
@@ -205,7 +209,10 @@ class _Rows:
         once = [s for s in self.kernel.stores if s not in over_columns and s not in self.free]
         last = max([*(self.depth[r] for r in self.reductions), *(self._level(s) for s in over_columns)])
         for level in range(1, last + 1):
-            self.phase([r for r in self.reductions if self.depth[r] == level], [s for s in over_columns if self._level(s) == level])
+            self.phase(
+                [r for r in self.reductions if self.depth[r] == level],
+                [s for s in over_columns if self._level(s) == level],
+            )
         for store in once:
             self.em.value(store.value)
         for store in once:
@@ -284,7 +291,9 @@ class _Rows:
             return
         mine, other = em.fresh("i"), em.fresh("j")
         em.line(f"const int {mine} = {where}[item], {other} = {where}[item + {step}];")
-        equal = f"(({new} == {old}) | (({new} != {new}) & ({old} != {old})))" if a.dtype.is_float else f"({new} == {old})"
+        equal = (
+            f"(({new} == {old}) | (({new} != {new}) & ({old} != {old})))" if a.dtype.is_float else f"({new} == {old})"
+        )
         better = f"{other} >= 0 && ({mine} < 0 || {a.better(new, old, 1)} || ({equal} && {other} < {mine}))"
         em.line(f"if ({better}) {{ {held}[item] = {new}; {where}[item] = {other}; }}")
 

@@ -1,8 +1,8 @@
 """The product template: kernels with one sum of products of two matrices, batched or not.
 
-An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up its own columns.
-A factor that is more than a matrix in memory (a cast, a scale, a gather, a view that is not linear) is a prologue: it is computed
-while its panels are packed.
+An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up
+its own columns. A factor that is more than a matrix in memory (a cast, a scale, a gather, a view that is not linear) is
+a prologue: it is computed while its panels are packed.
 """
 
 from __future__ import annotations
@@ -92,12 +92,15 @@ def _is_plain(factor: Expr, own: Axis | None, term: Axis) -> bool:
     if factor.fn != "load" or factor.args:
         return False
     index = factor.data[1]
-    return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(True for _ in dynamic_values(index))
+    return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(
+        True for _ in dynamic_values(index)
+    )
 
 
 @dataclass
 class Prologue:
-    """A factor that is computed while it is loaded, by C functions of its row and term (or term and column): one a vector width.
+    """A factor that is computed while it is loaded, by C functions of its row and term (or term and column): one a
+    vector width.
 
     Args:
         letter: tells the functions of the two factors apart.
@@ -141,7 +144,10 @@ class Prologue:
             result = emitter.vector(self.factor, width)
         lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
         parameters = signature(kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
-        return f"static inline __attribute__((always_inline)) {vector_type(self.factor.dtype, width)} {NAME}_{self.letter}{width}({parameters}) {{\n{lines}}}\n"
+        return (
+            f"static inline __attribute__((always_inline)) {vector_type(self.factor.dtype, width)} "
+            f"{NAME}_{self.letter}{width}({parameters}) {{\n{lines}}}\n"
+        )
 
 
 class Matmul:
@@ -161,21 +167,38 @@ class Matmul:
         width = dialect.width // (2 if product.total.dtype.name == "float64" else 1)
         if width < 2:
             return Reject("the device has no vectors of this type")
-        a, b, _ = self.operands(kernel, product, dialect, {x: "0" for x in product.batch})
-        config = choose(m, n, k, a, b, width, dialect.cores, f"{dialect.vendor} {dialect.device}",
-                        "double" if product.total.dtype.name == "float64" else "float", literal_n=_literal(product.col))
+        a, b, _ = self.operands(kernel, product, dialect, dict.fromkeys(product.batch, "0"))
+        config = choose(
+            m,
+            n,
+            k,
+            a,
+            b,
+            width,
+            dialect.cores,
+            f"{dialect.vendor} {dialect.device}",
+            "double" if product.total.dtype.name == "float64" else "float",
+            literal_n=_literal(product.col),
+        )
         return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""
         product, gemm = find_product(kernel), piece.config.gemm
-        if isinstance(product, Reject) or product.row is None or product.col is None or not isinstance(product.col.extent, int):
+        if (
+            isinstance(product, Reject)
+            or product.row is None
+            or product.col is None
+            or not isinstance(product.col.extent, int)
+        ):
             return None
         if not gemm.n_block and product.col.extent > _MOST_COLUMNS:
             return None
         return {product.row: gemm.mr * gemm.m_block or None}
 
-    def operands(self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]) -> tuple[Operand, Operand, list[Prologue]]:
+    def operands(
+        self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]
+    ) -> tuple[Operand, Operand, list[Prologue]]:
         """Both factors for the generator, as (rows, terms) and (terms, columns), and the prologues behind them."""
         names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values()]
         found: list[Prologue] = []
@@ -183,7 +206,11 @@ class Matmul:
         def operand(letter: str, factor: Expr, own: Axis | None) -> Operand:
             if _is_plain(factor, own, product.term):
                 index = factor.data[1]
-                return Operand(self._pointer(kernel, factor, product, batch, dialect), index.stride(own) if own else 0, index.stride(product.term))
+                return Operand(
+                    self._pointer(kernel, factor, product, batch, dialect),
+                    index.stride(own) if own else 0,
+                    index.stride(product.term),
+                )
             prologue = Prologue(letter, factor, own, product.term, batch)
             found.append(prologue)
             steps = (2, 1) if prologue.along_term else (1, 2)
@@ -235,11 +262,20 @@ class Matmul:
         decode = self._decode(product, batch, sizes)
         call = ", ".join([*names, *batch.values()])
         text = "".join(p.functions(kernel, dialect) for p in prologues) + text
-        return (f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
-                f"{decode}  {inner}({call}, gt);\n}}\n")
+        return (
+            f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
+            f"{decode}  {inner}({call}, gt);\n}}\n"
+        )
 
-    def _sums(self, kernel: Kernel, product: Product, gemm: GemmConfig, sums: Sequence[Store], batch: Mapping[Axis, str],
-              dialect: Dialect) -> tuple[list[str], list[str]]:
+    def _sums(
+        self,
+        kernel: Kernel,
+        product: Product,
+        gemm: GemmConfig,
+        sums: Sequence[Store],
+        batch: Mapping[Axis, str],
+        dialect: Dialect,
+    ) -> tuple[list[str], list[str]]:
         """A task's own sums of its columns: made before its work, and stored after it, each task to its own place."""
         before, after = [], []
         for i, store in enumerate(sums):
@@ -251,10 +287,15 @@ class Matmul:
             if product.row is not None:
                 emitter.axis_code[product.row] = "gm_ib"
             before += [f"__private {kind} {name}[{size}];", f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;"]
-            after.append(f"for (int gc = gm_jb; gc < gm_je; ++gc) p{store.param}[{emitter.index(store.index)}] = {name}[gc - gm_jb];")
+            after.append(
+                f"for (int gc = gm_jb; gc < gm_je; ++gc) p{store.param}[{emitter.index(store.index)}] = {name}[gc - "
+                f"gm_jb];"
+            )
         return before, after
 
-    def _pointer(self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect) -> str:
+    def _pointer(
+        self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect
+    ) -> str:
         """The operand's start as C: its parameter, plus what the batch axes and constants add."""
         param, index = operand.data
         emitter = Emitter(kernel, dialect, [], {})

@@ -1,9 +1,10 @@
 """The loop-nest template: any kernel of the IR as explicit loops over vectors.
 
-The domain's axes split into *row* axes, which tasks share out, and *column* axes, which the kernel's reductions bind. For one point
-of the row axes the columns are walked once a *phase*: a reduction belongs to the phase after the reductions that its body needs,
-and a store over columns to the phase after those that its value needs. So softmax has three phases (maximum, sum, results), an
-elementwise kernel none. One axis becomes the lanes of vectors: a column axis (lanes are folded at a phase's end) or a row axis.
+The domain's axes split into *row* axes, which tasks share out, and *column* axes, which the kernel's reductions bind.
+For one point of the row axes the columns are walked once a *phase*: a reduction belongs to the phase after the
+reductions that its body needs, and a store over columns to the phase after those that its value needs. So softmax has
+three phases (maximum, sum, results), an elementwise kernel none. One axis becomes the lanes of vectors: a column axis
+(lanes are folded at a phase's end) or a row axis.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class NestCode:
         if config.strided:
             header = "for (int u = task; u < units; u += tasks)"
         else:
-            em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
+            em.line(
+                "const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);"
+            )
             header = "for (int u = begin; u < end; ++u)"
         with em.block(header, self.rows):
             self.unit("u")
@@ -121,7 +124,8 @@ class NestCode:
         store_free(self.em, free, self.stores, "if (task == 0)")
 
     def pin(self) -> None:
-        """A phase's reductions, and what is made of them, stay inside the rows' loops even where they depend on no row."""
+        """A phase's reductions, and what is made of them, stay inside the rows' loops even where they depend on no
+        row."""
         rows = frozenset(self.rows)
         for value in self.order:
             if self.is_row_reduce(value) or any(c in self.em.pinned for c in _operands(value)):
@@ -133,14 +137,20 @@ class NestCode:
 
     def known(self, axis: Axis) -> int | None:
         """An axis's extent if the text may rely on it."""
-        return None if self.config.leading and axis == self.kernel.axes[0] or not isinstance(axis.extent, int) else axis.extent
+        return (
+            None
+            if (self.config.leading and axis == self.kernel.axes[0]) or not isinstance(axis.extent, int)
+            else axis.extent
+        )
 
     def _units_code(self) -> str:
         parts = []
         for axis in self.rows:
             text = self.bound(axis)
             whole = f"(({text} + {TILE - 1}) / {TILE} * {TILE})" if axis == self.config.tiled else text
-            parts.append(f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else whole)
+            parts.append(
+                f"(({text} + {self.config.width - 1}) / {self.config.width})" if axis == self.config.lane else whole
+            )
         return " * ".join(parts) or "1"
 
     def unit(self, variable: str) -> None:
@@ -152,7 +162,10 @@ class NestCode:
             axis, count, step = digits[position]
             code = rest if position == 0 else f"({rest} % {count})"
             name = em.fresh(axis.name + "_")
-            em.line(f"const int {name} = {code if step == 1 else f'{code} * {step}'}{inner if step == TILE and axis == config.tiled else ''};")
+            em.line(
+                f"const int {name} = "
+                f"{code if step == 1 else f'{code} * {step}'}{inner if step == TILE and axis == config.tiled else ''};"
+            )
             em.axis_code[axis] = name
             if axis == config.lane:
                 block = name
@@ -168,13 +181,24 @@ class NestCode:
         self.lane_block(config.lane, block)
 
     def digits(self) -> list[tuple[Axis, str, int]]:
-        """The row axes as digits of a unit's number, the slowest first: how many values each has, and what one of them stands for."""
+        """The row axes as digits of a unit's number, the slowest first: how many values each has, and what one of them
+        stands for."""
         config, found = self.config, []
         for axis in self.rows:
             bound, step = self.bound(axis), config.width if axis == config.lane else 1
             if axis != config.tiled:
                 known = axis.extent if isinstance(axis.extent, int) and bound != "m0" else None
-                found.append((axis, bound if step == 1 else f"(({bound} + {step - 1}) / {step})" if known is None else str(blocks(known, step)), step))
+                found.append(
+                    (
+                        axis,
+                        bound
+                        if step == 1
+                        else f"(({bound} + {step - 1}) / {step})"
+                        if known is None
+                        else str(blocks(known, step)),
+                        step,
+                    )
+                )
         if config.tiled in self.rows:  # its blocks around the lanes, its elements inside of them
             at = next((i for i, digit in enumerate(found) if digit[0] == config.lane), len(found))
             found.insert(at, (config.tiled, f"(({self.bound(config.tiled)} + {TILE - 1}) / {TILE})", TILE))
@@ -182,7 +206,8 @@ class NestCode:
         return found
 
     def lane_block(self, axis: Axis, base: str) -> None:
-        """A full vector where it fits; else what is left, in halving widths for a known extent, lane by lane otherwise."""
+        """A full vector where it fits; else what is left, in halving widths for a known extent, lane by lane
+        otherwise."""
         em, width, extent = self.em, self.config.width, self.known(axis)
         if extent is not None and extent % width == 0:
             self.row_lanes(axis, base, width)
@@ -243,7 +268,9 @@ class NestCode:
         if not isinstance(count, int) or self.config.strided or self.config.lane not in (None, *self.columns[-1:]):
             return  # a GPU's private arrays live in its slow memory
         phases: dict[Expr, set[int]] = {}
-        for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [(s.value, self.depth[s.value] + 1) for s in stores]:
+        for root, level in [(r.args[0], self.depth[r]) for r in reduces] + [
+            (s.value, self.depth[s.value] + 1) for s in stores
+        ]:
             for value in _reached(root, self.is_row_reduce):
                 if value.fn in EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
                     phases.setdefault(value, set()).add(level)
@@ -267,12 +294,17 @@ class NestCode:
         level = self.depth[reduces[0]] if reduces else self.depth[stores[0].value] + 1
         tails: list[list[Accumulator]] = []
         tiled = self.config.tiled if self.config.tiled in self.columns else None
-        loops = [a for a in self.columns if a not in (lane, tiled)] + ([lane] if in_columns and lane is not None else [])
+        loops = [a for a in self.columns if a not in (lane, tiled)] + (
+            [lane] if in_columns and lane is not None else []
+        )
         if tiled is None:
             self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
         else:
             self.tile = em.fresh("t")
-            with em.block(f"for (int {self.tile} = 0; {self.tile} < {em.extent(tiled.extent)}; {self.tile} += {TILE})", (Axis(self.tile, 1),)):
+            with em.block(
+                f"for (int {self.tile} = 0; {self.tile} < {em.extent(tiled.extent)}; {self.tile} += {TILE})",
+                (Axis(self.tile, 1),),
+            ):
                 self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
         for position, (accumulator, reduce) in enumerate(zip(accumulators, reduces, strict=True)):
             name = accumulator.finish(outer.lines, lanes_reduced=in_columns)
@@ -292,7 +324,10 @@ class NestCode:
             lines.append(f"const int {at}x = {at} < 0 || ({extra.position} >= 0 && {better});")
             name, where = em.fresh("a"), em.fresh("at")
             kind = vector_type(main.dtype, 1)
-            lines.append(f"const {kind} {name} = {at}x ? {extra.name} : {value}; const int {where} = {at}x ? {extra.position} : {at};")
+            lines.append(
+                f"const {kind} {name} = {at}x ? {extra.name} : {value}; const int {where} = {at}x ? {extra.position} "
+                f": {at};"
+            )
             main.name, main.position = name, where
             return main.finish(lines)
         name = em.fresh("a")
@@ -300,8 +335,16 @@ class NestCode:
         main.name = name
         return main.finish(lines)
 
-    def column_loops(self, axes: Sequence[Axis], accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
-                     tails: list[list[Accumulator]], outer: object) -> None:
+    def column_loops(
+        self,
+        axes: Sequence[Axis],
+        accumulators: Sequence[Accumulator],
+        reduces: Sequence[Expr],
+        stores: Sequence[Store],
+        level: int,
+        tails: list[list[Accumulator]],
+        outer: object,
+    ) -> None:
         em, lane = self.em, self.config.lane
         if not axes:
             self.column_point(accumulators, reduces, stores, level)
@@ -320,7 +363,10 @@ class NestCode:
             self.blocked_loop(axis, full, width, accumulators, reduces, stores, level)
         elif not isinstance(extent, int) or extent >= width:
             name = em.fresh(axis.name + "_")
-            with em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)), em.lanes(axis, name, width):
+            with (
+                em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)),
+                em.lanes(axis, name, width),
+            ):
                 self.column_point(accumulators, reduces, stores, level)
         self.column_tail(axis, accumulators, reduces, stores, level, tails, full, outer)
 
@@ -329,9 +375,18 @@ class NestCode:
         extent = axis.extent
         return any(map(_is_float_sum, accumulators)) and (not isinstance(extent, int) or extent > 4 * _BLOCK * width)
 
-    def blocked_loop(self, axis: Axis, full: str, width: int, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store],
-                     level: int) -> None:
-        """A loop in blocks, whose sums are added up apart: the error grows with a block's length and the blocks' number, not their product."""
+    def blocked_loop(
+        self,
+        axis: Axis,
+        full: str,
+        width: int,
+        accumulators: Sequence[Accumulator],
+        reduces: Sequence[Expr],
+        stores: Sequence[Store],
+        level: int,
+    ) -> None:
+        """A loop in blocks, whose sums are added up apart: the error grows with a block's length and the blocks'
+        number, not their product."""
         em = self.em
         start, name, end = em.fresh("b"), em.fresh(axis.name + "_"), em.fresh("e")
         step = _BLOCK * width
@@ -352,8 +407,17 @@ class NestCode:
                 if a is not b:
                     em.line(f"{a.name} += {b.name};")
 
-    def column_tail(self, axis: Axis, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int,
-                    tails: list[list[Accumulator]], full: str, outer: object) -> None:
+    def column_tail(
+        self,
+        axis: Axis,
+        accumulators: Sequence[Accumulator],
+        reduces: Sequence[Expr],
+        stores: Sequence[Store],
+        level: int,
+        tails: list[list[Accumulator]],
+        full: str,
+        outer: object,
+    ) -> None:
         """What is left of a row, with accumulators of its own that are joined with the main ones after the loops.
 
         A known extent leaves vectors of halving widths, an unknown one single elements.
@@ -380,10 +444,15 @@ class NestCode:
         if extra:
             tails.append(extra)
         name = em.fresh(axis.name + "_")
-        with em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)), em.lanes(axis, name, 1):
+        with (
+            em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)),
+            em.lanes(axis, name, 1),
+        ):
             self.column_point(extra, reduces, stores, level)
 
-    def column_point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
+    def column_point(
+        self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int
+    ) -> None:
         """One element (or vector) of the columns; the elements of a tile that are next to each other elsewhere."""
         em, tiled = self.em, self.config.tiled
         if tiled not in self.columns:
@@ -392,10 +461,15 @@ class NestCode:
         assert tiled is not None
         name = em.fresh(tiled.name + "_")
         em.axis_code[tiled] = name
-        with em.block(f"for (int {name} = {self.tile}; {name} < min({self.tile} + {TILE}, {em.extent(tiled.extent)}); ++{name})", (tiled,)):
+        with em.block(
+            f"for (int {name} = {self.tile}; {name} < min({self.tile} + {TILE}, {em.extent(tiled.extent)}); ++{name})",
+            (tiled,),
+        ):
             self.point(accumulators, reduces, stores, level)
 
-    def point(self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int) -> None:
+    def point(
+        self, accumulators: Sequence[Accumulator], reduces: Sequence[Expr], stores: Sequence[Store], level: int
+    ) -> None:
         em = self.em
         kept = self.kept
         em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
@@ -405,7 +479,11 @@ class NestCode:
         for e, (name, first) in kept.items():
             if first == level and e in em.scope.names:
                 where, width = linear_position(em, self.columns), em.width_of(e)
-                em.line(f"vstore{width}({em.scope.names[e]}, 0, {name} + {where});" if width > 1 else f"{name}[{where}] = {em.scope.names[e]};")
+                em.line(
+                    f"vstore{width}({em.scope.names[e]}, 0, {name} + {where});"
+                    if width > 1
+                    else f"{name}[{where}] = {em.scope.names[e]};"
+                )
 
     def _reader(self, name: str):  # type: ignore[no-untyped-def]
         def read(width: int) -> str:
@@ -416,7 +494,8 @@ class NestCode:
 
 
 def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], header: str) -> None:
-    """Store scalars in a block that only one work item enters, and read there what only they need: it may be what they overwrite."""
+    """Store scalars in a block that only one work item enters, and read there what only they need: it may be what they
+    overwrite."""
     if not free:
         return
     inside = Axis("free", 1)
@@ -446,4 +525,3 @@ def _reached(root: Expr, stop) -> Iterable[Expr]:  # type: ignore[no-untyped-def
         seen.add(value)
         stack.extend(_operands(value))
     return seen
-

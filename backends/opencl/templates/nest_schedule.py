@@ -10,13 +10,29 @@ from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.shapes import Extent, bind, product
 
-__all__ = ["EXPENSIVE", "TILE", "NestConfig", "blocks", "choose_nest", "columns_of", "kernel_work", "nest_units", "rows_of", "tail_widths"]
+__all__ = [
+    "EXPENSIVE",
+    "TILE",
+    "NestConfig",
+    "blocks",
+    "choose_nest",
+    "columns_of",
+    "kernel_work",
+    "nest_units",
+    "rows_of",
+    "tail_widths",
+]
 
 TILE = 32  # elements that a tiled axis is walked by: two cache lines of floats
-_FAR = 256  # bytes between lanes from which on every lane is a cache line of its own, and neighbours' are not prefetched
-EXPENSIVE = frozenset("""exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv
-    lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi""".split())
-
+_FAR = (
+    256  # bytes between lanes from which on every lane is a cache line of its own, and neighbours' are not prefetched
+)
+EXPENSIVE = frozenset(
+    """
+        exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf
+        erfc erfinv lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +42,12 @@ class NestConfig:
     Attributes:
         lane: the axis that vectors run along; None for scalar code.
         width: lanes.
-        leading: whether the outermost row axis's extent is an argument, so that kernels over different sizes are one function.
-        strided: whether task t takes the units t, t + tasks, ... (GPUs: neighbouring work items then touch neighbouring elements),
-            not a run of neighbouring units.
-        tiled: an axis that a task walks in short runs before it goes on to the next lanes: what is contiguous along it, and far apart
-            along the lanes, then comes by cache lines.
+        leading: whether the outermost row axis's extent is an argument, so that kernels over different sizes are one
+            function.
+        strided: whether task t takes the units t, t + tasks, ... (GPUs: neighbouring work items then touch neighbouring
+            elements), not a run of neighbouring units.
+        tiled: an axis that a task walks in short runs before it goes on to the next lanes: what is contiguous along it,
+            and far apart along the lanes, then comes by cache lines.
     """
 
     lane: Axis | None
@@ -41,7 +58,11 @@ class NestConfig:
 
     def describe(self) -> str:
         lanes = f"lanes={self.width} over {self.lane}" if self.lane is not None else "scalar"
-        return lanes + (", strided" if self.strided else "") + (f", tiled over {self.tiled}" if self.tiled is not None else "")
+        return (
+            lanes
+            + (", strided" if self.strided else "")
+            + (f", tiled over {self.tiled}" if self.tiled is not None else "")
+        )
 
 
 def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
@@ -58,7 +79,7 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
     columns = columns_of(kernel)
     ordered = [v.data[1] for v in kernel.values() if v.fn == "reduce" and v.data[0].startswith("arg")]
     for position, axis in enumerate(kernel.axes):
-        if isinstance(axis.extent, int) and axis.extent < 2 or any(axis in axes[:-1] for axes in ordered):
+        if (isinstance(axis.extent, int) and axis.extent < 2) or any(axis in axes[:-1] for axes in ordered):
             continue  # of equal elements the first counts: lanes run along the innermost of the axes that are searched
         score = _contiguity(kernel, axis)
         if isinstance(axis.extent, int) and axis.extent < width:
@@ -70,24 +91,34 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
         return NestConfig(None, 1)
     while isinstance(best.extent, int) and width > best.extent:
         width //= 2
-    return NestConfig(best, width, tiled=_tiled(kernel, best) if dialect.kind == "cpu" else None) if width > 1 else NestConfig(None, 1)
+    return (
+        NestConfig(best, width, tiled=_tiled(kernel, best) if dialect.kind == "cpu" else None)
+        if width > 1
+        else NestConfig(None, 1)
+    )
 
 
 def _tiled(kernel: Kernel, lane: Axis) -> Axis | None:
-    """The axis along which something is contiguous that is far apart along the lanes: a transposed operand's, or result's."""
+    """The axis along which something is contiguous that is far apart along the lanes: a transposed operand's, or
+    result's."""
     together = columns_of(kernel) if lane in columns_of(kernel) else rows_of(kernel)
     if any(v.fn == "reduce" and v.data[0].startswith("arg") for v in kernel.values()):
         return None  # of equal elements the first counts
-    steps = [(v.data[1], v.dtype.itemsize) for v in kernel.values() if v.fn == "load"] + [(s.index, s.value.dtype.itemsize) for s in kernel.stores]
+    steps = [(v.data[1], v.dtype.itemsize) for v in kernel.values() if v.fn == "load"] + [
+        (s.index, s.value.dtype.itemsize) for s in kernel.stores
+    ]
     far = [index for index, size in steps if abs(index.stride(lane) or 0) * size >= _FAR]
     long = [a for a in together if a != lane and (not isinstance(a.extent, int) or a.extent >= TILE)]
     return next((a for a in long if any(index.stride(a) == 1 for index in far)), None)
 
 
 def _contiguity(kernel: Kernel, axis: Axis) -> float:
-    """A score: contiguous accesses along the axis count 1, ones in few vectors 0.5, uniform ones 0.2, others cost 1; stores count double."""
+    """A score: contiguous accesses along the axis count 1, ones in few vectors 0.5, uniform ones 0.2, others cost 1;
+    stores count double."""
     score = 0.0
-    for index, weight in [(s.index, 2.0) for s in kernel.stores] + [(v.data[1], 1.0) for v in kernel.values() if v.fn == "load"]:
+    for index, weight in [(s.index, 2.0) for s in kernel.stores] + [
+        (v.data[1], 1.0) for v in kernel.values() if v.fn == "load"
+    ]:
         step = index.stride(axis)
         score += weight * (1.0 if step == 1 else 0.2 if step == 0 else 0.5 if step in (-1, 2) else -1.0)
     return score

@@ -1,8 +1,8 @@
 """Sums over what indices name, without looking at every index for every row: scatter-add, the gradient of ``take``.
 
-Such a kernel says ``out[v, e] = sum over n of (g[n, e] if index[n] names v else 0)``. Done as said it takes rows x N steps. Here the
-positions are sorted by row first, equal ones in their order, and a row then adds up its own terms only. It leaves out nothing but
-zeros, so the results are the same to the bit; nothing is added by atomics.
+Such a kernel says ``out[v, e] = sum over n of (g[n, e] if index[n] names v else 0)``. Done as said it takes rows x N
+steps. Here the positions are sorted by row first, equal ones in their order, and a row then adds up its own terms only.
+It leaves out nothing but zeros, so the results are the same to the bit; nothing is added by atomics.
 
 The kernel itself stays a loop nest with everything that is fused to it; only the loops of such sums walk buckets.
 """
@@ -91,7 +91,9 @@ class Scatter:
             return Reject(reason)
         pieces: list[Piece] = []
         for one in {s.slot: s for s in sums}.values():
-            pieces += _parallel_sort(kernel, one, dialect, hints) if dialect.kind == "gpu" else [_sort(kernel, one, hints)]
+            pieces += (
+                _parallel_sort(kernel, one, dialect, hints) if dialect.kind == "gpu" else [_sort(kernel, one, hints)]
+            )
         return [*pieces, self._main(kernel, sums, dialect, hints)]
 
     def _main(self, kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> Piece:
@@ -103,8 +105,15 @@ class Scatter:
         scratch = tuple((first + i, "r") for i in range(len(named)))
         params = (*range(first), *(first + number for number, _, _ in named))
         flops, nbytes = _work(kernel, sums, hints)
-        return Piece(replace(kernel, params=(*kernel.params, *extra), scratch=scratch), self.name, ScatterConfig(nest, first), params, named,
-                     flops=flops, nbytes=nbytes)
+        return Piece(
+            replace(kernel, params=(*kernel.params, *extra), scratch=scratch),
+            self.name,
+            ScatterConfig(nest, first),
+            params,
+            named,
+            flops=flops,
+            nbytes=nbytes,
+        )
 
     def arguments(self, kernel: Kernel, config: ScatterConfig) -> list[Extent]:
         return list(sizes_of(kernel))
@@ -143,9 +152,13 @@ class ScatterSort:
             em.line(f"const int key = {em.value(store.value)};")
             em.line(f"{keys}[n] = key;")
             em.line(f"if (key < {rows}) ++{starts}[key + 1];")
-        # Every count becomes its row's start, and moves on to its end as the row is filled: that is the next one's start.
+        # Every count becomes its row's start, and moves on to its end as the row is filled: that is the next one's
+        # start.
         em.line("int total = 0;")
-        em.line(f"for (int v = 1; v <= {rows}; ++v) {{ const int count = {starts}[v]; {starts}[v] = total; total += count; }}")
+        em.line(
+            f"for (int v = 1; v <= {rows}; ++v) {{ const int count = {starts}[v]; {starts}[v] = total; total += "
+            f"count; }}"
+        )
         with em.loop(axis, "n"):
             em.line(f"const int key = {keys}[n];")
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
@@ -180,8 +193,13 @@ def _lanes(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect) -> NestC
     """The loop nest's choice, except that all lanes must be of one row."""
     placed = set().union(*(s.position.axes() for s in sums))
     walked = {s.total: reduce("add", (s.axis,), s.term) for s in sums}
-    stores = tuple(Store(s.param, s.index, transform(s.value, lambda node, _: walked.get(node)), s.mode) for s in kernel.stores)
-    return replace(choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), dialect), tiled=None)
+    stores = tuple(
+        Store(s.param, s.index, transform(s.value, lambda node, _: walked.get(node)), s.mode) for s in kernel.stores
+    )
+    return replace(
+        choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), dialect),
+        tiled=None,
+    )
 
 
 def _workspaces(s: BucketSum) -> list[tuple[int, Any, Any]]:
@@ -197,13 +215,31 @@ class _Helpers:
     kernel: Kernel
     one: BucketSum
 
-    def piece(self, name: str, axes: tuple[Axis, ...], params: Sequence[int], uses: Mapping[str, str], stores: Sequence[Store], work: tuple[float, float]) -> Piece:
+    def piece(
+        self,
+        name: str,
+        axes: tuple[Axis, ...],
+        params: Sequence[int],
+        uses: Mapping[str, str],
+        stores: Sequence[Store],
+        work: tuple[float, float],
+    ) -> Piece:
         """A step to be given a template; ``uses`` says which workspaces follow its parameters, and how."""
         kernel, known = self.kernel, _workspaces(self.one)
         spaces = [known[_WORKSPACES.index(w)] for w in uses]
-        types = [*((kernel.params[p].dtype, kernel.params[p].shape) for p in params), *((dtype, shape) for _, shape, dtype in spaces)]
-        made = Kernel(f"{kernel.name}_{name}", tuple(Param(f"p{i}", dtype, shape) for i, (dtype, shape) in enumerate(types)), axes, tuple(stores),
-                      "scatter", kernel.origins, scratch=tuple((len(params) + i, use) for i, use in enumerate(uses.values())))
+        types = [
+            *((kernel.params[p].dtype, kernel.params[p].shape) for p in params),
+            *((dtype, shape) for _, shape, dtype in spaces),
+        ]
+        made = Kernel(
+            f"{kernel.name}_{name}",
+            tuple(Param(f"p{i}", dtype, shape) for i, (dtype, shape) in enumerate(types)),
+            axes,
+            tuple(stores),
+            "scatter",
+            kernel.origins,
+            scratch=tuple((len(params) + i, use) for i, use in enumerate(uses.values())),
+        )
         mapped = (*params, *(len(kernel.params) + number for number, _, _ in spaces))
         return Piece(made, "", None, mapped, tuple(spaces), True, *work)
 
@@ -224,14 +260,20 @@ def _sort(kernel: Kernel, one: BucketSum, hints: Mapping[str, int]) -> Piece:
     rows, points, width = _counts(kernel, one, params, hints)
     # Where no points are, the step must run as well: the starts are among its stores.
     row, other = Axis("i1", one.rows + 1, PARALLEL), Axis("r0", one.axis.extent, REDUCE)
-    stores = [Store(len(params), as_index(axis), key), Store(len(params) + 1, as_index(row), _below(key.substitute({axis: as_index(other)}), other, row))]
+    stores = [
+        Store(len(params), as_index(axis), key),
+        Store(len(params) + 1, as_index(row), _below(key.substitute({axis: as_index(other)}), other, row)),
+    ]
     uses = {"keys": "rw", "starts": "rw", "order": "w"}
-    piece = helpers.piece("sort", (axis, row), params, uses, stores, (rows + 4 * points, points * (width + 12) + 12 * rows))
+    piece = helpers.piece(
+        "sort", (axis, row), params, uses, stores, (rows + 4 * points, points * (width + 12) + 12 * rows)
+    )
     return replace(piece, template=ScatterSort.name, config=SortConfig(one.rows))
 
 
 def _parallel_sort(kernel: Kernel, one: BucketSum, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece]:
-    """The sort on a GPU: every point counts those before it, and every row those of the rows before. A serial sort would take longer."""
+    """The sort on a GPU: every point counts those before it, and every row those of the rows before. A serial sort
+    would take longer."""
     helpers, axis, other = _Helpers(kernel, one), point_axis(one.axis), Axis("r0", one.axis.extent, REDUCE)
     row = Axis("i0", one.rows + 1, PARALLEL)
     params, key = helpers.keys()
@@ -240,13 +282,31 @@ def _parallel_sort(kernel: Kernel, one: BucketSum, dialect: Dialect, hints: Mapp
     tie = call("and", call("eq", theirs, mine), call("lt", index_value(as_index(other), int32), index_value(at, int32)))
     rank = reduce("add", (other,), cast(call("or", call("lt", theirs, mine), tie), int32))
     found = [
-        helpers.piece("keys", (axis,), params, {"keys": "w"}, [Store(len(params), at, key)], (4 * points, points * (width + 4))),
-        helpers.piece("starts", (row,), (), {"keys": "r", "starts": "w"}, [Store(1, as_index(row), _below(theirs, other, row))], (2 * rows * points, 4 * (rows + points))),
-        helpers.piece("order", (axis,), (), {"keys": "r", "order": "w"}, [Store(1, as_index(Dynamic(rank, one.axis.extent)), index_value(at, int32))],
-                      (5 * points * points, 8 * points)),
+        helpers.piece(
+            "keys", (axis,), params, {"keys": "w"}, [Store(len(params), at, key)], (4 * points, points * (width + 4))
+        ),
+        helpers.piece(
+            "starts",
+            (row,),
+            (),
+            {"keys": "r", "starts": "w"},
+            [Store(1, as_index(row), _below(theirs, other, row))],
+            (2 * rows * points, 4 * (rows + points)),
+        ),
+        helpers.piece(
+            "order",
+            (axis,),
+            (),
+            {"keys": "r", "order": "w"},
+            [Store(1, as_index(Dynamic(rank, one.axis.extent)), index_value(at, int32))],
+            (5 * points * points, 8 * points),
+        ),
     ]
-    return [replace(nest, params=p.params, workspace=p.workspace, helper=True, flops=p.flops, nbytes=p.nbytes)
-            for p in found for nest in _nested(p.kernel, dialect, hints)]
+    return [
+        replace(nest, params=p.params, workspace=p.workspace, helper=True, flops=p.flops, nbytes=p.nbytes)
+        for p in found
+        for nest in _nested(p.kernel, dialect, hints)
+    ]
 
 
 def _below(key: Expr, axis: Axis, row: Axis) -> Expr:
@@ -260,9 +320,15 @@ def _nested(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Seque
     return made
 
 
-def _counts(kernel: Kernel, one: BucketSum, params: Sequence[int], hints: Mapping[str, int]) -> tuple[float, float, float]:
+def _counts(
+    kernel: Kernel, one: BucketSum, params: Sequence[int], hints: Mapping[str, int]
+) -> tuple[float, float, float]:
     """Rows, points, and the bytes that the row of one point is read from."""
-    return float(bind(one.rows, hints)), float(bind(one.axis.extent, hints)), float(sum(kernel.params[p].dtype.itemsize for p in params))
+    return (
+        float(bind(one.rows, hints)),
+        float(bind(one.axis.extent, hints)),
+        float(sum(kernel.params[p].dtype.itemsize for p in params)),
+    )
 
 
 def _work(kernel: Kernel, sums: Sequence[BucketSum], sizes: Mapping[str, int]) -> tuple[float, float]:
@@ -289,7 +355,9 @@ def _work(kernel: Kernel, sums: Sequence[BucketSum], sizes: Mapping[str, int]) -
             flops += count(value.axes | frozenset(value.data[1]))
         elif value.fn not in ("const", "index", "size", "in_range", "cast"):
             flops += count(value.axes)
-    nbytes = sum(min(n, float(bind(kernel.params[p].size, sizes))) * kernel.params[p].dtype.itemsize for p, n in touched.items())
+    nbytes = sum(
+        min(n, float(bind(kernel.params[p].size, sizes))) * kernel.params[p].dtype.itemsize for p, n in touched.items()
+    )
     nbytes += sum(count(s.index.axes()) * kernel.params[s.param].dtype.itemsize for s in kernel.stores)
     for s in sums:
         nbytes += 4.0 * (float(bind(s.axis.extent, sizes)) + float(bind(s.rows, sizes)))
@@ -313,7 +381,9 @@ class _Buckets(Emitter):
         """What was guarded is read for the points of a row only, also where it is the same for all of them."""
         free = set(walk(s.total.args[0]))
         for value in walk(s.term):
-            if s.axis not in value.axes and (value.fn == "load" and value not in free or any(c in self.pinned for c in children(value))):
+            if s.axis not in value.axes and (
+                (value.fn == "load" and value not in free) or any(c in self.pinned for c in children(value))
+            ):
                 self.pinned[value] = frozenset((s.axis,))
 
     def _nest(self, axes: list[Axis], accumulator: Accumulator, e: Expr) -> None:
@@ -359,10 +429,16 @@ class _Rows(NestCode):
             return
         extent, name = axis.extent, em.fresh(axis.name + "_")
         full = str(extent // width * width) if isinstance(extent, int) else f"{em.extent(extent)} / {width} * {width}"
-        with em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)), em.lanes(axis, name, width):
+        with (
+            em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)),
+            em.lanes(axis, name, width),
+        ):
             super().phases()
         if not isinstance(extent, int):
-            with em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)), em.lanes(axis, name, 1):
+            with (
+                em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)),
+                em.lanes(axis, name, 1),
+            ):
                 super().phases()
             return
         start = extent // width * width

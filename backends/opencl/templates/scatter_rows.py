@@ -1,13 +1,15 @@
 """Sums over what indices name along an axis: scatter-add along it, the gradient of ``take_along_axis``.
 
-Such a kernel says ``out[p, v] = sum over n of (g[p, n] if index[p, n] == v else 0)``. A task takes one p after the other: it clears a row
-of its own, adds the terms up in their order, each to the place that its index names, and then makes the results of that row.
+Such a kernel says ``out[p, v] = sum over n of (g[p, n] if index[p, n] == v else 0)``. A task takes one p after the
+other: it clears a row of its own, adds the terms up in their order, each to the place that its index names, and then
+makes the results of that row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from backends.base import Piece
 from backends.opencl.cnames import register_type
@@ -30,7 +32,8 @@ _TASKS_PER_CORE = 4
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """Lanes of the vectors that results are made in, tasks at most, and where the tasks' rows are among the parameters."""
+    """Lanes of the vectors that results are made in, tasks at most, and where the tasks' rows are among the
+    parameters."""
 
     width: int
     tasks: int
@@ -62,7 +65,9 @@ class ScatterRows:
         shape = (config.tasks * axis.extent,)
         spaces = tuple((i, shape, s.total.dtype) for i, s in enumerate(sums))
         params = tuple(Param(f"p{config.first + i}", dtype, shape) for i, _, dtype in spaces)
-        made = replace(kernel, params=(*kernel.params, *params), scratch=tuple((config.first + i, "rw") for i, _, _ in spaces))
+        made = replace(
+            kernel, params=(*kernel.params, *params), scratch=tuple((config.first + i, "rw") for i, _, _ in spaces)
+        )
         return [Piece(made, self.name, config, tuple(range(len(made.params))), spaces)]
 
     def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
@@ -77,12 +82,17 @@ class ScatterRows:
         em.line(f"const int units = {' * '.join(em.extent(a.extent) for a in rows) or '1'};")
         em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
         for i, s in enumerate(sums):
-            em.line(f"__global {register_type(s.total.dtype)}* const row{i} = p{config.first + i} + (size_t)task * {axis.extent};")
+            em.line(
+                f"__global {register_type(s.total.dtype)}* const row{i} = p{config.first + i} + (size_t)task * "
+                f"{axis.extent};"
+            )
         with em.block("for (int u = begin; u < end; ++u)", rows):
             rest = "u"
             for position, a in reversed(list(enumerate(rows))):
                 em.axis_code[a] = em.fresh(f"{a.name}_")
-                em.line(f"const int {em.axis_code[a]} = {rest if position == 0 else f'({rest} % {em.extent(a.extent)})'};")
+                em.line(
+                    f"const int {em.axis_code[a]} = {rest if position == 0 else f'({rest} % {em.extent(a.extent)})'};"
+                )
                 rest = f"({rest} / {em.extent(a.extent)})"
             for i, s in enumerate(sums):
                 em.line(f"for (int v = 0; v < {axis.extent}; ++v) row{i}[v] = 0;")
@@ -99,7 +109,7 @@ class ScatterRows:
         extent, width = int(bind(axis.extent, {})), config.width
 
         def piece(start: str, lanes: int) -> None:
-            em.cached = {total: lambda n, row=row: load_text(row, start, total.dtype, n) for total, row in held.items()}  # type: ignore[misc]
+            em.cached = {total: partial(load_text, row, start, total.dtype) for total, row in held.items()}
             with em.lanes(axis, start, lanes):
                 em.store_all(em.kernel.stores)
 
@@ -130,7 +140,11 @@ def _reason(kernel: Kernel, sums: Sequence[BucketSum], hints: Mapping[str, int])
     if columns_of(kernel) or len(sums) != sum(v.fn == "reduce" for v in kernel.values()):
         return "it has other reductions"
     places = {s.position for s in sums}
-    if len(places) != 1 or any(c != 1 or not isinstance(a, Axis) for p in places for a, c in p.terms) or any(len(p.terms) != 1 or p.constant for p in places):
+    if (
+        len(places) != 1
+        or any(c != 1 or not isinstance(a, Axis) for p in places for a, c in p.terms)
+        or any(len(p.terms) != 1 or p.constant for p in places)
+    ):
         return "its sums are not along one of its axes"
     axis = _named_axis(sums)
     if not isinstance(axis.extent, int) or axis not in kernel.axes:

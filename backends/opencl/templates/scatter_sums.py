@@ -23,7 +23,8 @@ class BucketSum:
         axis: what it sums over.
         position: the row, in terms of the kernel's axes.
         rows: how many there are.
-        key: the row that a point of ``axis`` belongs to, ``rows`` for none; the axis is called ``i0`` there, unless indices run along rows.
+        key: the row that a point of ``axis`` belongs to, ``rows`` for none; the axis is called ``i0`` there, unless
+            indices run along rows.
         term: what is added where the point belongs to the row.
         slot: number of its sorted order; sums over the same indices share one.
     """
@@ -67,9 +68,11 @@ def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool
         if named is None or any(True for v in walk(named[0]) if v.fn == "load" for _ in dynamic_values(v.data[1])):
             continue
         counted, position = named
-        below = next((c for c in conditions if c.fn == "lt" and c.args[0] is counted and c.args[1].fn in ("const", "size")), None)
+        below = next(
+            (c for c in conditions if c.fn == "lt" and c.args[0] is counted and c.args[1].fn in ("const", "size")), None
+        )
         above = next((c for c in conditions if c.fn == "ge" and c.args[0] is counted and _is_zero(c.args[1])), None)
-        if below is None or above is None and counted.dtype.kind != "u":
+        if below is None or (above is None and counted.dtype.kind != "u"):
             return "its indices' range is not tested"
         rows: Extent = below.args[1].data[0]
         if not _within(position, rows) or not position.axes() <= set(kernel.axes):
@@ -84,7 +87,7 @@ def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool
 
 
 def _is_guarded(body: Expr) -> bool:
-    return body.fn == "load" and bool(body.args) or body.fn == "select" and _is_zero(body.args[2])
+    return (body.fn == "load" and bool(body.args)) or (body.fn == "select" and _is_zero(body.args[2]))
 
 
 def _is_zero(value: Expr) -> bool:
@@ -101,7 +104,12 @@ def _named(test: Expr, axis: Axis, along: bool) -> tuple[Expr, Index] | None:
     if test.fn != "eq":
         return None
     for counted, place in (test.args, test.args[::-1]):
-        if place.fn == "index" and _may_count(counted, place, axis, along) and axis not in place.axes and counted.dtype.is_integer:
+        if (
+            place.fn == "index"
+            and _may_count(counted, place, axis, along)
+            and axis not in place.axes
+            and counted.dtype.is_integer
+        ):
             return counted, place.data[0]
     return None
 
@@ -115,11 +123,17 @@ def _within(position: Index, rows: Extent) -> bool:
     low, high = position.range()
     if isinstance(rows, int):
         return low >= 0 and high < rows
-    return len(position.terms) == 1 and position.constant == 0 and position.terms[0][1] == 1 and getattr(position.terms[0][0], "extent", None) == rows
+    return (
+        len(position.terms) == 1
+        and position.constant == 0
+        and position.terms[0][1] == 1
+        and getattr(position.terms[0][0], "extent", None) == rows
+    )
 
 
 def _without(body: Expr, conditions: frozenset[Expr]) -> Expr:
     """A guarded value where some conditions are known to hold."""
+
     def change(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
         if node in conditions:
             return const(True, node.dtype)

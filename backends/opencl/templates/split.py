@@ -1,8 +1,9 @@
 """Long reductions in steps: partial results for blocks of the summed axis, into a workspace, then their combination.
 
-It is a change of the kernel, not a schedule: the first kernel has one more parallel axis, the second reduces over that, and a third
-computes what the kernel stores for every element. They are scheduled like any other. Few results of long sums (losses, bias and
-weight gradients) then still use the whole device: all groups of a GPU, all cores of a CPU. The order of all sums is fixed.
+It is a change of the kernel, not a schedule: the first kernel has one more parallel axis, the second reduces over that,
+and a third computes what the kernel stores for every element. They are scheduled like any other. Few results of long
+sums (losses, bias and weight gradients) then still use the whole device: all groups of a GPU, all cores of a CPU. The
+order of all sums is fixed.
 """
 
 from __future__ import annotations
@@ -96,7 +97,14 @@ class Split:
         units, work = int(bind(nest_units(kernel, pieces[0].config), hints)), kernel_work(kernel, hints)
         if units >= 2 * dialect.cores or work < _STAGE_WORK:
             return 1
-        return int(min(4 * dialect.cores // max(units, 1), work // _TASK_WORK, _number(reductions[0].data[1], hints) // _BLOCK, _MOST))
+        return int(
+            min(
+                4 * dialect.cores // max(units, 1),
+                work // _TASK_WORK,
+                _number(reductions[0].data[1], hints) // _BLOCK,
+                _MOST,
+            )
+        )
 
     def _gpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
         """Into how many blocks to cut: as many as fill the device, each worth a start."""
@@ -109,7 +117,11 @@ class Split:
             found = find_contraction(kernel)
             assert not isinstance(found, Reject)
             (height, width) = config.tile
-            groups = _number(found.batch, hints) * -(-_number(found.rows, hints) // height) * -(-_number(found.cols, hints) // width)
+            groups = (
+                _number(found.batch, hints)
+                * -(-_number(found.rows, hints) // height)
+                * -(-_number(found.cols, hints) // width)
+            )
             wanted = 2 * dialect.cores // max(groups, 1)
         elif isinstance(config, RowsConfig) and contiguous(kernel, reductions):
             wanted = _ITEMS_PER_CORE * dialect.cores // max(results * config.lanes, 1)
@@ -135,14 +147,21 @@ def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
         return "a reduction needs another one"
     if sum(isinstance(a.extent, Dim) for a in kernel.axes) > 1:
         return "several extents are symbolic"
-    if any(True for v in kernel.values() if v.fn in ("load", "index", "in_range") for _ in dynamic_values(v.data[v.fn == "load"])):
+    if any(
+        True
+        for v in kernel.values()
+        if v.fn in ("load", "index", "in_range")
+        for _ in dynamic_values(v.data[v.fn == "load"])
+    ):
         return "it gathers"
     if any(s.mode != "set" or any(True for _ in dynamic_values(s.index)) for s in kernel.stores):
         return "it scatters"
     return None
 
 
-def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hints: Mapping[str, int]) -> tuple[list[Kernel], list[tuple[Any, Any]]]:
+def split_reductions(
+    kernel: Kernel, reductions: Sequence[Expr], parts: int, hints: Mapping[str, int]
+) -> tuple[list[Kernel], list[tuple[Any, Any]]]:
     """The kernels of a split, and the workspaces' shapes and types; workspaces are parameters after the kernel's own.
 
     Args:
@@ -163,12 +182,17 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
     on_the_way = [s for s in over if cut.guard is None and not any(v in reductions for v in walk(s.value))]
     over = [s for s in over if s not in on_the_way]
     params = list(kernel.params)
-    sums = [Store(s.param, s.index.substitute({cut.axis: cut.index}), s.value.substitute({cut.axis: cut.index})) for s in on_the_way]
+    sums = [
+        Store(s.param, s.index.substitute({cut.axis: cut.index}), s.value.substitute({cut.axis: cut.index}))
+        for s in on_the_way
+    ]
     combined: dict[Expr, Expr] = {}
     whole = Axis("part", cut.block.extent, REDUCE)
     for r in reductions:
         sums.append(Store(len(params), at, reduce(r.data[0], inside, _cut_body(r, cut))))
-        combined[r] = reduce(r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype))
+        combined[r] = reduce(
+            r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype)
+        )
         params.append(Param(f"p{len(params)}", r.dtype, shape))
     results = [with_values(s, combined) for s in kernel.stores if s not in (*over, *on_the_way)]
     # What is stored for every element reads the combined results from memory.
@@ -179,11 +203,18 @@ def split_reductions(kernel: Kernel, reductions: Sequence[Expr], parts: int, hin
             results.append(Store(len(params), at, combined[r]))
             known[r] = load(len(params), at, r.dtype)
             params.append(Param(f"p{len(params)}", r.dtype, shape))
-    kernels = [replace(kernel, name=f"{kernel.name}_parts", axes=(cut.block, *rows, *(a for a in inside if columns)), stores=tuple(sums)),
-               replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
-               replace(kernel, stores=tuple(with_values(s, known) for s in over))]
+    kernels = [
+        replace(
+            kernel,
+            name=f"{kernel.name}_parts",
+            axes=(cut.block, *rows, *(a for a in inside if columns)),
+            stores=tuple(sums),
+        ),
+        replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
+        replace(kernel, stores=tuple(with_values(s, known) for s in over)),
+    ]
     made = [replace(k, params=tuple(params)) for k in kernels if k.stores]
-    return made, [(p.shape, p.dtype) for p in params[len(kernel.params):]]
+    return made, [(p.shape, p.dtype) for p in params[len(kernel.params) :]]
 
 
 def layout_of(axes: Sequence[Axis]) -> tuple[tuple[Any, ...], Index]:
@@ -199,13 +230,15 @@ def with_values(store: Store, mapping: Mapping[Expr, Expr]) -> Store:
 
 
 def _chosen(axes: Sequence[Axis], parts: int, hints: Mapping[str, int]) -> Axis:
-    """The axis to cut: the outermost that is long enough, so that the blocks keep what is contiguous; else the longest."""
+    """The axis to cut: the outermost that is long enough, so that the blocks keep what is contiguous; else the
+    longest."""
     long = [a for a in axes if _number([a], hints) >= parts]
     return long[0] if long else max(axes, key=lambda a: _number([a], hints))
 
 
 def _cut(axis: Axis, parts: int) -> _Cut:
-    """Blocks of neighbours where the extent is known; with a symbolic one block b takes the elements b, b + parts, ..."""
+    """Blocks of neighbours where the extent is known; with a symbolic one block b takes the elements b, b + parts,
+    ..."""
     extent = axis.extent
     if not isinstance(extent, int):
         block, inside = Axis("part", parts, PARALLEL), Axis(f"{axis.name}_in", (extent + (parts - 1)) // parts, REDUCE)
@@ -251,7 +284,16 @@ def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
     return used, replace(kernel, params=params, stores=stores, facts=facts)
 
 
-def _operands(operands: Sequence[int | Computed | None], position: Mapping[int, int]) -> tuple[int | Computed | None, ...]:
-    """A contraction's operands over parameters at other positions; None where a kernel has lost one with the contraction itself."""
-    return tuple(o.renumbered(position) if isinstance(o, Computed) and o.loaded() <= position.keys() else position.get(o) if isinstance(o, int) else None
-                 for o in operands)
+def _operands(
+    operands: Sequence[int | Computed | None], position: Mapping[int, int]
+) -> tuple[int | Computed | None, ...]:
+    """A contraction's operands over parameters at other positions; None where a kernel has lost one with the
+    contraction itself."""
+    return tuple(
+        o.renumbered(position)
+        if isinstance(o, Computed) and o.loaded() <= position.keys()
+        else position.get(o)
+        if isinstance(o, int)
+        else None
+        for o in operands
+    )
