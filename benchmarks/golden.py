@@ -27,23 +27,24 @@ from unittest import mock
 
 import numpy as np
 
-import passes.pipeline
 from backends.numpy.runtime import open_numpy
-from backends.opencl.device import DeviceInfo
+from backends.opencl.device.device import DeviceInfo
 from backends.opencl.program import generate
 from backends.opencl.target import dialect_of, make_target
 from benchmarks.models import STEPS
-from graphcore.feeds import sizes_of
-from graphcore.graph import Graph, collect
+from graphcore.ir.graph import Graph, collect
+from graphcore.ir.printer import print_graph
 from graphcore.kernel.ir import print_kernel
-from graphcore.plan import print_plan
-from graphcore.printer import print_graph
-from graphcore.structure import flatten_fetches
+from graphcore.plan.plan import print_plan
+from graphcore.runtime import compiled
+from graphcore.runtime.feeds import sizes_of
+from graphcore.runtime.fetches import flatten_fetches
+from graphcore.tools import pictures
 from graphcore.train.progress import Progress
-from passes.memory import place
 from passes.pipeline import compile_graph
+from passes.planning.placement import place
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "results" / "golden.json"
 _FP64 = frozenset({"cl_khr_fp64", "cl_khr_fp16"})
 
@@ -113,7 +114,8 @@ def examples() -> Iterator[Program]:
             return compile_graph(graph, target, sizes, **options)
 
         with (
-            mock.patch.object(passes.pipeline, "compile_graph", spy),
+            mock.patch.object(compiled, "compile_graph", spy),
+            mock.patch.object(pictures, "compile_graph", spy),
             mock.patch.object(sys, "argv", [str(path), "--quick"]),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
@@ -182,9 +184,9 @@ def collect_all(only: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], complete: bool) -> list[str]:
     """A line for every program and device that changed: which digests and counts."""
-    lines = []
+    lines = [f"{name}: gone" for name in old if name not in new] if complete else []
     for name, devices in new.items():
         for device, now in devices.items():
             before = old.get(name, {}).get(device)
@@ -215,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     old = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     new = collect_all(options.only)
-    lines = compare(old, new)
+    lines = compare(old, new, not options.only)
     print("\n".join(lines) or f"{sum(map(len, new.values()))} plans, none differs")
     if options.write:
         GOLDEN.write_text(json.dumps({**old, **new} if options.only else new, indent=1) + "\n")

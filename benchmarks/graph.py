@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backends.base import open_backend
 from benchmarks.graphs import GRAPHS, collected
 from benchmarks.timing import environment, table, write_results
+from graphcore.plan.backend import open_backend
 from graphcore.train.progress import Progress
-from passes.base import PassContext
-from passes.fuse import Fuse
+from passes.fusion.fuse import Fuse
+from passes.graph.base import PassContext
 from passes.pipeline import DEFAULT, compile_graph
 
 TARGET_SECONDS = 5.0  # the whole pipeline on 10,000 nodes

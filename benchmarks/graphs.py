@@ -9,9 +9,9 @@ import numpy as np
 
 import graphcore as gc
 from graphcore import optim
-from graphcore.graph import Graph, collect
-from graphcore.node import Tensor
-from graphcore.structure import flatten_fetches
+from graphcore.ir.graph import Graph, collect
+from graphcore.ir.node import Tensor
+from graphcore.runtime.fetches import flatten_fetches
 
 Make = Callable[[int], tuple[Any, Tensor]]  # from a number of nodes to fetches and what is fed
 

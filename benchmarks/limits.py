@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from backends.opencl import icd
-from backends.opencl.build import build_program
-from backends.opencl.device import Device, open_device
+from backends.opencl.compiler.build import build_program
+from backends.opencl.device.device import Device, icd, open_device
 from benchmarks.timing import Measured, environment, interleave, table, write_results
-from graphcore.errors import GraphcoreError
+from graphcore.base.errors import GraphcoreError
 
 _CHAINS = 12  # independent accumulators: more than latency times issue rate on any core so far
 _TURNS = 20_000  # of the loop; each does _CHAINS fused multiply-adds of a vector

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.competitors import CASES, PEERS, Case, graphcore_step
 from benchmarks.timing import Measured, OtherLoad, environment, interleave, table, write_results
-from graphcore.errors import GraphcoreError
+from graphcore.base.errors import GraphcoreError
 
 DEVICES = "opencl:intel,opencl:pocl"
 _BUSY = 0.1

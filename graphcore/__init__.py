@@ -1,5 +1,8 @@
 """graphcore: define-then-run deep learning on OpenCL.
 
+This file is a table: every public name, and the module that it is loaded from on first use. It imports nothing else, so
+that every file of the package can import what it needs at its top.
+
 >>> import graphcore as gc
 >>> x = gc.placeholder("float32", (None, 3), name="x")
 >>> (x * 2 + 1).shape == x.shape
@@ -12,125 +15,123 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from graphcore import functional, init, operators, ops, random
-from graphcore.creation import *  # noqa: F403
-from graphcore.creation import __all__ as _creation
-from graphcore.dtypes import (
-    DType,
-    bfloat16,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    promote,
-    result_type,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)
-from graphcore.dtypes import bool_ as bool_
-from graphcore.elementwise import *  # noqa: F403
-from graphcore.elementwise import __all__ as _elementwise
-from graphcore.errors import *  # noqa: F403
-from graphcore.errors import __all__ as _errors
-from graphcore.gradients import backward, checkpoint, custom_gradient, gradients, hvp, jvp, vjp
-from graphcore.graph import Graph, Update
-from graphcore.indexing import gather, index_add, one_hot, scatter_add, take, take_along_axis
-from graphcore.linear import *  # noqa: F403
-from graphcore.linear import __all__ as _linear
-from graphcore.node import Node, Tensor, device, enable_grad, grad_enabled, no_grad, set_grad_enabled
-from graphcore.padding import pad
-from graphcore.reductions import *  # noqa: F403
-from graphcore.reductions import __all__ as _reductions
-from graphcore.shapes import Dim
-from graphcore.shaping import *  # noqa: F403
-from graphcore.shaping import __all__ as _shaping
-from graphcore.source import name_scope
-from graphcore.variable import Variable, constant, placeholder
-
 if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore import data as data
+    from graphcore import functional as functional
     from graphcore import io as io
     from graphcore import nn as nn
+    from graphcore import ops as ops
     from graphcore import optim as optim
-    from graphcore import session as session
     from graphcore import train as train
     from graphcore import viz as viz
-    from graphcore.checks import detect_anomaly as detect_anomaly
-    from graphcore.checks import gradcheck as gradcheck
-    from graphcore.checks import gradgradcheck as gradgradcheck
-    from graphcore.checks import hessian as hessian
-    from graphcore.checks import jacobian as jacobian
-    from graphcore.dumping import dprint as dprint
-    from graphcore.dumping import dump as dump
-    from graphcore.session import RunMetadata as RunMetadata
-    from graphcore.session import RunOptions as RunOptions
-    from graphcore.session import Session as Session
-    from graphcore.session import default_session as default_session
-    from graphcore.session import function as function
+    from graphcore.api import initializers
+    from graphcore.api import random as random
+    from graphcore.api.creation import *  # noqa: F403
+    from graphcore.api.elementwise import *  # noqa: F403
+    from graphcore.api.gradients import *  # noqa: F403
+    from graphcore.api.indexing import *  # noqa: F403
+    from graphcore.api.padding import *  # noqa: F403
+    from graphcore.api.products import *  # noqa: F403
+    from graphcore.api.reductions import *  # noqa: F403
+    from graphcore.api.shaping import *  # noqa: F403
+    from graphcore.api.variable import Variable as Variable
+    from graphcore.api.variable import constant as constant
+    from graphcore.api.variable import placeholder as placeholder
+    from graphcore.base.dtypes import *  # noqa: F403
+    from graphcore.base.errors import *  # noqa: F403
+    from graphcore.base.shapes import Dim as Dim
+    from graphcore.base.source import name_scope as name_scope
+    from graphcore.functional import embedding as embedding
+    from graphcore.functional import log_softmax as log_softmax
+    from graphcore.functional import softmax as softmax
+    from graphcore.ir.graph import Graph as Graph
+    from graphcore.ir.graph import Update as Update
+    from graphcore.ir.node import Node as Node
+    from graphcore.ir.node import Tensor as Tensor
+    from graphcore.ir.node import device as device
+    from graphcore.ir.node import enable_grad as enable_grad
+    from graphcore.ir.node import grad_enabled as grad_enabled
+    from graphcore.ir.node import no_grad as no_grad
+    from graphcore.ir.node import set_grad_enabled as set_grad_enabled
+    from graphcore.runtime import session as session
+    from graphcore.runtime.options import RunMetadata as RunMetadata
+    from graphcore.runtime.options import RunOptions as RunOptions
+    from graphcore.runtime.session import Session as Session
+    from graphcore.runtime.session import default_session as default_session
+    from graphcore.runtime.session import function as function
+    from graphcore.tools.gradcheck import *  # noqa: F403
+    from graphcore.tools.pictures import dprint as dprint
+    from graphcore.tools.pictures import dump as dump
 
-operators.install()
+    init = initializers
 
-softmax, log_softmax, embedding = functional.softmax, functional.log_softmax, functional.embedding
-
-# fmt: off
-# Names that live in modules which are loaded on first use: the module, and the name in it (None: the module itself).
-_LAZY: dict[str, tuple[str, str | None]] = {
-    **{name: (f"graphcore.{name}", None) for name in ("nn", "optim", "data", "train", "models", "viz", "io", "linalg")},
-    **{name: (f"graphcore.{name}", None) for name in ("session", "control", "order")},
-    **{name: ("graphcore.session", name) for name in ("Session", "default_session", "function")},
-    **{name: ("graphcore.session", name) for name in ("RunOptions", "RunMetadata")},
-    **{name: ("graphcore.control", name) for name in ("cond", "while_loop", "scan")},
-    **{name: ("graphcore.order", name) for name in ("sort", "argsort", "topk", "searchsorted", "unique", "nonzero")},
-    **{name: ("graphcore.order", name) for name in ("cumsum", "cumprod", "scatter")},
-    **{name: ("graphcore.checks", name) for name in ("gradcheck", "gradgradcheck", "detect_anomaly")},
-    **{name: ("graphcore.checks", name) for name in ("jacobian", "hessian")},
-    **{name: ("graphcore.custom", name) for name in ("Function", "kernel", "numpy_op")},
-    **{name: ("graphcore.dumping", name) for name in ("dump", "dprint")},
-    **{name: ("graphcore.io", name) for name in ("save", "load")},
+# Modules and the names that are loaded from them. What is public in them is here and nothing else; a test compares.
+_NAMES = {
+    "graphcore.base.dtypes": """
+        DType bfloat16 bool_ float16 float32 float64 int16 int32 int64 int8 promote result_type uint16 uint32 uint64
+        uint8
+    """,
+    "graphcore.base.errors": """
+        CompileError DTypeError DeviceError FeedError FormatError GradientError GraphError GraphcoreError
+        OutOfMemoryError OutOfRangeError SessionError ShapeError UsageError VerifyError
+    """,
+    "graphcore.base.shapes": "Dim",
+    "graphcore.base.source": "name_scope",
+    "graphcore.ir.graph": "Graph Update",
+    "graphcore.ir.node": "Node device enable_grad grad_enabled no_grad set_grad_enabled",
+    "graphcore.api.operators": "Tensor",
+    "graphcore.api.creation": """
+        arange array asarray eye full full_like linspace meshgrid ones ones_like tril triu zeros zeros_like
+    """,
+    "graphcore.api.elementwise": """
+        abs acos acosh add add_n asin asinh astype atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift
+        bitwise_or bitwise_right_shift bitwise_xor ceil clip copysign cos cosh digamma divide equal erf erfc erfinv exp
+        exp2 expm1 floor floor_divide greater greater_equal hypot isclose isfinite isinf isnan less less_equal lgamma
+        log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor maximum minimum multiply
+        nan_to_num negative not_equal polygamma positive pow reciprocal relu remainder round rsqrt sigmoid sign signbit
+        sin sinh softplus sqrt square stop_gradient subtract tan tanh trunc where
+    """,
+    "graphcore.api.gradients": "backward checkpoint custom_gradient gradients hvp jvp vjp",
+    "graphcore.api.indexing": "gather index_add one_hot scatter_add take take_along_axis",
+    "graphcore.api.padding": "pad",
+    "graphcore.api.products": "diagonal dot einsum matmul outer tensordot trace vecdot",
+    "graphcore.api.reductions": """
+        all amax amin any argmax argmin count_nonzero logsumexp max mean min norm prod std sum var
+    """,
+    "graphcore.api.shaping": """
+        broadcast_arrays broadcast_to concat concatenate dim_value expand_dims flatten flip matrix_transpose moveaxis
+        permute permute_dims repeat reshape roll split squeeze stack swapaxes tile transpose unsqueeze unstack
+    """,
+    "graphcore.api.variable": "Variable constant placeholder",
+    "graphcore.functional": "embedding log_softmax softmax",
+    "graphcore.runtime.options": "RunMetadata RunOptions",
+    "graphcore.runtime.session": "Session default_session function",
+    "graphcore.tools.gradcheck": "detect_anomaly gradcheck gradgradcheck hessian jacobian",
+    "graphcore.tools.pictures": "dprint dump",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+# Names that stand for whole modules.
+_MODULES = {
+    **{name: f"graphcore.{name}" for name in ("data", "functional", "io", "nn", "ops", "optim", "train", "viz")},
+    "init": "graphcore.api.initializers",
+    "random": "graphcore.api.random",
+    "session": "graphcore.runtime.session",
 }
 
-__all__ = [
-    *_creation, *_elementwise, *_errors, *_linear, *_reductions, *_shaping, "DType", "bool_", "bfloat16", "float16",
-    "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "promote",
-    "result_type", "Dim", "Graph", "Node", "Tensor", "Update", "Variable", "backward", "checkpoint", "constant",
-    "custom_gradient", "device", "embedding", "enable_grad", "functional", "gather", "grad_enabled", "gradients", "hvp",
-    "index_add", "init", "jvp", "log_softmax", "name_scope", "no_grad", "one_hot", "ops", "pad", "placeholder",
-    "random", "scatter_add", "set_grad_enabled", "softmax", "take", "take_along_axis", "vjp",
-]
-# fmt: on
-
-
-if not TYPE_CHECKING:  # a checker that saw it would take every name for one of the package's
+if not TYPE_CHECKING:  # a checker that saw these would take every name for one of the package's
+    __all__ = sorted({*_HOME, *_MODULES})
 
     def __getattr__(name: str) -> Any:
         """Load a part of the package on first use."""
-        if name not in _LAZY:
+        if name in _MODULES:
+            value: Any = importlib.import_module(_MODULES[name])
+        elif name in _HOME:
+            value = getattr(importlib.import_module(_HOME[name]), name)
+        else:
             raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
-        module_name, attribute = _LAZY[name]
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name != module_name:
-                raise
-            raise AttributeError(
-                f"module 'graphcore' has no attribute {name!r}: {module_name} is not installed"
-            ) from None
-        if attribute is None:
-            return module
-        try:
-            value = getattr(module, attribute)
-        except AttributeError:
-            raise AttributeError(
-                f"module 'graphcore' has no attribute {name!r}: {module_name} does not have it"
-            ) from None
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_HOME, *_MODULES})

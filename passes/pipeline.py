@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphcore.errors import GraphcoreError, UsageError
-from graphcore.graph import Graph, verify_graph
-from graphcore.plan import Plan
-from graphcore.target import Target
-from passes.base import Pass, PassContext
-from passes.fuse import fuse
-from passes.inline_regions import InlineRegions
-from passes.partition import Partition
-from passes.planning import build_plan
-from passes.simplify import Simplify
-from passes.specialize import specialize
+from graphcore.base.errors import GraphcoreError, UsageError
+from graphcore.ir.graph import Graph, verify_graph
+from graphcore.plan.plan import Plan
+from graphcore.plan.target import Target
+from passes.fusion.fuse import fuse
+from passes.fusion.partition import Partition
+from passes.graph.base import Pass, PassContext
+from passes.graph.inline_regions import InlineRegions
+from passes.graph.simplify import Simplify
+from passes.graph.specialize import specialize
+from passes.planning.plan_builder import build_plan
 
 __all__ = ["DEFAULT", "Compilation", "Record", "choose_passes", "compile_graph"]
 
@@ -69,7 +69,7 @@ def choose_passes(passes: Sequence[Pass] | None) -> tuple[Pass, ...]:
         return DEFAULT
     for p in passes:
         if not isinstance(p, Pass):
-            raise UsageError(f"passes: {p!r} is no graphcore pass; build on passes.base.Pass")
+            raise UsageError(f"passes: {p!r} is no graphcore pass; build on passes.graph.base.Pass")
     return tuple(passes)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from helpers_session import DEVICES, ROOT, opened
+from support.sessions import DEVICES, ROOT, opened
 
 import graphcore as gc
 

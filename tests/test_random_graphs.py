@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_devices import KERNELS, RUNTIMES, run_on
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_programs import Program, Value, seeded
+from support.devices import KERNELS, RUNTIMES, run_on
+from support.random_programs import Program, Value, seeded
 
-from backends.numpy.interpreter import interpret
-from graphcore import dtypes
-from graphcore.graph import Graph
-from graphcore.node import Builder, Tensor
-from graphcore.variable import constant, placeholder
+from graphcore.api.variable import constant, placeholder
+from graphcore.base import dtypes
+from graphcore.ir.graph import Graph
+from graphcore.ir.interpret import interpret
+from graphcore.ir.node import Builder, Tensor
 from passes.pipeline import DEFAULT
 
 # -- judging

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_devices import backend
-from plan_models import RUNTIMES, mlp, session, train
+from support.devices import backend
+from support.plan_models import RUNTIMES, mlp, session, train
 
-from backends.opencl.build import build_count
+from backends.opencl.compiler.build import build_count
 from benchmarks.graphs import GRAPHS, Make, collected
-from passes.base import PassContext
-from passes.fuse import Fuse
+from passes.fusion.fuse import Fuse
+from passes.graph.base import PassContext
+from passes.graph.specialize import specialize
 from passes.pipeline import DEFAULT
-from passes.planning import build_plan
-from passes.specialize import specialize
+from passes.planning.plan_builder import build_plan
 
 GROWTH = 13  # for ten times the nodes
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.base.shapes import bind
+from graphcore.ir.op import lookup
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel
-from graphcore.op import lookup
-from graphcore.shapes import bind
 
 __all__ = ["run_kernel"]
 

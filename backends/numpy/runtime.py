@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import Piece
-from backends.numpy.interpreter import interpret
 from backends.numpy.kernels import run_kernel
-from graphcore.errors import DeviceError, FeedError
+from graphcore.base.errors import DeviceError, FeedError
+from graphcore.base.shapes import bind
+from graphcore.ir.interpret import interpret
 from graphcore.kernel.ir import Kernel
-from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
-from graphcore.shapes import bind
-from graphcore.target import Target
+from graphcore.plan.backend import Piece
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
+from graphcore.plan.target import Target
 
 __all__ = ["NumpyBackend", "open_numpy"]
 

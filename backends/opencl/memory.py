@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from backends.opencl.device import Device
-from graphcore.errors import OutOfMemoryError
+from backends.opencl.device.device import Device
+from graphcore.base.errors import OutOfMemoryError
+from graphcore.base.lazy import pyopencl as cl
 
 __all__ = ["Memory"]
 
@@ -40,8 +41,6 @@ class Memory:
         """
         if size <= self.size:
             return
-        import pyopencl as cl
-
         wanted = -(-(size + _SLACK) // _PAGE) * _PAGE
         flags = cl.mem_flags
         try:
@@ -74,8 +73,6 @@ class Memory:
         if self.on_host:
             self.host[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             return
-        import pyopencl as cl
-
         cl.enqueue_copy(
             self.device.queue,
             self.buffer,
@@ -90,8 +87,6 @@ class Memory:
             return self.view(offset, shape, dtype).copy()
         out = np.empty(shape, dtype)
         if out.nbytes:
-            import pyopencl as cl
-
             flat = out.reshape(-1).view(np.uint8)
             cl.enqueue_copy(self.device.queue, flat, self.buffer, src_offset=offset, is_blocking=True)
         return out

@@ -15,14 +15,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from backends.opencl.build import build_program
-from backends.opencl.cnames import memory_type
-from backends.opencl.emit import Dialect
-from backends.opencl.prelude import PRAGMAS, prelude_for
-from backends.opencl.templates import BY_NAME, GROUP_TEMPLATES
-from backends.opencl.templates.base import NAME
+from backends.codegen.cnames import memory_type
+from backends.codegen.emitter import Dialect
+from backends.codegen.prelude import PRAGMAS, prelude_for
+from backends.codegen.registry import BY_NAME, GROUP_TEMPLATES
+from backends.codegen.template import NAME
+from backends.opencl.compiler.build import build_program
 from graphcore.kernel.ir import Kernel
-from graphcore.plan import Plan, Step
+from graphcore.plan.plan import Plan, Step
 
 __all__ = ["Function", "Source", "compile_source", "compile_whole", "generate"]
 

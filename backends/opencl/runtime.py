@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from backends.opencl import icd
-from backends.opencl.device import Device, open_device
+from backends.codegen.registry import BY_NAME
+from backends.opencl.device import icd
+from backends.opencl.device.device import Device, open_device
 from backends.opencl.memory import Memory
 from backends.opencl.program import Source, compile_source, compile_whole, generate
 from backends.opencl.target import dialect_of, make_target
-from backends.opencl.templates import BY_NAME
-from graphcore.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
-from graphcore.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
-from graphcore.shapes import bind
+from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
+from graphcore.base.shapes import bind
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 
 __all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends.base import Piece
-from backends.opencl.device import DeviceInfo
-from backends.opencl.emit import Dialect
-from backends.opencl.templates import CPU_SCHEDULERS, GPU_SCHEDULERS
+from backends.codegen.emitter import Dialect
+from backends.codegen.registry import CPU_SCHEDULERS, GPU_SCHEDULERS
+from backends.opencl.device.device import DeviceInfo
+from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
-from graphcore.shapes import Extent, bind
-from graphcore.target import Reject, Target
+from graphcore.plan.backend import Piece
+from graphcore.plan.target import Reject, Target
 
 __all__ = ["dialect_of", "estimate", "make_target"]
 

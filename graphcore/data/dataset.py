@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.errors import DTypeError, ShapeError, UsageError
+from graphcore.base.errors import DTypeError, ShapeError, UsageError
 
 __all__ = ["Dataset", "Subset", "TensorDataset", "collate", "load_batch", "random_split"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.base.errors import UsageError
 from graphcore.data.dataset import load_batch, load_samples, shuffled
-from graphcore.errors import UsageError
 
 __all__ = ["DataLoader"]
 

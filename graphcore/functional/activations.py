@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphcore import dtypes
-from graphcore.coercion import axis_of, build, cast, fail, promote
-from graphcore.elementwise import (
+from graphcore.api.elementwise import (
     abs,
     add,
     divide,
@@ -27,12 +25,14 @@ from graphcore.elementwise import (
     tanh,
     where,
 )
-from graphcore.errors import ShapeError, UsageError
-from graphcore.gradients import custom_gradient
-from graphcore.node import Tensor
-from graphcore.shapes import format_shape
-from graphcore.shaping import split
-from graphcore.source import name_scope
+from graphcore.api.gradients import custom_gradient
+from graphcore.api.operands import axis_of, build, cast, fail, promote
+from graphcore.api.shaping import split
+from graphcore.base import dtypes
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import format_shape
+from graphcore.base.source import name_scope
+from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphcore.coercion import cast, fail, promote, tensor
-from graphcore.creation import tril
-from graphcore.elementwise import add, multiply, where
-from graphcore.errors import ShapeError, UsageError
+from graphcore.api.creation import tril
+from graphcore.api.elementwise import add, multiply, where
+from graphcore.api.operands import cast, fail, promote, tensor
+from graphcore.api.products import einsum, matmul
+from graphcore.api.shaping import broadcast_to, matrix_transpose
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import format_shape
+from graphcore.base.source import name_scope
 from graphcore.functional.activations import softmax
 from graphcore.functional.dropout import dropout
-from graphcore.linear import einsum, matmul
-from graphcore.node import Tensor, mismatch
-from graphcore.shapes import format_shape
-from graphcore.shaping import broadcast_to, matrix_transpose
-from graphcore.source import name_scope
+from graphcore.ir.node import Tensor, mismatch
 
 __all__ = ["bilinear", "linear", "scaled_dot_product_attention"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from graphcore import shaping
-from graphcore.coercion import build, cast, fail, promote, tensor
-from graphcore.elementwise import add
-from graphcore.errors import ShapeError, UsageError
-from graphcore.node import Tensor, mismatch
-from graphcore.padding import pad as pad_axes
-from graphcore.shapes import Dim, format_shape
-from graphcore.shaping import reshape
+from graphcore.api import shaping
+from graphcore.api.elementwise import add
+from graphcore.api.operands import build, cast, fail, promote, tensor
+from graphcore.api.padding import pad as pad_axes
+from graphcore.api.shaping import reshape
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import Dim, format_shape
+from graphcore.ir.node import Tensor, mismatch
 
 # fmt: off
 __all__ = [

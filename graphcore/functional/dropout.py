@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphcore import random
-from graphcore.coercion import fail, fit, promote
-from graphcore.elementwise import add, multiply, where
-from graphcore.errors import ShapeError, UsageError
-from graphcore.node import Tensor
-from graphcore.shapes import Shape, format_shape
-from graphcore.source import name_scope
+from graphcore.api import random
+from graphcore.api.elementwise import add, multiply, where
+from graphcore.api.operands import fail, fit, promote
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import Shape, format_shape
+from graphcore.base.source import name_scope
+from graphcore.ir.node import Tensor
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d"]
 

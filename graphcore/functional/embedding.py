@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphcore import indexing
-from graphcore.coercion import build, fail, tensor
-from graphcore.elementwise import not_equal, stop_gradient, where
-from graphcore.errors import DTypeError, ShapeError
-from graphcore.node import Tensor
-from graphcore.shapes import format_shape
+from graphcore.api import indexing
+from graphcore.api.elementwise import not_equal, stop_gradient, where
+from graphcore.api.operands import build, fail, tensor
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import format_shape
+from graphcore.ir.node import Tensor
 
 __all__ = ["embedding", "one_hot"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphcore import dtypes, reductions
-from graphcore.coercion import build, cast, fail, fit, promote, same_shape, tensor
-from graphcore.elementwise import (
+from graphcore.api import reductions
+from graphcore.api.elementwise import (
     abs,
     add,
     clip,
@@ -29,11 +28,13 @@ from graphcore.elementwise import (
     subtract,
     where,
 )
-from graphcore.errors import DTypeError, ShapeError, UsageError
+from graphcore.api.operands import build, cast, fail, fit, promote, same_shape, tensor
+from graphcore.base import dtypes
+from graphcore.base.errors import DTypeError, ShapeError, UsageError
+from graphcore.base.shapes import format_shape
+from graphcore.base.source import name_scope
 from graphcore.functional.activations import shifted
-from graphcore.node import Tensor, mismatch
-from graphcore.shapes import format_shape
-from graphcore.source import name_scope
+from graphcore.ir.node import Tensor, mismatch
 
 # fmt: off
 __all__ = [

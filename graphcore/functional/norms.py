@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphcore import dtypes, reductions
-from graphcore.coercion import axis_of, build, cast, count_of, fail, promote, tensor
-from graphcore.elementwise import add, divide, maximum, multiply, pow, stop_gradient, subtract
-from graphcore.errors import ShapeError, UsageError
-from graphcore.node import Tensor, make_node, mismatch
-from graphcore.op import lookup
-from graphcore.shapes import Dim, Shape, format_shape, product
-from graphcore.shaping import reshape
-from graphcore.source import name_scope
-from graphcore.variable import Variable
+from graphcore.api import reductions
+from graphcore.api.elementwise import add, divide, maximum, multiply, pow, stop_gradient, subtract
+from graphcore.api.operands import axis_of, build, cast, count_of, fail, promote, tensor
+from graphcore.api.shaping import reshape
+from graphcore.api.variable import Variable
+from graphcore.base import dtypes
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import Dim, Shape, format_shape, product
+from graphcore.base.source import name_scope
+from graphcore.ir.node import Tensor, make_node, mismatch
+from graphcore.ir.op import lookup
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "normalize", "rms_norm"]
 

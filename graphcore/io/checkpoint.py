@@ -26,7 +26,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from graphcore.errors import DTypeError, FormatError, UsageError
+from graphcore.base.errors import DTypeError, FormatError, UsageError
 
 try:
     import fcntl

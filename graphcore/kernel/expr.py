@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.dtypes import DType
+from graphcore.base import dtypes
+from graphcore.base.dtypes import DType
+from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.index import Axis, Index
-from graphcore.shapes import Dim, Extent
 
 __all__ = [
     "BINARY",

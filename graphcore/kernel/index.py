@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Union
 
-from graphcore.shapes import Dim, Extent, Shape
+from graphcore.base.shapes import Dim, Extent, Shape
 
 __all__ = [
     "PARALLEL",

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphcore.dtypes import DType
-from graphcore.errors import VerifyError
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import VerifyError
+from graphcore.base.shapes import Dim, Extent, Shape, product
 from graphcore.kernel.expr import REDUCERS, Expr, load, transform, walk
 from graphcore.kernel.index import Axis, Index
-from graphcore.shapes import Dim, Extent, Shape, product
 
 __all__ = ["Computed", "Kernel", "Param", "Store", "print_kernel", "renumbered", "symbolic_sizes", "verify_kernel"]
 

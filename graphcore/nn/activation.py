@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graphcore import elementwise
 from graphcore import functional as F
+from graphcore.api import elementwise
+from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
 
 __all__ = ["GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
-from graphcore.errors import UsageError
+from graphcore.base.errors import UsageError
 from graphcore.nn.module import Module
 
 __all__ = ["ModuleList", "Sequential"]

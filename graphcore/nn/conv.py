@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from graphcore import functional as F
-from graphcore import init
-from graphcore.errors import ShapeError, UsageError
+from graphcore.api import initializers as init
+from graphcore.api.variable import Variable
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.ir.node import Tensor
 from graphcore.nn.linear import fan_in_bound
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
-from graphcore.variable import Variable
 
 __all__ = ["Conv2d"]
 

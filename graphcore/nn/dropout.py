@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore import functional as F
-from graphcore.errors import UsageError
+from graphcore.api.shaping import flatten
+from graphcore.base.errors import UsageError
+from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
-from graphcore.shaping import flatten
 
 __all__ = ["Dropout", "Flatten", "Identity"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore import functional as F
-from graphcore import init
-from graphcore.errors import UsageError
+from graphcore.api import initializers as init
+from graphcore.api.variable import Variable
+from graphcore.base.errors import UsageError
+from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
-from graphcore.variable import Variable
 
 __all__ = ["Embedding"]
 

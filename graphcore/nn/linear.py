@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from graphcore import functional as F
-from graphcore import init
+from graphcore.api import initializers as init
+from graphcore.api.variable import Variable
+from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
-from graphcore.variable import Variable
 
 __all__ = ["Linear"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore import functional as F
-from graphcore.errors import UsageError
+from graphcore.base.errors import UsageError
+from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss"]
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graphcore import dtypes, source
-from graphcore.dtypes import as_dtype
-from graphcore.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
-from graphcore.graph import toposort
-from graphcore.node import Tensor
-from graphcore.shapes import format_shape
-from graphcore.source import name_scope
-from graphcore.variable import Variable
+from graphcore.api.variable import Variable
+from graphcore.base import dtypes, source
+from graphcore.base.dtypes import as_dtype
+from graphcore.base.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
+from graphcore.base.shapes import format_shape
+from graphcore.base.source import name_scope
+from graphcore.ir.graph import Graph, toposort
+from graphcore.ir.interpret import interpret
+from graphcore.ir.node import Tensor
 
 __all__ = ["IncompatibleKeys", "Module"]
 
@@ -363,10 +364,7 @@ def _initial_array(key: str, variable: Variable) -> np.ndarray:
                 f"state_dict: the initial value of {key!r} is drawn or depends on other variables, made at "
                 f"{variable.place}; use sess.state_dict(module)"
             )
-        from graphcore.session import Session
-
-        with Session(device="numpy") as session:
-            variable.set_initial(session.run(initial))
+        variable.set_initial(interpret(Graph((initial,)), {})[0])
     if hasattr(initial, "sample"):
         # The letters of the path seed the draw: equal in every process, and independent of the order of construction.
         rng = np.random.Generator(np.random.PCG64(list(key.encode())))

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from graphcore import elementwise as ew
 from graphcore import functional as F
-from graphcore.dtypes import as_dtype
-from graphcore.errors import ShapeError, UsageError
+from graphcore.api import elementwise as ew
+from graphcore.api.variable import Variable
+from graphcore.base.dtypes import as_dtype
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.ir.node import Tensor, describe, make_node
 from graphcore.nn.module import Module
-from graphcore.node import Tensor, describe, make_node
-from graphcore.variable import Variable
 
 __all__ = ["BatchNorm2d", "LayerNorm"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from graphcore import functional as F
+from graphcore.ir.node import Tensor
 from graphcore.nn.conv import pair
 from graphcore.nn.module import Module
-from graphcore.node import Tensor
 
 __all__ = ["AvgPool2d", "MaxPool2d"]
 

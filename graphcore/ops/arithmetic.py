@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import GraphError
+from graphcore.base import dtypes
+from graphcore.base.errors import GraphError
+from graphcore.ir.op import FLOAT, REAL, Example, Map, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.op import FLOAT, REAL, Example, Map, TensorType, primitive
 from graphcore.ops._examples import floats, integers, positive
 
 __all__ = [

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.dtypes import DType
-from graphcore.errors import DTypeError, ShapeError
+from graphcore.base import dtypes
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import format_shape
+from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorType, primitive
 from graphcore.ops._examples import booleans, floats, integers
-from graphcore.shapes import format_shape
 
 __all__ = [
     "BitwiseAnd",

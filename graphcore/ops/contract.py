@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import DTypeError, ShapeError
+from graphcore.base import dtypes
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import format_shape
+from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
-from graphcore.op import REAL, Contract, Example, Lowering, Read, TensorType, primitive
 from graphcore.ops._examples import floats, integers
-from graphcore.shapes import format_shape
 
 __all__ = ["Matmul"]
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore.errors import GradientError
+from graphcore.base.errors import GradientError
+from graphcore.ir.op import FLOAT, Example, Map, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.op import FLOAT, Example, Map, primitive
 from graphcore.ops._examples import floats, positive, unit
 from graphcore.ops.arithmetic import computed
 

@@ -12,16 +12,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.dtypes import DType
-from graphcore.errors import ShapeError
+from graphcore.base import dtypes
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import ShapeError
+from graphcore.base.shapes import Extent, Shape, format_shape, product
+from graphcore.ir.op import INTEGER, REAL, Example, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Dynamic, Index, as_index
-from graphcore.op import INTEGER, REAL, Example, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.ops._examples import floats, integers
 from graphcore.ops.conv import fresh_axes, summed
-from graphcore.shapes import Extent, Shape, format_shape, product
 
 __all__ = ["OneHot", "ScatterAdd", "ScatterAlong", "Take", "TakeAlong"]
 

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import DTypeError, ShapeError
+from graphcore.base import dtypes
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import Shape, format_shape
+from graphcore.ir.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index
-from graphcore.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.ops._examples import floats
 from graphcore.ops.conv import fresh_axes, landing, summed, tap, window_extents
-from graphcore.shapes import Shape, format_shape
 
 __all__ = ["AvgPool", "AvgPoolGrad", "MaxPool", "MaxPoolGather", "MaxPoolGrad", "MaxPoolIndex"]
 

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import DTypeError, ShapeError
+from graphcore.base import dtypes
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import Shape, format_shape, product
+from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten
-from graphcore.op import Example, Lowering, Opaque, Read, TensorType, primitive
-from graphcore.shapes import Shape, format_shape, product
 
 __all__ = ["RandomBits", "philox"]
 

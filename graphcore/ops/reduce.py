@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import ShapeError
+from graphcore.base import dtypes
+from graphcore.base.errors import ShapeError
+from graphcore.base.shapes import Shape, format_shape
+from graphcore.ir.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
-from graphcore.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType, primitive
 from graphcore.ops._examples import booleans, floats, integers
-from graphcore.shapes import Shape, format_shape
 
 __all__ = ["All", "Any_", "Argmax", "Argmin", "Max", "Min", "Prod", "Sum"]
 

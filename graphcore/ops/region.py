@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphcore.errors import GradientError
-from graphcore.graph import Graph, inline
-from graphcore.node import Builder
-from graphcore.op import Kind, Op, TensorType, primitive
+from graphcore.base.errors import GradientError
+from graphcore.ir.graph import Graph, inline
+from graphcore.ir.node import Builder
+from graphcore.ir.op import Kind, Op, TensorType, primitive
 
 __all__ = ["Checkpoint", "CustomGradient", "Region"]
 

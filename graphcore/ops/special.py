@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore.dtypes import float32
-from graphcore.errors import UsageError
+from graphcore.base.dtypes import float32
+from graphcore.base.errors import UsageError
+from graphcore.ir.op import Example, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.op import Example, TensorType, primitive
 from graphcore.ops._examples import positive, unit
 from graphcore.ops.arithmetic import computed
 from graphcore.ops.elementwise import Unary

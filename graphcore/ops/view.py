@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from graphcore import dtypes
-from graphcore.errors import DTypeError, ShapeError
+from graphcore.base import dtypes
+from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.shapes import Dim, Shape, format_shape, product
+from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, View, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten, unflatten
-from graphcore.op import Example, Lowering, Opaque, Read, TensorType, View, primitive
 from graphcore.ops._examples import booleans, floats, integers
-from graphcore.shapes import Dim, Shape, format_shape, product
 
 __all__ = ["Broadcast", "Concat", "Flip", "Pad", "Permute", "RequireShape", "Reshape", "Slice"]
 

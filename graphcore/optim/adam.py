@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from graphcore import elementwise as ew
-from graphcore.node import Tensor
+from graphcore.api import elementwise as ew
+from graphcore.api.variable import Variable
+from graphcore.ir.node import Tensor
 from graphcore.optim.base import LearningRate, Optimizer, non_negative
-from graphcore.variable import Variable
 
 __all__ = ["Adam", "AdamW"]
 

@@ -10,15 +10,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from graphcore import elementwise, source
-from graphcore.coercion import scalar
-from graphcore.dtypes import DType, float32
-from graphcore.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.gradients import gradients
-from graphcore.graph import Update, toposort
+from graphcore.api import elementwise
+from graphcore.api.gradients import gradients
+from graphcore.api.operands import scalar
+from graphcore.api.variable import Variable
+from graphcore.base import source
+from graphcore.base.dtypes import DType, float32
+from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
+from graphcore.ir.graph import Update, toposort
+from graphcore.ir.node import Tensor, describe
 from graphcore.nn.norm import with_updates
-from graphcore.node import Tensor, describe
-from graphcore.variable import Variable
 
 __all__ = ["LearningRate", "Optimizer", "TrainStep"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphcore import elementwise as ew
-from graphcore.errors import UsageError
-from graphcore.node import Tensor
+from graphcore.api import elementwise as ew
+from graphcore.api.reductions import sum as sum_of
+from graphcore.api.variable import Variable
+from graphcore.base.errors import UsageError
+from graphcore.ir.node import Tensor
 from graphcore.optim.base import non_negative
-from graphcore.reductions import sum as sum_of
-from graphcore.variable import Variable
 
 __all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]
 
@@ -61,7 +61,7 @@ def clip_by_global_norm(gradients: Sequence[Any], max_norm: float) -> tuple[list
     Raises:
         UsageError: no gradients.
 
-    >>> from graphcore.variable import Variable
+    >>> from graphcore.api.variable import Variable
     >>> clipped, norm = clip_by_global_norm([Variable([3.0, 4.0])], 1.0)
     >>> norm.shape
     ()

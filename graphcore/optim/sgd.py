@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphcore import elementwise as ew
-from graphcore.errors import UsageError
-from graphcore.node import Tensor
+from graphcore.api import elementwise as ew
+from graphcore.api.variable import Variable
+from graphcore.base.errors import UsageError
+from graphcore.ir.node import Tensor
 from graphcore.optim.base import LearningRate, Optimizer, non_negative
-from graphcore.variable import Variable
 
 __all__ = ["SGD", "RMSprop"]
 

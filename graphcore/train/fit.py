@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from graphcore import dtypes
+from graphcore.api.elementwise import astype, equal
+from graphcore.api.reductions import argmax, mean
+from graphcore.api.variable import Variable, placeholder
+from graphcore.base import dtypes
+from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.shapes import Dim
 from graphcore.data import DataLoader, Dataset, TensorDataset
-from graphcore.elementwise import astype, equal
-from graphcore.errors import ShapeError, UsageError
-from graphcore.graph import collect
+from graphcore.ir.graph import collect
+from graphcore.ir.node import Tensor, describe
 from graphcore.nn import Module
-from graphcore.node import Tensor, describe
 from graphcore.optim import Optimizer
-from graphcore.reductions import argmax, mean
-from graphcore.shapes import Dim
+from graphcore.runtime.session import Session
 from graphcore.train.progress import Progress
-from graphcore.variable import Variable, placeholder
 
 __all__ = ["EarlyStop", "History", "accuracy", "fit"]
 
@@ -105,7 +106,7 @@ class History:
 def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     """Share of rows whose largest entry is at the target's class number: (N, C, ...) and (N, ...) -> scalar.
 
-    >>> from graphcore.variable import Variable
+    >>> from graphcore.api.variable import Variable
     >>> accuracy(Variable([[0.1, 0.9]]), Variable([1])).shape
     ()
     """
@@ -364,9 +365,6 @@ def _mode(model: Any, training: bool) -> Iterator[None]:
 
 
 def _session(device: str, seed: int | None) -> Any:
-    # Sessions are above training loops, so this is a late import.
-    from graphcore.session import Session
-
     return Session(device=device, seed=seed) if seed is not None else Session(device=device)
 
 

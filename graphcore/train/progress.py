@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from graphcore.errors import UsageError
+from graphcore.base.errors import UsageError
 
 __all__ = ["Progress"]
 

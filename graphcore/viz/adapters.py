@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.dtypes import DType
-from graphcore.graph import Graph
-from graphcore.node import Node, Tensor
-from graphcore.op import Kind
+from graphcore.base.dtypes import DType
+from graphcore.ir.graph import Graph
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
 
 __all__ = [

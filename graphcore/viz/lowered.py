@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graphcore.graph import Graph
+from graphcore.base.shapes import bind
+from graphcore.ir.graph import Graph
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
 from graphcore.kernel.ir import print_kernel
-from graphcore.node import Node, Tensor
-from graphcore.op import Kind
-from graphcore.plan import CONSTANT, VARIABLE, Placed, Plan, Step
-from graphcore.shapes import bind
+from graphcore.plan.plan import CONSTANT, VARIABLE, Placed, Plan, Step
 from graphcore.viz.adapters import (
     Splats,
     edges_once,
@@ -28,7 +28,7 @@ from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramGroup, DiagramNod
 from graphcore.viz.theme import format_bytes
 
 if TYPE_CHECKING:
-    from passes.partition import Group, Partition
+    from passes.fusion.partition import Group, Partition
 
 __all__ = ["flop_text", "fused_diagram", "plan_diagram", "predecessors"]
 
@@ -60,7 +60,7 @@ def fused_diagram(
 
     Args:
         partition: the groups.
-        pieces: what the target makes of a group: a list of ``backends.base.Piece``.
+        pieces: what the target makes of a group: a list of ``graphcore.plan.backend.Piece``.
         sizes: a value for each symbolic extent.
         title: the heading.
         facts: pairs (name, value) that come after the counts.

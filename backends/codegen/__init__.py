@@ -1,0 +1,1 @@
+"""From kernels to source: schedules, and the language that spells them."""

@@ -1,0 +1,393 @@
+"""The convolution template: forward, input gradient and weight gradient on CPUs, each with an elementwise epilogue.
+
+Stores of mode "add" come last, not for weight gradients: every unit of work adds up its own channels.
+An operand that is more than a parameter as it is (a cast, a scale, a normalisation, a view) is a prologue: images are
+computed while they are packed, weights once, by a helper before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backends.codegen.cpu_conv.code import (
+    ConvProblem,
+    ConvShape,
+    Names,
+    accessed,
+    forward_problem,
+    input_gradient_problem,
+    vector,
+)
+from backends.codegen.cpu_conv.forward_code import conv_code
+from backends.codegen.cpu_conv.prologue import (
+    Operand,
+    Prologues,
+    loads_of,
+    moved,
+    operand_of,
+    packed_weights,
+    sizes_with,
+)
+from backends.codegen.cpu_conv.schedule import ConvConfig, choose, part_channels, task_count, workspace_elements
+from backends.codegen.cpu_conv.weight_code import (
+    WeightConfig,
+    choose_weight,
+    reduce_code,
+    reduce_task_count,
+    weight_code,
+    weight_task_count,
+    weight_workspace_elements,
+)
+from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.dtypes import DType
+from graphcore.base.shapes import Dim, Extent, bind
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Computed, Kernel, Param, Store
+from graphcore.plan.backend import Piece
+from graphcore.plan.target import Reject
+
+__all__ = ["Convolution", "ConvolutionWeightSums"]
+
+_MOST_PRIVATE = 16 * 1024  # elements of the sums that a task may hold in its private memory
+_FIRST = "(group * {channels} + first_o)"  # the first channel that a unit makes
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The geometry, the generator's schedule, and the operands: the images that are packed and their partner."""
+
+    shape: ConvShape
+    schedule: ConvConfig | WeightConfig
+    operands: tuple[Operand, Operand]
+    batch: Extent
+    kind: str
+
+    def describe(self) -> str:
+        s = self.schedule
+        computed = sum(not isinstance(o, int) for o in self.operands)
+        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (
+            f", computes {computed} operands" if computed else ""
+        )
+
+
+def _shape_of(kernel: Kernel) -> ConvShape:
+    """The convolution behind the kernel's contraction, always as the forward one."""
+    op = kernel.fact("contract")
+    first, second, result = kernel.fact("shapes")
+    if op.name == "conv2d":
+        x, w = first, second
+    elif op.name == "conv2d_input_grad":
+        x, w = result, second
+    else:
+        x, w = first, (second[1], result[1], *op.kernel_size)
+    top, bottom, left, right = op.padding
+    return ConvShape(
+        x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right)
+    )
+
+
+def _private_sums(config: _Config) -> int:
+    """Elements of one sum's private array: a vector for every channel of a unit."""
+    return part_channels(_problem(config), config.schedule) * config.schedule.width  # type: ignore[arg-type]
+
+
+def _problem(config: _Config) -> ConvProblem:
+    return forward_problem(config.shape) if config.kind == "forward" else input_gradient_problem(config.shape)
+
+
+def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
+    """Why this template does not take the kernel."""
+    op = kernel.fact("contract")
+    if op is None or op.template != "conv":
+        return "it is no convolution"
+    if dialect.kind == "gpu":
+        return "its register tiles are made for CPUs"
+    if None in kernel.fact("operands"):
+        return "not every element of an operand can be told from what it loads"
+    sums = [v for v in kernel.values() if v.fn == "reduce"]
+    if len(sums) != 1 or sums[0].dtype.name not in ("float32", "float64"):
+        return "it is not one sum of float32 or float64 products"
+    if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
+        return "an extent is symbolic or zero"
+    if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
+        return "it stores values smaller than the result"
+    return None
+
+
+def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
+    """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do
+    too."""
+    axes = [a for p in positions for a in kernel.axes if a.name == f"i{p}"]
+    inside = _epilogue_indices(kernel)
+    for index in inside:
+        steps = [index.stride(a) for a in axes]
+        if any(s is None for s in steps):
+            return axes, "its epilogue's addresses are not linear in the pixel"
+        for inner, step, finer in zip(axes[1:], steps, steps[1:], strict=False):
+            if step != finer * inner.extent:
+                return axes, "its epilogue does not walk the pixels in order"
+    return axes, None
+
+
+def _epilogue_indices(kernel: Kernel) -> list[Any]:
+    """Indices of everything outside the contraction itself."""
+    found = [s.index for s in kernel.stores if s.mode == "set"]
+    seen: set[Expr] = set()
+    stack = [s.value for s in kernel.stores]
+    while stack:
+        value = stack.pop()
+        if value in seen or value.fn == "reduce":
+            continue
+        seen.add(value)
+        if value.fn == "load":
+            found.append(value.data[1])
+        elif value.fn in ("index", "in_range"):
+            found.append(value.data[0])
+        stack.extend(value.args)
+    return found
+
+
+class Convolution:
+    """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
+
+    name = "conv"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        reason = _reason(kernel, dialect)
+        if reason is not None:
+            return Reject(reason)
+        shape, op = _shape_of(kernel), kernel.fact("contract")
+        dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
+        width = dialect.width * 4 // dtype.itemsize
+        if width not in (4, 8, 16):
+            return Reject(f"vectors of {width} elements are not supported")
+        batch = kernel.fact("shapes")[0][0]
+        count = max(int(bind(batch, hints)), 1)
+        weights = op.name == "conv2d_weight_grad"
+        _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        if problem is not None:
+            return Reject(problem)
+        operands = [
+            operand_of(kernel, o, s, dtype)
+            for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)
+        ]
+        fused = isinstance(operands[0], Computed)
+        if weights:
+            schedule = choose_weight(
+                shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+            )
+            config = _Config(shape, schedule, (operands[1], operands[0]), batch, "weights")
+            return self._weight_pieces(kernel, config, dtype)
+        kind = "forward" if op.name == "conv2d" else "input gradient"
+        config = _Config(shape, None, (operands[0], operands[1]), batch, kind)  # type: ignore[arg-type]
+        chosen = choose(
+            _problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+        )
+        config = replace(config, schedule=chosen)
+        work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
+        return self._pieces(kernel, config, work, dialect, hints)
+
+    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+        """The images and rows of a unit, as they are cut for every pixel of a channel."""
+        config: _Config = piece.config
+        if config.kind == "weights" or _private_sums(config) > _MOST_PRIVATE:
+            return None
+        rows = config.schedule.rows * _problem(config).phase_step[0]
+        extents = {"i0": config.schedule.images, "i2": rows, "i3": None}
+        return {a: extents[a.name] for a in kernel.axes if a.name in extents}
+
+    def _pieces(
+        self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]
+    ) -> list[Piece] | Reject:
+        """The convolution, after a helper where its weights have to be computed."""
+        everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
+        made = _with_workspace(kernel, work[1][0], work[2], "w")
+        if isinstance(weights, int):
+            return [Piece(made, self.name, config, everything, (work,))]
+        helpers = packed_weights(kernel, weights, kernel.fact("shapes")[1], 1, dialect, hints)
+        if isinstance(helpers, Reject):
+            return helpers
+        packed = len(everything)
+        made = replace(
+            made,
+            params=(*made.params, Param(f"p{packed}", work[2], helpers[0].workspace[0][1])),
+            scratch=(*made.scratch, (packed, "r")),
+        )
+        config = replace(config, operands=(config.operands[0], packed))
+        return [*helpers, Piece(made, self.name, config, (*everything, packed), (work, helpers[0].workspace[0]))]
+
+    def _weight_pieces(self, kernel: Kernel, config: _Config, dtype: DType) -> list[Piece]:
+        size = max(weight_workspace_elements(config.shape, config.schedule), 1)  # type: ignore[arg-type]
+        work = (0, (size,), dtype)
+        dy, x = config.operands
+        used = list(dict.fromkeys([*sorted(loads_of(dy)), *sorted(loads_of(x))]))
+        position, end = {old: new for new, old in enumerate(used)}, len(used)
+        params = (
+            *(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used)),
+            Param(f"p{end}", dtype, (size,)),
+        )
+        scratch = (*((i, "r") for i in range(end)), (end, "w"))
+        sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, (), scratch)
+        inner = replace(config, operands=(moved(dy, position), moved(x, position)))
+        first = Piece(sums, ConvolutionWeightSums.name, inner, (*used, len(kernel.params)), (work,), True)
+        last = Piece(
+            _with_workspace(kernel, size, dtype, "rw"), self.name, config, tuple(range(len(kernel.params) + 1)), (work,)
+        )
+        return [first, last]
+
+    def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
+        return [*_sizes(kernel, config), config.batch]
+
+    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+        total = next(v for v in kernel.values() if v.fn == "reduce")
+        dtype = "double" if total.dtype.name == "float64" else "float"
+        weights = config.kind == "weights"
+        names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
+        inner, params = f"{NAME}_block", _parameters(kernel, config)
+        axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
+
+        def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
+            emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+            emitter.scopes = [Scope(frozenset((*kernel.axes, *total.data[1])))]
+            for axis in kernel.axes:
+                emitter.axis_code[axis] = fixed.get(axis.name, "0")
+            lanes = width if axes else 1
+            with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
+                emitter.scope.names[total] = acc if lanes == width else f"{acc}.s0"  # the result is one element: lane 0
+                emitter.store_all(elements)
+                for i, store in enumerate(sums):
+                    place = (
+                        f"gs{i} + ({fixed['i1']} - {_FIRST.format(channels=_problem(config).out_channels)}) * "
+                        f"{config.schedule.width}"
+                    )
+                    emitter.line(f"{accessed(place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
+            return emitter.scope.lines
+
+        if weights:
+            text = reduce_code(
+                inner,
+                params,
+                config.shape,
+                config.schedule,  # type: ignore[arg-type]
+                lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width),
+                dtype=dtype,
+                names=names,
+            )
+        else:
+            before, after = self._sums(kernel, config, sums, dialect, dtype)
+            text = conv_code(
+                inner,
+                params,
+                _problem(config),
+                config.schedule,  # type: ignore[arg-type]
+                lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width),
+                dtype=dtype,
+                names=names,
+                load_x=prologues.load(config.operands[0]),
+                before=before,
+                after=after,
+            )
+        return prologues.functions() + text + _wrapper(inner, kernel, config)
+
+    def _sums(
+        self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str
+    ) -> tuple[list[str], list[str]]:
+        """A unit's own sums of its channels, a vector each: cleared before it, folded and stored after it."""
+        before, after = [], []
+        width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
+        first = _FIRST.format(channels=problem.out_channels)
+        codes = {"i0": "image0", "i1": f"({first} + gm)", "i2": f"(row0 * {problem.phase_step[0]})", "i3": "0"}
+        for i, store in enumerate(sums):
+            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter.axis_code.update({a: codes[a.name] for a in kernel.axes})
+            before += [f"__private {dtype} gs{i}[{size}];", f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;"]
+            folded, lines = (
+                "lanes",
+                [f"const {vector(dtype, width)} lanes = {accessed(f'gs{i} + gm * {width}', width, dtype)};"],
+            )
+            for half in (
+                w for w in (8, 4, 2) if w < width
+            ):  # by vectors: Intel's compiler gets a loop over one array's lanes wrong
+                lines.append(f"const {vector(dtype, half)} lanes{half} = {folded}.lo + {folded}.hi;")
+                folded = f"lanes{half}"
+            lines.append(f"p{store.param}[{emitter.index(store.index)}] = {folded}.lo + {folded}.hi;")
+            after += ["for (int gm = 0; gm < last_o - first_o; ++gm) {", *(f"  {line}" for line in lines), "}"]
+        return before, after
+
+    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        batch = int(bind(config.batch, sizes))
+        if config.kind == "weights":
+            return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
+        return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]
+
+
+class ConvolutionWeightSums:
+    """The weight gradient's first step: every task's own sums, into the workspace."""
+
+    name = "conv-sums"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        return Reject("it is a part of the convolution template")
+
+    def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
+        return [*_sizes(kernel, config), config.batch]
+
+    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+        dtype = "double" if kernel.params[-1].dtype.name == "float64" else "float"
+        inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
+        load_dy, load_x = map(prologues.load, config.operands)
+        text = weight_code(
+            inner,
+            _parameters(kernel, config),
+            config.shape,
+            config.schedule,  # type: ignore[arg-type]
+            dtype=dtype,
+            names=_names(kernel, config),
+            load_dy=load_dy,
+            load_x=load_x,
+        )
+        return prologues.functions() + text + _wrapper(inner, kernel, config)
+
+    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
+
+
+def _with_workspace(kernel: Kernel, size: int, dtype: DType, use: str) -> Kernel:
+    """The kernel with one more parameter, its workspace."""
+    param = Param(f"p{len(kernel.params)}", dtype, (size,))
+    return replace(kernel, params=(*kernel.params, param), scratch=((len(kernel.params), use),))
+
+
+def _names(kernel: Kernel, config: _Config) -> Names:
+    """What the generators call their parameters; a computed operand has no name."""
+    source, partner = (f"p{o}" if isinstance(o, int) else "" for o in config.operands)
+    work = next(p for p, use in kernel.scratch if "w" in use)
+    return Names(source, partner, "nb", f"p{work}")
+
+
+def _sizes(kernel: Kernel, config: _Config) -> dict[Dim, str]:
+    return sizes_with(kernel, config.operands)
+
+
+def _parameters(kernel: Kernel, config: _Config) -> str:
+    """The parameter list: pointers, symbolic extents, the batch."""
+    own = sizes_of(kernel)
+    return signature(
+        kernel, [*(f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own), "const int nb"]
+    )
+
+
+def _wrapper(inner: str, kernel: Kernel, config: _Config) -> str:
+    """The function with the signature that all templates share."""
+    names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), "nb"]
+    parameters = _parameters(kernel, config)
+    return (
+        f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{"
+        f"\n  {inner}({', '.join(names)}, task);\n}}\n"
+    )

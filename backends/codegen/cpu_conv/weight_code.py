@@ -1,0 +1,374 @@
+"""Text of the convolution's weight gradient for CPU runtimes.
+
+dw[o, c, ky, kx] = sum over n and output pixels of dy[n, o, pixel] * x[n, c, pixel * stride + tap * dilation - padding]
+
+Schedule: lanes are output channels. A block of dy (some rows of one image, or several small images) is transposed
+once to [pixel][channel]; the rows of x that it meets are copied once with their padding. A register tile of channel
+vectors times taps then walks the pixels with a few aligned vector loads and one broadcast of x per tap, the taps
+being literal offsets. Sums of one task stay in its part of the workspace; a second function adds the tasks' sums in
+order, transposes them back and runs the epilogue. No atomics: the same sizes give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends.codegen.cpu_conv.code import (
+    CONTRACT,
+    ConvShape,
+    Load,
+    Names,
+    Writer,
+    emit_copy,
+    emit_fill,
+    load,
+    plain_load,
+    store,
+    vector,
+    vector_types,
+    widths_below,
+)
+from backends.codegen.cpu_conv.weight_schedule import (
+    WeightConfig,
+    choose_weight,
+    even_runs,
+    reduce_task_count,
+    reduce_tiles,
+    weight_sizes,
+    weight_task_count,
+    weight_workspace_elements,
+)
+
+__all__ = [
+    "WeightConfig",
+    "WeightEpilogue",
+    "choose_weight",
+    "reduce_code",
+    "reduce_task_count",
+    "weight_code",
+    "weight_task_count",
+    "weight_workspace_elements",
+]
+
+WeightEpilogue = Callable[[str, str, str, int], list[str]]
+"""``epilogue(o, k, acc, width)``: statements that store ``width`` elements of dw from element ``o * K + k``.
+
+``o`` and ``k`` are C expressions: output channel over all groups, and position in (channel of the group, ky, kx)
+flattened, whose extent is K; ``acc`` names the vector (a scalar for width 1). Each element is handed over once.
+"""
+
+
+def weight_code(
+    name: str, params: str, shape: ConvShape, config: WeightConfig, *, dtype: str = "float",
+    names: Names | None = None, load_dy: Load | None = None, load_x: Load | None = None,
+) -> str:  # fmt: skip
+    """Write ``GC_NOINLINE static void name(params, int task)``: sums of dy times x into the workspace.
+
+    Args:
+        name: function name.
+        params: C parameter list without the final ``int task``.
+        shape, config: from ``choose_weight``.
+        dtype: ``float`` or ``double``.
+        names: parameter names; ``source`` is dy and ``weight`` is x here.
+        load_dy, load_x: fused loads by element index; must be pure. ``load_x`` not with ``config.direct``.
+    """
+    if load_x is not None and config.direct:
+        raise ValueError("a direct schedule reads x in place; choose_weight(..., fused_load=True)")
+    return _WeightText(shape, config, dtype, names or Names("dy", "x"), load_dy, load_x).sums_text(name, params)
+
+
+def reduce_code(
+    name: str, params: str, shape: ConvShape, config: WeightConfig, epilogue: WeightEpilogue, *,
+    dtype: str = "float", names: Names | None = None,
+) -> str:  # fmt: skip
+    """Write ``GC_NOINLINE static void name(params, int task)``: add the tasks' sums in order and store dw.
+
+    Args:
+        name, params, shape, config, dtype, names: as for ``weight_code``.
+        epilogue: stores the results.
+    """
+    text = _WeightText(shape, config, dtype, names or Names("dy", "x"), None, None)
+    return text.reduce_text(name, params, epilogue)
+
+
+def emit_transpose(w: Writer, dtype: str, width: int, rows: list[str]) -> list[str]:
+    """Transpose ``width`` vectors of ``width`` lanes in registers; returns the names of the results."""
+    kind, level = vector(dtype, width), 0
+    while 1 << level < width:
+        merged: list[str] = []
+        for i in range(width // 2):
+            for half in ("lo", "hi"):
+                name = f"t{level}_{len(merged)}"
+                w.add(f"{kind} {name}; {name}.even = {rows[i]}.{half}; {name}.odd = {rows[i + width // 2]}.{half};")
+                merged.append(name)
+        rows, level = merged, level + 1
+    return rows
+
+
+class _WeightText:
+    """The two functions being written."""
+
+    def __init__(
+        self, shape: ConvShape, config: WeightConfig, dtype: str, names: Names, load_dy: Load | None,
+        load_x: Load | None,
+    ) -> None:  # fmt: skip
+        self.shape, self.config, self.dtype, self.names = shape, config, dtype, names
+        self.load_dy = load_dy or plain_load(names.source, dtype)
+        self.load_x = load_x or plain_load(names.weight, dtype)
+        self.sizes = weight_sizes(shape, config)
+        self.vec = vector(dtype, config.width)
+        self.w = Writer()
+
+    def _prologue(self) -> None:
+        """Run-time numbers both functions share."""
+        s, c = self.shape, self.config
+        bands = -(-s.out_height // c.rows)
+        self.w.add(*vector_types(self.dtype))
+        self.w.add(f"const int blocks = (({self.names.batch} + {c.images - 1}) / {c.images}) * {bands};")
+        self.w.add(f"const int chunks = min(blocks, {c.chunks});")
+
+    def sums_text(self, name: str, params: str) -> str:
+        """The first function."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        items = -(-z.group_in // c.part_channels)
+        bands = -(-s.out_height // c.rows)
+        with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
+            self._prologue()
+            w.add("if (chunks == 0) return;")
+            w.add("const int chunk = task % chunks, part = task / chunks;")
+            w.add(
+                f"__global {self.dtype}* const sums = {self.names.workspace} + (size_t)chunk * {z.sums};",
+                f"__global {self.dtype}* const panel = {self.names.workspace} + {c.chunks * z.sums}L"
+                f" + (size_t)task * {z.scratch};",
+                f"__global {self.dtype}* const dyt = panel + {z.x_panel};",
+                "const int first_block = (int)((long)blocks * chunk / chunks);",
+                "const int last_block = (int)((long)blocks * (chunk + 1) / chunks);",
+                f"const int last_item = {s.groups * items} * (part + 1) / {c.parts};",
+            )
+            start = f"int item = {s.groups * items} * part / {c.parts}"
+            with w.block(f"for ({start}; item < last_item; ++item)"):
+                w.add(f"const int group = item / {items}, first_c = (item % {items}) * {c.part_channels};")
+                w.add(f"const int last_c = min(first_c + {c.part_channels}, {z.group_in});")
+                with w.block("for (int block = first_block; block < last_block; ++block)"):
+                    w.add(f"const int row0 = (block % {bands}) * {c.rows};")
+                    w.add(f"const int rows = min({c.rows}, {s.out_height} - row0);")
+                    w.add(f"const int image0 = (block / {bands}) * {c.images};")
+                    w.add(f"const int images = min({c.images}, {self.names.batch} - image0);")
+                    if not c.direct:
+                        self._pack_x()
+                    self._pack_dy()
+                    self._tiles()
+        return w.text()
+
+    def _pack_x(self) -> None:
+        """Copy the rows of x that the block meets, padding written out: [channel][image][row][column]."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        begin = min(z.x_pitch, s.padding[1])
+        end = max(begin, min(z.x_pitch, s.width + s.padding[1]))
+        reach = (s.kernel[0] - 1) * s.dilation[0] + 1
+        with w.block("for (int c = first_c; c < last_c; ++c)"), w.block("for (int i = 0; i < images; ++i)"):
+            w.add(f"const int plane = ((image0 + i) * {s.channels} + group * {z.group_in} + c) * {s.height * s.width};")
+            with w.block(f"for (int j = 0; j < (rows - 1) * {s.stride[0]} + {reach}; ++j)"):
+                w.add(f"const int iy = row0 * {s.stride[0]} - {s.padding[0]} + j;")
+                w.add(
+                    f"__global {self.dtype}* const to = panel + ((c - first_c) * {c.images} + i) * {z.x_image}"
+                    f" + j * {z.x_pitch};"
+                )
+                with w.block(f"if (iy < 0 || iy >= {s.height})"):
+                    emit_fill(w, self.dtype, "to", 0, z.x_pitch, c.width)
+                with w.block("else"):
+                    w.add(f"const int from = plane + iy * {s.width};")
+                    emit_fill(w, self.dtype, "to", 0, begin, c.width)
+                    if end > begin:
+                        index = f"from + {begin - s.padding[1]}"
+                        emit_copy(w, self.dtype, self.load_x, f"(to + {begin})", index, end - begin, c.width)
+                    emit_fill(w, self.dtype, "to", end, z.x_pitch - end, c.width)
+
+    def _pack_dy(self) -> None:
+        """Transpose the block of dy: [channel tile][pixel][channel of the tile], missing channels zero."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        plane = s.out_height * s.out_width
+        with w.block("for (int i = 0; i < images; ++i)"):
+            w.add(f"const int count = rows * {s.out_width}, pixel0 = i * count;")
+            w.add(
+                f"const int from = ((image0 + i) * {s.filters} + group * {z.group_out}) * {plane}"
+                f" + row0 * {s.out_width};"
+            )
+            for first, vectors, tiles in self._tile_runs():
+                pitch = vectors * c.width
+                full = min(tiles * vectors, max(0, z.group_out // c.width - first))
+                with w.block(f"for (int b = {first}; b < {first + tiles * vectors}; ++b)"):
+                    w.add(
+                        f"__global {self.dtype}* const to = dyt + {first * c.width * z.pixels} + "
+                        f"((b - {first}) / {vectors}) * {pitch * z.pixels} + ((b - {first}) % {vectors}) * {c.width}"
+                        f" + pixel0 * {pitch};"
+                    )
+                    if full == tiles * vectors:
+                        self._transpose_rows(c.width, pitch, plane)
+                    else:
+                        with w.block(f"if (b < {first + full})"):
+                            self._transpose_rows(c.width, pitch, plane)
+                        with w.block("else"):
+                            self._transpose_rows(z.group_out % c.width, pitch, plane)
+
+    def _tile_runs(self) -> list[tuple[int, int, int]]:
+        """(first vector, vectors of a tile, tiles) of every size of tile, covering the group's channels."""
+        total, first, runs = self.sizes.padded_out // self.config.width, 0, []
+        for vectors in self.config.vector_tiles:
+            tiles = (total - first) // vectors
+            if tiles:
+                runs.append((first, vectors, tiles))
+                first += tiles * vectors
+        return runs
+
+    def _transpose_rows(self, channels: int, pitch: int, plane: int) -> None:
+        """Transpose one vector of channels, of which ``channels`` exist, over the pixels of one image."""
+        w, width = self.w, self.config.width
+        w.add(f"const int row = from + b * {width * plane};", "int p = 0;")
+        with w.block(f"for (; p + {width} <= count; p += {width})"):
+            for lane in range(width):
+                value = self.load_dy(f"(row + {lane * plane} + p)", width) if lane < channels else f"({self.vec})(0)"
+                w.add(f"const {self.vec} r{lane} = {value};")
+            results = emit_transpose(w, self.dtype, width, [f"r{lane}" for lane in range(width)])
+            for lane, result in enumerate(results):
+                w.add(store(result, f"to + (p + {lane}) * {pitch}", width, self.dtype))
+        with w.block("for (; p < count; ++p)"):
+            with w.block(f"for (int l = 0; l < {channels}; ++l)"):
+                w.add(f"to[p * {pitch} + l] = {self.load_dy(f'(row + l * {plane} + p)', 1)};")
+            if channels < width:
+                with w.block(f"for (int l = {channels}; l < {width}; ++l)"):
+                    w.add(f"to[p * {pitch} + l] = 0;")
+
+    def _tiles(self) -> None:
+        """All register tiles of one block."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        if c.direct:
+            channel, image, row = s.height * s.width, s.channels * s.height * s.width, s.width
+            w.add(
+                f"__global const {self.dtype}* const base = {self.names.weight} + "
+                f"(size_t)(image0 * {s.channels} + group * {z.group_in} + first_c) * {channel}"
+                f" + row0 * {s.stride[0] * s.width};"
+            )
+        else:
+            channel, image, row = c.images * z.x_image, z.x_image, z.x_pitch
+            w.add(f"__global const {self.dtype}* const base = panel;")
+        for first, vectors, tiles in self._tile_runs():
+            pitch = vectors * c.width
+            with w.block(f"for (int tile = 0; tile < {tiles}; ++tile)"):
+                w.add(
+                    f"__global const {self.dtype}* const dyb = dyt + {first * c.width * z.pixels}"
+                    f" + tile * {pitch * z.pixels};"
+                )
+                w.add("int c = first_c;")
+                # the rest of a part is taken channel by channel where parts do not consist of whole tiles
+                rest = {(min(c.part_channels, z.group_in)) % c.channels, z.group_in % c.part_channels % c.channels}
+                for channels in sorted({c.channels, *rest} - {0}, reverse=True):
+                    with w.block(f"for (; c + {channels} <= last_c; c += {channels})"):
+                        w.add(
+                            f"__global const {self.dtype}* const xb = base + (c - first_c) * {channel};",
+                            f"__global {self.dtype}* const sb = sums + ((group * {z.group_in} + c) * {z.taps})"
+                            f" * {z.padded_out} + {first * c.width} + tile * {pitch};",
+                        )
+                        self._runs_of_taps(vectors, channels, channel, image, row)
+
+    def _runs_of_taps(self, vectors: int, channels: int, channel: int, image: int, row: int) -> None:
+        """The runs of taps of one tile, each a walk over all pixels of the block."""
+        s = self.shape
+        kh, kw = s.kernel
+        offsets = [
+            k * channel + y * s.dilation[0] * row + x * s.dilation[1]
+            for k in range(channels)
+            for y in range(kh)
+            for x in range(kw)
+        ]
+        first = 0
+        for count in even_runs(len(offsets), self.config.tile_taps):
+            with self.w.block():
+                self._run(vectors, offsets[first : first + count], first, image, row)
+            first += count
+
+    def _run(self, vectors: int, offsets: list[int], first: int, image: int, row: int) -> None:
+        """Sums of one register tile over the pixels of the block, kept in the workspace between blocks."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        places = [
+            (f"s{v}_{k}", f"sb + {(first + k) * z.padded_out + v * c.width}")
+            for k in range(len(offsets))
+            for v in range(vectors)
+        ]
+        for name, _ in places:
+            w.add(f"{self.vec} {name} = ({self.vec})(0);")
+        with w.block("if (block != first_block)"):
+            for name, place in places:
+                w.add(f"{name} = {load(place, c.width, self.dtype)};")
+        pitch = vectors * c.width
+        unroll = 2 if s.out_width % 2 == 0 else 1
+        with w.block("for (int i = 0; i < images; ++i)"), w.block("for (int y = 0; y < rows; ++y)"):
+            w.add(
+                f"__global const {self.dtype}* dp = dyb + (i * rows + y) * {s.out_width * pitch};",
+                f"__global const {self.dtype}* xp = xb + i * {image} + y * {s.stride[0] * row};",
+            )
+            step = f"dp += {unroll * pitch}, xp += {unroll * s.stride[1]}"
+            with w.block(f"for (int x = 0; x < {s.out_width}; x += {unroll}, {step})"):
+                for copy in range(unroll):
+                    with w.block():
+                        w.add(CONTRACT)
+                        for v in range(vectors):
+                            w.add(
+                                f"const {self.vec} d{v} = "
+                                f"{load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
+                            )
+                        for k, offset in enumerate(offsets):
+                            w.add(f"const {self.vec} x{k} = ({self.vec})(xp[{offset + copy * s.stride[1]}]);")
+                            w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
+        for name, place in places:
+            w.add(store(name, place, c.width, self.dtype))
+
+    def reduce_text(self, name: str, params: str, epilogue: WeightEpilogue) -> str:
+        """The second function."""
+        s, c, z, w = self.shape, self.config, self.sizes, self.w
+        depth = z.group_in * z.taps
+        across, down = z.padded_out // c.width, -(-depth // c.width)
+        tiles = reduce_tiles(s, c)
+        tasks = min(tiles, c.reduce_tasks)
+        with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
+            self._prologue()
+            w.add(f"const int last = (int)({tiles}L * (task + 1) / {tasks});")
+            with w.block(f"for (int t = (int)({tiles}L * task / {tasks}); t < last; ++t)"):
+                w.add(f"const int group = t / {across * down}, o = (t / {down}) % {across} * {c.width};")
+                w.add(f"const int k = (t % {down}) * {c.width};")
+                w.add(f"const int count = min({c.width}, {depth} - k);")
+                w.add(
+                    f"__global const {self.dtype}* const from = {self.names.workspace} + "
+                    f"(group * {depth} + k) * {z.padded_out} + o;"
+                )
+                w.add(f"{self.dtype} tile[{c.width * c.width}];")
+                with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
+                    w.add(f"{self.vec} sum = ({self.vec})(0);")
+                    with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
+                        w.add(
+                            f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width, self.dtype)};"
+                        )
+                    w.add(store("sum", f"tile + j * {c.width}", c.width, self.dtype, "__private"))
+                self._store_tile(epilogue)
+        return w.text()
+
+    def _store_tile(self, epilogue: WeightEpilogue) -> None:
+        """Transpose a tile of sums and hand its rows to the epilogue."""
+        c, z, w = self.config, self.sizes, self.w
+        with w.block():
+            for lane in range(c.width):
+                w.add(
+                    f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width, self.dtype, '__private')};"
+                )
+            results = emit_transpose(w, self.dtype, c.width, [f"r{lane}" for lane in range(c.width)])
+            for lane, result in enumerate(results):
+                w.add(store(result, f"tile + {lane * c.width}", c.width, self.dtype, "__private"))
+        with w.block(f"for (int m = 0; m < min({c.width}, {z.group_out} - o); ++m)"):
+            w.add("int q = 0;")
+            for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
+                with w.block(f"for (; q + {piece} <= count; q += {piece})"):
+                    w.add(
+                        f"const {vector(self.dtype, piece)} acc = "
+                        f"{load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};"
+                    )
+                    w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -1,0 +1,523 @@
+"""Matrix products for CPU devices, as OpenCL C text.
+
+One work item computes a block of the output, a register tile of ``mr`` x ``nr`` accumulators at a time (the scheme of
+Goto and van de Geijn, "Anatomy of high-performance matrix multiplication"): panels of B, and where its rows are not
+contiguous also strips of A, are copied to private arrays in the order in which the tile loop reads them.
+
+Edges cost no second tile loop. The last tile of a row or column of tiles starts early enough to end at the matrix's
+border and stores only what its neighbour has not: it may load twice, never store twice, so an epilogue that works in
+place stays legal. Everything in this module is a pure function from sizes to text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from backends.codegen.cpu_product.schedule import GemmConfig, Operand, added, choose, tasks
+
+__all__ = ["GemmConfig", "Operand", "choose", "emit_gemm", "tasks"]
+
+Epilogue = Callable[[str, str, str, int], list[str]]
+
+# The sums may use fused multiply-adds even in a program that turns contraction off elsewhere. Not fma() or mad():
+# PoCL's library does not inline them (a factor of eight).
+_CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
+
+
+def emit_gemm(
+    name: str,
+    params: str,
+    config: GemmConfig,
+    dims: tuple[str, str, str],
+    a: Operand,
+    b: Operand,
+    epilogue: Epilogue,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> str:
+    """Returns a C function ``name(params, int task)`` that computes one block of C[i, j] = sum_k A[i, k] B[k, j].
+
+    The caller defines ``GC_NOINLINE`` and calls the function once for each task in ``range(tasks(config, M, N))``, in
+    any order. Local names start with ``gm_``; of use to callbacks are the types ``gm_v4``, ``gm_v8`` and ``gm_v16``,
+    vectors with the alignment of an element, for fast loads and stores such as ``*(__global gm_v8*)(p + i)``. With
+    ``split_k`` > 1 the epilogue gets partial sums of part ``gm_split`` (an int from 0 to split_k - 1) and must keep the
+    parts apart.
+
+    Args:
+        name: name of the function.
+        params: C parameter list that declares everything the operands, the epilogue and ``dims`` mention.
+        config: the schedule.
+        dims: M, N and K, each an integer literal or the name of an int parameter.
+        a: the left matrix, (M, K).
+        b: the right matrix, (K, N).
+        epilogue: ``epilogue(row, col, acc, width)`` returns the statements that consume C[row, col:col + width], held
+            by the variable ``acc`` (a scalar if ``width`` is 1). It is called for full vectors and for each narrower
+            width that the edges need.
+        before, after: statements around all of a task's work, which covers rows gm_ib to gm_ie and columns gm_jb to
+            gm_je.
+
+    Raises:
+        ValueError: the schedule does not fit the operands or the sizes.
+    """
+    return "\n".join(_Gemm(name, params, config, dims, a, b, epilogue).lines(before, after)) + "\n"
+
+
+def _literal(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def _pieces(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yields (start, width) of vectors, each at most ``width`` wide, that cover ``begin`` to ``end``."""
+    while begin < end:
+        while width > end - begin or width == 2:
+            width //= 2
+        yield begin, width
+        begin += width
+
+
+def _indent(lines: list[str], levels: int = 1) -> list[str]:
+    return [" " * (4 * levels) + line for line in lines]
+
+
+def _block(head: str, body: list[str]) -> list[str]:
+    return [f"{head} {{", *_indent(body), "}"]
+
+
+def _set(array: str, index: str, value: str, width: int) -> str:
+    """Returns the statement that stores ``width`` elements in a private array."""
+    return f"*(__private gm_v{width}*)({array} + {index}) = {value};" if width > 1 else f"{array}[{index}] = {value};"
+
+
+class _Gemm:
+    """The text of one product; each method returns the lines of one part of it."""
+
+    def __init__(
+        self,
+        name: str,
+        params: str,
+        config: GemmConfig,
+        dims: tuple[str, str, str],
+        a: Operand,
+        b: Operand,
+        epilogue: Epilogue,
+    ) -> None:
+        self.name, self.params, self.config, self.dims = name, params, config, dims
+        self.a, self.b, self.epilogue = a, b, epilogue
+        self.m, self.n, self.k = (_literal(text) for text in dims)
+        self.mr = min(config.mr, self.m) if self.m and not config.pack_a else config.mr
+        self.nr, self.width = config.nr, config.width
+        self.nv = self.nr if config.dot else self.nr // self.width
+        self.vector = f"{config.dtype}{self.width}"
+        self.kb = self._k_block()
+        # Several blocks of K: the block's accumulators wait in a private array while the next panels are packed.
+        self.blocked = self.kb > 0 and (self.k is None or self.k > self.kb)
+        self.edge_only = self.n is not None and self.n < self.nr
+        self._check()
+
+    def _k_block(self) -> int:
+        if self.config.k_block:
+            return min(self.config.k_block, self.k) if self.k else self.config.k_block
+        return self.k or 0 if self.config.pack_a or self.config.pack_b else 0
+
+    def _check(self) -> None:
+        config, packs = self.config, self.config.pack_a or self.config.pack_b
+        if packs and not self.kb:
+            raise ValueError("packing with a K known only at run time needs k_block")
+        if self.blocked and not (config.m_block and config.n_block):
+            raise ValueError("several blocks of K need m_block and n_block, which bound the waiting sums")
+        if not config.pack_b and (self.n is None or self.n < self.nr):
+            raise ValueError(f"without pack_b N must be a literal of at least nr = {self.nr}, not {self.dims[1]}")
+        if config.dot and not (self.a.col == 1 and self.b.row == 1):
+            raise ValueError("a dot schedule needs both operands contiguous along K")
+        if not config.dot and not config.pack_b and self.b.col != 1:
+            raise ValueError("without pack_b the rows of B must be contiguous")
+
+    # -- the frame: what the task covers -------------------------------------------------------------------------
+
+    def lines(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
+        """The whole function."""
+        m, n, k = self.dims
+        # Plain loads through under-aligned types: PoCL's library does not inline vload and vstore (a factor of three).
+        size = 8 if self.config.dtype == "double" else 4
+        types = [
+            f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
+            for width in (2, 4, 8, 16)
+            if width <= self.width
+        ]
+        body = [
+            *types,
+            f"const int gm_m = {m}, gm_n = {n}, gm_k = {k};",
+            *self._arrays(),
+            *self._ranges(),
+            *before,
+            *self._k_loop(),
+            *after,
+        ]
+        return _block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
+
+    def _arrays(self) -> list[str]:
+        config, kind = self.config, self.vector
+        tiles = config.m_block * config.n_block if self.blocked else 1
+        size = _up(self.config.mr * self.nr, self.width) // self.width
+        out = [f"__private {kind} gm_c[{tiles * size}];"]
+        if config.pack_b:
+            out.append(f"__private {kind} gm_pb[{self.kb * self.nv}];")
+        if config.pack_a:
+            out.append(f"__private {kind} gm_pa[{self._strip_size() * (config.m_block or 1) // self.width}];")
+            out.append(f"__private {config.dtype}* const gm_as = (__private {config.dtype}*)gm_pa;")
+        out.append(f"__private {config.dtype}* const gm_cs = (__private {config.dtype}*)gm_c;")
+        if config.pack_b:
+            out.append(f"__private {config.dtype}* const gm_bs = (__private {config.dtype}*)gm_pb;")
+        return out
+
+    def _ranges(self) -> list[str]:
+        """Decodes the task: rows gm_ib..gm_ie, columns gm_jb..gm_je, terms gm_kb..gm_ke; neighbours share B."""
+        config, out = self.config, ["int gm_t = task;"]
+        rows, cols = config.mr * config.m_block, self.nr * config.n_block
+        if rows:
+            out += [
+                f"const int gm_ms = (gm_m + {rows - 1}) / {rows};",
+                f"const int gm_ib = (gm_t % gm_ms) * {rows}, gm_ie = min(gm_m, gm_ib + {rows});",
+                "gm_t /= gm_ms;",
+            ]
+        else:
+            out.append("const int gm_ib = 0, gm_ie = gm_m;")
+        if cols:
+            out += [
+                f"const int gm_ns = (gm_n + {cols - 1}) / {cols};",
+                f"const int gm_jb = (gm_t % gm_ns) * {cols}, gm_je = min(gm_n, gm_jb + {cols});",
+                "gm_t /= gm_ns;",
+            ]
+        else:
+            out.append("const int gm_jb = 0, gm_je = gm_n;")
+        if config.split_k > 1:
+            unit = config.k_unroll * (self.width if config.dot else 1)
+            parts = config.split_k
+            out += [
+                "const int gm_split = gm_t;",
+                f"const int gm_part = ((gm_k + {parts - 1}) / {parts} + {unit - 1}) / {unit} * {unit};",
+                "const int gm_kb = min(gm_k, gm_split * gm_part), gm_ke = min(gm_k, gm_kb + gm_part);",
+            ]
+        else:
+            out.append("const int gm_kb = 0, gm_ke = gm_k;")
+        return out
+
+    def _k_loop(self) -> list[str]:
+        body = self._columns()
+        if self.config.pack_a and self.config.m_block:
+            body = [*self._pack_a_block(), *body]
+        if not self.blocked:
+            return ["const int gm_k0 = gm_kb, gm_kc = gm_ke - gm_kb;", *body]
+        # do-while: an empty part of a split sum must still store its zeros.
+        return [
+            "int gm_k0 = gm_kb;",
+            "do {",
+            *_indent([f"const int gm_kc = min({self.kb}, gm_ke - gm_k0);", *body]),
+            f"    gm_k0 += {self.kb};",
+            "} while (gm_k0 < gm_ke);",
+        ]
+
+    def _columns(self) -> list[str]:
+        start = (
+            "0"
+            if self.edge_only
+            else "gm_j0"
+            if self.n and self.n % self.nr == 0
+            else (f"min(gm_j0, gm_n - {self.nr})" if self.n else f"max(0, min(gm_j0, gm_n - {self.nr}))")
+        )
+        body = [f"const int gm_j1 = min(gm_je, gm_j0 + {self.nr}), gm_js = {start};"]
+        if self.n and self.n % self.nr == 0:
+            body = [f"const int gm_j1 = gm_j0 + {self.nr}, gm_js = gm_j0;"]
+        if self.config.pack_b:
+            body += self._pack_b()
+        body += self._rows()
+        return _block(f"for (int gm_j0 = gm_jb; gm_j0 < gm_je; gm_j0 += {self.nr})", body)
+
+    def _rows(self) -> list[str]:
+        if self.config.pack_a or self.m or self.mr == 1:
+            return self._row_tiles(self.mr)
+        # The early start of the last tile needs mr rows; a smaller batch goes row by row.
+        return [*_block(f"if (gm_m >= {self.mr})", self._row_tiles(self.mr)), *_block("else", self._row_tiles(1))]
+
+    def _row_tiles(self, mr: int) -> list[str]:
+        exact = self.config.pack_a or mr == 1 or (self.m is not None and self.m % mr == 0)
+        body = [
+            f"const int gm_i1 = min(gm_ie, gm_i0 + {mr});",
+            f"const int gm_is = {'gm_i0' if exact else f'min(gm_i0, gm_m - {mr})'};",
+        ]
+        if self.m and self.m % mr == 0:
+            body = [f"const int gm_i1 = gm_i0 + {mr}, gm_is = gm_i0;"]
+        if self.config.pack_a and not self.config.m_block:
+            body += self._pack_a()
+        offset = "0"
+        if self.blocked:
+            offset = "gm_co"
+            rows = self.config.m_block * self.config.mr
+            body.append(f"const int gm_co = ((gm_j0 - gm_jb) / {self.nr} * {rows} + gm_i0 - gm_ib) * {self.nr};")
+        if self.config.pack_a:
+            body.append(f"const int gm_ap = {self._strip()};")
+        body += self._dot_tile(mr) if self.config.dot else self._tile(mr, offset)
+        store = self._store(offset)
+        body += _block(f"if (gm_k0 + {self.kb} >= gm_ke)", store) if self.blocked else store
+        return _block(f"for (int gm_i0 = gm_ib; gm_i0 < gm_ie; gm_i0 += {mr})", body)
+
+    # -- the tile: accumulators in registers ---------------------------------------------------------------------
+
+    def _tile(self, mr: int, offset: str) -> list[str]:
+        """Outer products: A's elements broadcast against vectors of B's rows."""
+        names = [[f"gm_c{r}_{v}" for v in range(self.nv)] for r in range(mr)]
+        places = [
+            (name, added(offset if offset == "0" else f"{offset} / {self.width}", str(r * self.nv + v)))
+            for r, row in enumerate(names)
+            for v, name in enumerate(row)
+        ]
+        out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
+        if self.blocked:
+            out += _block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
+        unroll = self.config.k_unroll
+        out.append("int gm_p = 0;")
+        out += _block(
+            f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})",
+            [line for u in range(unroll) for line in self._step(names, u)],
+        )
+        if unroll > 1 and self._remainder(unroll):
+            out += _block("for (; gm_p < gm_kc; ++gm_p)", self._step(names, 0))
+        return out + [f"gm_c[{place}] = {name};" for name, place in places]
+
+    def _remainder(self, unroll: int) -> bool:
+        """Whether the number of terms may be no multiple of ``unroll``."""
+        if self.k is None or self.config.split_k > 1:
+            return True
+        return self.k % unroll != 0 or (self.blocked and self.kb % unroll != 0)
+
+    def _step(self, names: list[list[str]], u: int) -> list[str]:
+        """One term of the sum, number gm_p + u."""
+        p = added("gm_p", str(u))
+        out = []
+        for v in range(self.nv):
+            if self.config.pack_b:
+                value = f"gm_pb[({p}) * {self.nv} + {v}]"
+            else:
+                value = self.b.at((f"(gm_k0 + {p})",), ("gm_js", str(v * self.width)), self.width)
+            out.append(f"const {self.vector} gm_b{v} = {value};")
+        for r, row in enumerate(names):
+            if self.config.pack_a:
+                value = f"gm_as[gm_ap + ({p}) * {self.mr} + {r}]"
+            else:
+                value = self.a.at(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
+            fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
+            out.append(f"{{ const {self.vector} gm_a = ({self.vector})({value}); {fmas} }}")
+        return ["{", _CONTRACT, *_indent(out), "}"]
+
+    def _dot_tile(self, mr: int) -> list[str]:
+        """Inner products: vectors along K, summed across their lanes at the end."""
+        names = [[f"gm_c{r}_{c}" for c in range(self.nr)] for r in range(mr)]
+        kind, width = self.config.dtype, self.width
+        out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
+        out.append("int gm_p = gm_kb;")
+        rows = [self.a.at(("gm_is", str(r)), ("gm_p",), width) for r in range(mr)]
+        cols = [self.b.at(("gm_p",), ("gm_js", str(c)), width) for c in range(self.nr)]
+        step = [_CONTRACT, *(f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows))]
+        for c, value in enumerate(cols):
+            fmas = " ".join(f"{names[r][c]} += gm_a{r} * gm_b;" for r in range(mr))
+            step.append(f"{{ const {self.vector} gm_b = {value}; {fmas} }}")
+        out += _block(f"for (; gm_p + {width} <= gm_ke; gm_p += {width})", step)
+        for r in range(mr):
+            for c in range(self.nr):
+                out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
+        left = [self.a.at(("(gm_is + gm_r)",), ("gm_q",), 1), self.b.at(("gm_q",), ("(gm_js + gm_c)",), 1)]
+        sums = [
+            _CONTRACT,
+            f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
+            f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
+            f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;",
+        ]
+        if self.k is None or self.k % width or self.config.split_k > 1:
+            out += _block(
+                "if (gm_p < gm_ke)",
+                _block(
+                    f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)",
+                    _block(f"for (int gm_c = 0; gm_c < {self.nr}; ++gm_c)", sums),
+                ),
+            )
+        return out
+
+    def _store(self, offset: str) -> list[str]:
+        """The epilogue over the tile's rows, in vectors as wide as the row allows."""
+        kind, nr = self.config.dtype, self.nr
+        out = [f"const int gm_s = {added(offset, f'(gm_i - gm_is) * {nr} - gm_js')};", "int gm_j = gm_j0;"]
+        widths = [w for w in (16, 8, 4, 1) if w <= self.width]
+        for width in widths:
+            if not self._needs_width(width, widths):
+                continue
+            load = f"*(__private const gm_v{width}*)(gm_cs + gm_s + gm_j)" if width > 1 else "gm_cs[gm_s + gm_j]"
+            body = [
+                f"const {kind}{width if width > 1 else ''} gm_v = {load};",
+                *self.epilogue("gm_i", "gm_j", "gm_v", width),
+            ]
+            out += _block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
+        return _block("for (int gm_i = gm_i0; gm_i < gm_i1; ++gm_i)", out)
+
+    def _needs_width(self, width: int, widths: list[int]) -> bool:
+        """Whether some row of some tile has a vector of this width, given that wider ones come first."""
+        columns = {self.nr} if self.n is None else {min(self.nr, self.n), self.n % self.nr}
+        for count in columns:
+            for wider in widths:
+                if wider > width:
+                    count %= wider
+            if count >= width:
+                return True
+        return self.n is None
+
+    # -- packing -------------------------------------------------------------------------------------------------
+
+    def _pack_a_block(self) -> list[str]:
+        """Copies all strips of the task. Contiguous columns are read whole, across the strips."""
+        strips = f"for (int gm_i0 = gm_ib; gm_i0 < gm_ie; gm_i0 += {self.mr})"
+        if self.a.row != 1:
+            return _block(strips, self._pack_a())
+        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", _block(strips, self._pack_a_column()))
+
+    def _pack_a(self) -> list[str]:
+        """Copies the strip of mr rows at gm_i0 to gm_as as [k][row]."""
+        if self.a.load is not None and self.a.col == 1:
+            return self._pack_a_turned()
+        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", self._pack_a_column())
+
+    def _pack_a_column(self) -> list[str]:
+        """Copies term gm_p of the strip at gm_i0; rows beyond the matrix repeat the last one."""
+        mr, a = self.mr, self.a
+        at = f"{added(self._strip(), f'gm_p * {mr}')}"
+        k = ("(gm_k0 + gm_p)",)
+        full = []
+        for r, width in _pieces(0, mr, self.width if a.row == 1 else 1):
+            value = a.at(("gm_i0", str(r)), k, width)
+            place = added(at, str(r))
+            full.append(_set("gm_as", place, value, width))
+        if self.m and self.m % mr == 0:
+            return full
+        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
+        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {a.at(row, k, 1)};"]
+        return [*_block(f"if (gm_i0 + {mr} <= gm_m)", full), *_block("else", edge)]
+
+    def _pack_a_turned(self) -> list[str]:
+        """Row by row, so that a fused load computes whole vectors; their lanes are scattered."""
+        mr, width, at = self.mr, self.width, added(self._strip(), "gm_r")
+        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
+        body = [
+            f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
+            *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width)),
+        ]
+        loops = ["int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body)]
+        if self._remainder(width):
+            value = self.a.at(row, ("(gm_k0 + gm_p)",), 1)
+            loops.append(f"for (; gm_p < gm_kc; ++gm_p) gm_as[{at} + gm_p * {mr}] = {value};")
+        return _block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", loops)
+
+    def _strip(self) -> str:
+        """Where the strip of gm_i0 starts in gm_as: strips of one task lie one after the other."""
+        return f"(gm_i0 - gm_ib) / {self.mr} * {self._strip_size()}" if self.config.m_block else "0"
+
+    def _strip_size(self) -> int:
+        """Elements from strip to strip; the odd cache line keeps strips out of each other's cache sets."""
+        return _up(self.kb * self.mr, self.width) + (self.width if self.config.m_block else 0)
+
+    def _pack_b(self) -> list[str]:
+        """Copies the panel of nr columns at gm_js to gm_pb as [k][column]."""
+        if self.edge_only:
+            return self._pack_b_edge(self.n or 0)
+        whole = (
+            self._pack_b_rows()
+            if self.b.col == 1
+            else self._pack_b_turned()
+            if self.b.row == 1
+            else self._pack_b_scalars(f"{self.nr}")
+        )
+        if self.n is not None:
+            return whole
+        return [*_block(f"if (gm_n >= {self.nr})", whole), *_block("else", self._pack_b_scalars("gm_n"))]
+
+    def _pack_b_rows(self) -> list[str]:
+        row = ("(gm_k0 + gm_p)",)
+        body = [
+            f"gm_pb[gm_p * {self.nv} + {v}] = {self.b.at(row, ('gm_js', str(v * self.width)), self.width)};"
+            for v in range(self.nv)
+        ]
+        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
+
+    def _pack_b_turned(self) -> list[str]:
+        """Transposes squares of width x width elements in registers."""
+        width, nv, b = self.width, self.nv, self.b
+        body = [
+            f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
+            for t in range(width)
+        ]
+        body += _transpose([f"gm_t{t}" for t in range(width)], self.vector)
+        body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
+        scalars = _block(
+            "for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)",
+            [
+                (
+                    f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
+                    f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};"
+                )
+            ],
+        )
+        return _block(
+            f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)",
+            [
+                "int gm_p = 0;",
+                *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
+                *(scalars if self._remainder(width) else []),
+            ],
+        )
+
+    def _pack_b_scalars(self, columns: str) -> list[str]:
+        """Element by element; columns beyond the matrix become zeros."""
+        value = self.b.at(("(gm_k0 + gm_p)",), ("(gm_js + gm_r)",), 1)
+        if columns == str(self.nr):
+            loop = [f"for (int gm_r = 0; gm_r < {columns}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
+        else:
+            value = f"gm_r < {columns} ? {value} : 0"
+            loop = [f"for (int gm_r = 0; gm_r < {self.nr}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
+        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", loop)
+
+    def _pack_b_edge(self, columns: int) -> list[str]:
+        """A matrix narrower than one panel."""
+        if self.b.col != 1:
+            return self._pack_b_scalars(str(columns))
+        row = ("(gm_k0 + gm_p)",)
+        body = []
+        for start, width in [*_pieces(0, columns, self.width), *_pieces(columns, self.nr, self.width)]:
+            place = added(f"gm_p * {self.nr}", str(start))
+            zero = f"({self.config.dtype}{width})(0)" if width > 1 else "0"
+            value = self.b.at(row, (str(start),), width) if start < columns else zero
+            body.append(_set("gm_bs", place, value, width))
+        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
+
+
+def _lane_sum(name: str, width: int) -> str:
+    """Returns the sum of a vector's lanes, added pairwise."""
+    terms = [f"{name}.s{lane:x}" for lane in range(width)]
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = [f"({terms[i]} + {terms[i + half]})" for i in range(half)]
+    return terms[0]
+
+
+def _transpose(names: list[str], vector: str) -> list[str]:
+    """Returns statements that transpose the square held by vectors ``names``: swap halves of halves of ... blocks."""
+    width, out = len(names), []
+    step = 1
+    while step < width:
+        for i in (i for i in range(width) if not i & step):
+            x, y = names[i], names[i + step]
+            low = ", ".join(f"{y}.s{c - step:x}" if c & step else f"{x}.s{c:x}" for c in range(width))
+            high = ", ".join(f"{y}.s{c:x}" if c & step else f"{x}.s{c + step:x}" for c in range(width))
+            out.append(f"{{ const {vector} gm_x = ({vector})({low}); {y} = ({vector})({high}); {x} = gm_x; }}")
+        step *= 2
+    return out

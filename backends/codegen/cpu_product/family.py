@@ -1,0 +1,335 @@
+"""The product template: kernels with one sum of products of two matrices, batched or not.
+
+An elementwise epilogue is computed on the tile's sums in registers. Stores of mode "add" come last: each task adds up
+its own columns. A factor that is more than a matrix in memory (a cast, a scale, a gather, a view that is not linear) is
+a prologue: it is computed while its panels are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.codegen.cnames import register_type, vector_type
+from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
+from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.shapes import Extent, bind
+from graphcore.kernel.expr import Expr, dynamic_values, walk
+from graphcore.kernel.index import Axis, Index
+from graphcore.kernel.ir import Kernel, Store
+from graphcore.plan.backend import Piece
+from graphcore.plan.target import Reject
+
+__all__ = ["Matmul", "Product", "find_product"]
+
+_MOST_COLUMNS = 4096  # sums that a task may hold in its private memory
+_SMALL = 2048  # multiply-adds below which the loop nest is as good
+
+
+@dataclass(frozen=True)
+class Product:
+    """A kernel seen as a product: its sum, operands and the roles of its axes. ``row`` or ``col`` None is a vector."""
+
+    total: Expr
+    left: Expr
+    right: Expr
+    row: Axis | None
+    col: Axis | None
+    term: Axis
+    batch: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class MatmulConfig:
+    """The generator's schedule and the sizes it was chosen for."""
+
+    gemm: GemmConfig
+
+    def describe(self) -> str:
+        g = self.gemm
+        packed = "".join(name for name, on in (("A", g.pack_a), ("B", g.pack_b)) if on)
+        return f"tile {g.mr}x{g.nr}" + (f", packs {packed}" if packed else "") + (", dot" if g.dot else "")
+
+
+def find_product(kernel: Kernel) -> Product | Reject:
+    """The product inside a kernel, or why there is none."""
+    sums = [v for v in kernel.values() if v.fn == "reduce"]
+    if len(sums) != 1 or sums[0].data[0] != "add" or len(sums[0].data[1]) != 1:
+        return Reject("it is not one sum over one axis")
+    total = sums[0]
+    (term,) = total.data[1]
+    body = total.args[0]
+    if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
+        return Reject("the sum's terms are not products of float32 or float64 values")
+    if term in kernel.axes:
+        return Reject("the summed axis belongs to the result")
+    left, right = body.args
+    if not (term in left.axes and term in right.axes):
+        return Reject("a factor does not depend on the summed axis")
+    rows = [a for a in kernel.axes if a in left.axes and a not in right.axes]
+    cols = [a for a in kernel.axes if a in right.axes and a not in left.axes]
+    batch = [a for a in kernel.axes if a in left.axes and a in right.axes]
+    if len(rows) + len(cols) + len(batch) < len(kernel.axes):
+        return Reject("neither factor depends on some axis of the result")
+    if len(rows) > 1 or len(cols) > 1:
+        return Reject("the result's rows or columns are not one axis")
+    row, col = rows[0] if rows else None, cols[0] if cols else None
+    if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
+        return Reject("it stores values smaller than the product")
+    if _step(kernel, col) != 1 and _step(kernel, row) == 1:  # write along contiguous elements: compute the transpose
+        left, right, row, col = right, left, col, row
+    return Product(total, left, right, row, col, term, tuple(batch))
+
+
+def _step(kernel: Kernel, axis: Axis | None) -> int | None:
+    return kernel.stores[0].index.stride(axis) if axis is not None else None
+
+
+def _is_plain(factor: Expr, own: Axis | None, term: Axis) -> bool:
+    """Whether a factor is a matrix in memory: a load whose address steps evenly along both its axes."""
+    if factor.fn != "load" or factor.args:
+        return False
+    index = factor.data[1]
+    return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(
+        True for _ in dynamic_values(index)
+    )
+
+
+@dataclass
+class Prologue:
+    """A factor that is computed while it is loaded, by C functions of its row and term (or term and column): one a
+    vector width.
+
+    Args:
+        letter: tells the functions of the two factors apart.
+        factor: its expression.
+        own: its row or column; None for a vector.
+        term: the summed axis.
+        batch: C names of the batch axes.
+    """
+
+    letter: str
+    factor: Expr
+    own: Axis | None
+    term: Axis
+    batch: Mapping[Axis, str]
+    widths: set[int] = field(default_factory=set)
+
+    @property
+    def along_term(self) -> bool:
+        """The direction of its vectors: the one in which more of its loads are contiguous."""
+        loads = [v.data[1] for v in walk(self.factor) if v.fn == "load"]
+        near_term, near_own = (sum(i.stride(axis) == 1 for i in loads) for axis in (self.term, self.own))
+        return bool(near_term >= near_own)
+
+    def call(self, names: Sequence[str], own: str, term: str, width: int) -> str:
+        self.widths.add(width)
+        return f"{NAME}_{self.letter}{width}({', '.join([*names, *self.batch.values(), own, term])})"
+
+    def functions(self, kernel: Kernel, dialect: Dialect) -> str:
+        """The functions that were called."""
+        return "".join(self._function(kernel, dialect, width) for width in sorted(self.widths))
+
+    def _function(self, kernel: Kernel, dialect: Dialect, width: int) -> str:
+        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        emitter.aligned = False
+        emitter.scopes = [Scope(frozenset((*kernel.axes, self.term)))]
+        emitter.axis_code.update({**self.batch, self.term: "gt"})
+        if self.own is not None:
+            emitter.axis_code[self.own] = "go"
+        lane = self.term if self.along_term or self.own is None else self.own
+        with emitter.lanes(lane, emitter.axis_code[lane], width):
+            result = emitter.vector(self.factor, width)
+        lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
+        parameters = signature(kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
+        return (
+            f"static inline __attribute__((always_inline)) {vector_type(self.factor.dtype, width)} "
+            f"{NAME}_{self.letter}{width}({parameters}) {{\n{lines}}}\n"
+        )
+
+
+class Matmul:
+    """The template for products on CPUs: register tiles, packed panels, vector epilogue."""
+
+    name = "matmul"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if dialect.kind == "gpu":
+            return Reject("its register tiles are made for CPUs")
+        product = find_product(kernel)
+        if isinstance(product, Reject):
+            return product
+        m, n, k = (_size(x, hints) for x in (product.row, product.col, product.term))
+        if m * n * k < _SMALL or n < 2:
+            return Reject(f"{m}x{n}x{k} is too small to be worth tiles")
+        width = dialect.width // (2 if product.total.dtype.name == "float64" else 1)
+        if width < 2:
+            return Reject("the device has no vectors of this type")
+        a, b, _ = self.operands(kernel, product, dialect, dict.fromkeys(product.batch, "0"))
+        config = choose(
+            m,
+            n,
+            k,
+            a,
+            b,
+            width,
+            dialect.cores,
+            f"{dialect.vendor} {dialect.device}",
+            "double" if product.total.dtype.name == "float64" else "float",
+            literal_n=_literal(product.col),
+        )
+        return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
+
+    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+        """The rows of a task's tiles."""
+        product, gemm = find_product(kernel), piece.config.gemm
+        if (
+            isinstance(product, Reject)
+            or product.row is None
+            or product.col is None
+            or not isinstance(product.col.extent, int)
+        ):
+            return None
+        if not gemm.n_block and product.col.extent > _MOST_COLUMNS:
+            return None
+        return {product.row: gemm.mr * gemm.m_block or None}
+
+    def operands(
+        self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]
+    ) -> tuple[Operand, Operand, list[Prologue]]:
+        """Both factors for the generator, as (rows, terms) and (terms, columns), and the prologues behind them."""
+        names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values()]
+        found: list[Prologue] = []
+
+        def operand(letter: str, factor: Expr, own: Axis | None) -> Operand:
+            if _is_plain(factor, own, product.term):
+                index = factor.data[1]
+                return Operand(
+                    self._pointer(kernel, factor, product, batch, dialect),
+                    index.stride(own) if own else 0,
+                    index.stride(product.term),
+                )
+            prologue = Prologue(letter, factor, own, product.term, batch)
+            found.append(prologue)
+            steps = (2, 1) if prologue.along_term else (1, 2)
+            return Operand("", *steps, load=lambda i, t, width: prologue.call(names, i, t, width))
+
+        def turned(x: Operand) -> Operand:
+            load = x.load
+            return Operand(x.pointer, x.col, x.row, load and (lambda t, j, width: load(j, t, width)))
+
+        a, b = operand("a", product.left, product.row), turned(operand("b", product.right, product.col))
+        return a, b, found
+
+    def arguments(self, kernel: Kernel, config: MatmulConfig) -> list[Extent]:
+        return list(sizes_of(kernel))
+
+    def emit(self, kernel: Kernel, config: MatmulConfig, dialect: Dialect) -> str:
+        product = find_product(kernel)
+        assert isinstance(product, Product)
+        sizes = sizes_of(kernel)
+        batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
+        pointers = [f"p{i}" for i in range(len(kernel.params))]
+        a, b, prologues = self.operands(kernel, product, dialect, batch)
+        sums = [s for s in kernel.stores if s.mode == "add"]
+        before, after = self._sums(kernel, product, config.gemm, sums, batch, dialect)
+        dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
+
+        def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
+            emitter = Emitter(kernel, dialect, pointers, sizes)
+            emitter.aligned = False
+            emitter.scopes = [Scope(frozenset((*kernel.axes, product.term)))]
+            emitter.axis_code.update(batch)
+            if product.row is not None:
+                emitter.axis_code[product.row] = f"({row})"
+            assert product.col is not None
+            with emitter.lanes(product.col, f"({col})", width):
+                emitter.axis_code[product.col] = f"({col})"
+                emitter.scope.names[product.total] = acc
+                emitter.store_all(kernel.stores[: len(kernel.stores) - len(sums)])
+                for i, store in enumerate(sums):
+                    place = f"gs{i} + ({col} - gm_jb)"
+                    target = f"*(__private gm_v{width}*)({place})" if width > 1 else f"*({place})"
+                    emitter.line(f"{target} += {emitter.vector(store.value, width)};")
+            return emitter.scope.lines
+
+        inner = f"{NAME}_block"
+        parameters = signature(kernel, [f"const int {name}" for name in batch.values()])
+        text = emit_gemm(inner, parameters, config.gemm, dims, a, b, epilogue, before, after)  # type: ignore[arg-type]
+        names = [*pointers, *sizes.values()]
+        decode = self._decode(product, batch, sizes)
+        call = ", ".join([*names, *batch.values()])
+        text = "".join(p.functions(kernel, dialect) for p in prologues) + text
+        return (
+            f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
+            f"{decode}  {inner}({call}, gt);\n}}\n"
+        )
+
+    def _sums(
+        self,
+        kernel: Kernel,
+        product: Product,
+        gemm: GemmConfig,
+        sums: Sequence[Store],
+        batch: Mapping[Axis, str],
+        dialect: Dialect,
+    ) -> tuple[list[str], list[str]]:
+        """A task's own sums of its columns: made before its work, and stored after it, each task to its own place."""
+        before, after = [], []
+        for i, store in enumerate(sums):
+            assert product.col is not None
+            kind, name = register_type(store.value.dtype), f"gs{i}"
+            size = gemm.nr * gemm.n_block if gemm.n_block else product.col.extent
+            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter.axis_code.update({**batch, product.col: "gc"})
+            if product.row is not None:
+                emitter.axis_code[product.row] = "gm_ib"
+            before += [f"__private {kind} {name}[{size}];", f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;"]
+            after.append(
+                f"for (int gc = gm_jb; gc < gm_je; ++gc) p{store.param}[{emitter.index(store.index)}] = {name}[gc - "
+                f"gm_jb];"
+            )
+        return before, after
+
+    def _pointer(
+        self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect
+    ) -> str:
+        """The operand's start as C: its parameter, plus what the batch axes and constants add."""
+        param, index = operand.data
+        emitter = Emitter(kernel, dialect, [], {})
+        emitter.axis_code.update(batch)
+        rest = index.without([a for a in (product.row, product.col, product.term) if a is not None])
+        return f"p{param}" if rest == Index(0) else f"(p{param} + {emitter.index(rest)})"
+
+    def _decode(self, product: Product, batch: Mapping[Axis, str], sizes: Mapping[Any, str]) -> str:
+        if not batch:
+            return "  const int gt = task;\n"
+        count = " * ".join(sizes.get(a.extent, str(a.extent)) for a in batch)
+        lines = [f"  const int per = tasks / ({count});", "  const int gt = task % per;", "  int rest = task / per;"]
+        for axis, name in reversed(list(batch.items())):
+            extent = sizes.get(axis.extent, str(axis.extent))
+            lines.append(f"  const int {name} = rest % {extent}; rest /= {extent};")
+        return "\n".join(lines) + "\n"
+
+    def tasks(self, kernel: Kernel, config: MatmulConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        product = find_product(kernel)
+        assert isinstance(product, Product)
+        count = tasks(config.gemm, _size(product.row, sizes), _size(product.col, sizes))
+        for axis in product.batch:
+            count *= _size(axis, sizes)
+        return count
+
+
+def _size(axis: Axis | None, sizes: Mapping[str, int]) -> int:
+    return 1 if axis is None else int(bind(axis.extent, sizes))
+
+
+def _extent(axis: Axis, names: Mapping[Any, str]) -> str:
+    """An axis's extent as C."""
+    return names.get(axis.extent, str(axis.extent))
+
+
+def _literal(axis: Axis | None) -> bool:
+    return axis is None or isinstance(axis.extent, int)

@@ -1,0 +1,468 @@
+"""Expressions to OpenCL C: scopes, lanes and the placement of every value at the outermost loop that it depends on.
+
+An ``Emitter`` holds a stack of scopes, one a loop. A value is written into the innermost scope that binds one of its
+axes, so what depends on a row only is computed once a row. Text of an inner loop is appended to its parent when the
+loop closes, hence whatever the inner loop hoists stands before it. One axis may be the *lane* axis: values that depend
+on it are explicit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from backends.codegen.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
+from backends.codegen.scalars import HEX, apply, identity, iota, load_text, spread, store_text
+from backends.codegen.vector_loads import load_vector
+from graphcore.base.dtypes import DType, int32
+from graphcore.base.shapes import Dim, Extent
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
+from graphcore.kernel.ir import Kernel, Store
+
+__all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What code generation needs to know of a device.
+
+    On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may
+    use.
+    """
+
+    vendor: str
+    width: int
+    half: bool = False
+    cores: int = 1
+    device: str = ""
+    kind: str = "cpu"
+    group: int = 1
+    local_memory: int = 0
+
+    def lanes(self, kernel: Kernel) -> int:
+        """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
+        narrow = _narrow_positions(kernel)
+        widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
+        if any(v.fn == "reduce" and v.data[0].startswith("arg") and v not in narrow for v in kernel.values()):
+            widest = 8
+        return max(1, self.width * 4 // max(widest, 4))
+
+
+def _narrow_positions(kernel: Kernel) -> frozenset[Expr]:
+    """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
+    wide = {s.value for s in kernel.stores}
+    wide.update(a for v in kernel.values() for a in v.args if not (v.fn == "cast" and v.dtype == int32))
+    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.data[0].startswith("arg") and v not in wide)
+
+
+@dataclass
+class Scope:
+    """A loop body being written."""
+
+    axes: frozenset[Axis]
+    lines: list[str] = field(default_factory=list)
+    names: dict[object, str] = field(default_factory=dict)
+
+
+class Emitter:
+    """Writes values of one kernel.
+
+    Args:
+        kernel: whose values are written.
+        dialect: the device's.
+        pointers: C names of the parameters.
+        sizes: C names of the symbolic extents.
+    """
+
+    def __init__(self, kernel: Kernel, dialect: Dialect, pointers: Sequence[str], sizes: dict[Dim, str]) -> None:
+        self.kernel = kernel
+        self.dialect = dialect
+        self.pointers = list(pointers)
+        self.sizes = sizes
+        self.lane: Axis | None = None
+        self.width = 1
+        self.aligned = True  # whether vectors start at multiples of their width
+        self.axis_code: dict[Axis, str] = {}
+        self.scopes: list[Scope] = [Scope(frozenset())]
+        self.cached: dict[Expr, Callable[[int], str]] = {}
+        self.pinned: dict[
+            Expr, frozenset[Axis]
+        ] = {}  # axes whose loops a value must stay inside, beside those it depends on
+        self.narrow = _narrow_positions(kernel)
+        self._names = 0
+
+    # Scopes and names
+
+    @property
+    def scope(self) -> Scope:
+        return self.scopes[-1]
+
+    def line(self, text: str) -> None:
+        self.scope.lines.append(text)
+
+    def fresh(self, prefix: str = "v") -> str:
+        self._names += 1
+        return f"{prefix}{self._names}"
+
+    @contextmanager
+    def block(self, header: str, axes: Sequence[Axis] = ()) -> Iterator[Scope]:
+        """A nested scope that binds axes; its text goes into the parent when it closes, and nowhere if an exception
+        ends it.
+
+        An interrupt may come between any two lines here: an emitter that one has passed through is not used again.
+        """
+        parent, inner = self.scope, Scope(frozenset(axes))
+        self.scopes.append(inner)
+        yield inner
+        self.scopes.pop()
+        parent.lines += [f"{header} {{", *("  " + text for text in inner.lines), "}"]
+
+    @contextmanager
+    def loop(self, axis: Axis, name: str | None = None) -> Iterator[Scope]:
+        """A scalar loop over an axis."""
+        variable = name or self.fresh(axis.name + "_")
+        self.axis_code[axis] = variable
+        with self.block(
+            f"for (int {variable} = 0; {variable} < {self.extent(axis.extent)}; ++{variable})", (axis,)
+        ) as scope:
+            yield scope
+
+    @contextmanager
+    def lanes(self, axis: Axis, base: str, width: int) -> Iterator[None]:
+        """Inside, values that depend on ``axis`` are vectors of ``width`` starting at ``base``."""
+        before = self.lane, self.width, self.axis_code.get(axis)
+        self.lane, self.width = axis, width
+        self.axis_code[axis] = base
+        try:
+            yield
+        finally:
+            self.lane, self.width = before[0], before[1]
+            if before[2] is not None:
+                self.axis_code[axis] = before[2]
+
+    def extent(self, extent: Extent) -> str:
+        return self.sizes[extent] if isinstance(extent, Dim) else str(extent)
+
+    def place(self, axes: frozenset[Axis]) -> Scope:
+        """The innermost scope that binds one of ``axes``."""
+        for scope in reversed(self.scopes):
+            if scope.axes & axes:
+                return scope
+        return self.scopes[0]
+
+    def home(self, e: Expr) -> Scope:
+        """The scope that a value is written into."""
+        more = self.pinned.get(e)
+        return self.place(e.axes | more if more else e.axes)
+
+    def is_vector(self, axes: frozenset[Axis]) -> bool:
+        return self.width > 1 and self.lane in axes
+
+    def width_of(self, value: Expr) -> int:
+        return self.width if self.is_vector(value.axes) else 1
+
+    # Values
+
+    def value(self, e: Expr) -> str:
+        """The C text of a value: a name, or a literal."""
+        if e.fn == "const":
+            return literal(e.data[0], e.dtype)
+        place = self.home(e)
+        for scope in self.scopes:
+            if e in scope.names:
+                return scope.names[e]
+            if scope is place:
+                break
+        if e in self.cached:
+            text = self.cached[e](self.width_of(e))
+        elif e.fn == "reduce":
+            return self.inner_reduce(e, place)
+        else:
+            text = self.text(e)
+        name = self.fresh()
+        place.lines.append(f"const {vector_type(e.dtype, self.width_of(e))} {name} = {text};")
+        place.names[e] = name
+        return name
+
+    def vector(self, e: Expr, width: int) -> str:
+        """A value as ``width`` lanes: scalars are spread."""
+        return spread(self.value(e), e.dtype, self.width_of(e), width)
+
+    def text(self, e: Expr) -> str:
+        width = self.width_of(e)
+        if e.fn == "load":
+            return self.load(e)
+        if e.fn == "index":
+            return convert(self.index(e.data[0], width), int32, e.dtype, width)
+        if e.fn == "size":
+            return convert(self.extent(e.data[0]), int32, e.dtype, 1)
+        if e.fn == "in_range":
+            return self.in_range(e, width)
+        args = [self.vector(a, width) for a in e.args]
+        if e.fn == "select":
+            condition, yes, no = args
+            return f"({mask_for(condition, e.dtype, width)} ? {yes} : {no})"
+        if e.fn == "cast" and e.args[0] in self.narrow:
+            return args[0]
+        if e.fn == "cast":
+            return self.rounded(convert(args[0], e.args[0].dtype, e.dtype, width), e.dtype, width)
+        return self.rounded(apply(self.dialect.vendor, e.fn, args, e.args[0].dtype, width), e.dtype, width)
+
+    def rounded(self, text: str, dtype: DType, width: int) -> str:
+        """Half types compute in float; every result is rounded to what storing it would keep."""
+        return f"gc_round_{dtype.name}{width if width > 1 else ''}({text})" if dtype.rounds else text
+
+    # Indices
+
+    def index(self, index: Index, width: int = 1) -> str:
+        """An index as C: a scalar int, or an int vector of the lanes."""
+        parts: list[str] = []
+        for atom, coefficient in index.terms:
+            text = self.atom(atom, width)
+            parts.append(
+                text if coefficient == 1 else f"{text}*{coefficient}" if coefficient >= 0 else f"{text}*({coefficient})"
+            )
+        if index.constant or not parts:
+            parts.append(str(index.constant) if index.constant >= 0 else f"({index.constant})")
+        text = " + ".join(parts)
+        if width > 1 and not self.is_vector(index.axes()):
+            return f"(int{width})({text})"
+        return text if len(parts) == 1 else f"({text})"
+
+    def atom(self, atom: object, width: int) -> str:
+        if isinstance(atom, Axis):
+            code = self.axis_code[atom]
+            if width > 1 and atom == self.lane:
+                return f"({code} + {iota(width)})"
+            return code
+        if isinstance(atom, Dynamic):
+            value: Expr = atom.value
+            own = width if self.is_vector(value.axes) else 1
+            return convert(self.value(value), value.dtype, int32, own)
+        assert isinstance(atom, (Div, Mod))
+        own = width if width > 1 and self.is_vector(atom.value.axes()) else 1
+        inner = self.index(atom.value, own)
+        low, _ = atom.value.range()
+        if low >= 0:
+            return f"({inner} {'/' if isinstance(atom, Div) else '%'} {atom.divisor})"
+        shifted = -low + (low % atom.divisor)  # a multiple of the divisor that makes the operand non-negative
+        if isinstance(atom, Div):
+            return f"(({inner} + {shifted}) / {atom.divisor} - {shifted // atom.divisor})"
+        return f"(({inner} + {shifted}) % {atom.divisor})"
+
+    def in_range(self, e: Expr, width: int) -> str:
+        index, low, high = e.data
+        text = self.index(index, width)
+        name = self.fresh("k")
+        self.home(e).lines.append(f"const {'int' + (str(width) if width > 1 else '')} {name} = {text};")
+        bottom, top = index.range()
+        checks = []
+        if bottom < low:
+            checks.append(f"({name} >= {low})")
+        if not isinstance(high, int) or top >= high:
+            checks.append(f"({name} < {self.extent(high)})")
+        return " & ".join(checks) if checks else ("-1" if width > 1 else "1")
+
+    # Memory
+
+    def load(self, e: Expr) -> str:
+        if self.width_of(e) > 1:
+            return load_vector(self, e)
+        param, index = e.data
+        text = load_text(self.pointers[param], self.index(index), e.dtype, 1)
+        return f"({self.value(e.args[0])} ? {text} : {literal(0, e.dtype)})" if e.args else text
+
+    def store_all(self, stores: Sequence[Store]) -> None:
+        """Compute the values of all stores, then write them: a store may be in place over what another one reads."""
+        for store in stores:
+            self.value(store.value)
+        for store in stores:
+            self.store(store)
+
+    def store(self, store: Store) -> None:
+        """Write one element, or the lanes."""
+        pointer, dtype = self.pointers[store.param], store.value.dtype
+        vector = self.is_vector(store.index.axes())
+        width = self.width if vector else 1
+        value = self.vector(store.value, width)
+        if not vector or (self.lane is not None and store.index.stride(self.lane) == 1):
+            self.line(store_text(pointer, self.index(store.index), value, dtype, width))
+            return
+        where, held = self.fresh("x"), self.fresh("w")
+        step = store.index.stride(self.lane) if self.lane is not None else None
+        if step is None:
+            self.line(f"const int{width} {where} = {self.index(store.index, width)};")
+            places = [f"{where}.s{HEX[i]}" for i in range(width)]
+        else:
+            self.line(f"const int {where} = {self.index(store.index)};")
+            places = [f"({where} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
+        self.line(f"const {vector_type(dtype, width)} {held} = {value};")
+        for i, place in enumerate(places):
+            self.line(
+                store_text(
+                    pointer, place, f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1
+                )
+            )
+
+    # Reductions
+
+    def inner_reduce(self, e: Expr, place: Scope) -> str:
+        """A reduction whose axes belong to it alone: loops at the point of use, inside the scope that its free axes
+        need."""
+        while self.scope is not place:  # its loops must be text of the scope it belongs to
+            return self._hoisted(e, place)
+        width = self.width_of(e)
+        accumulator = Accumulator(self, e, width)
+        accumulator.declare(place.lines)
+        self._nest(list(e.data[1]), accumulator, e)
+        place.names[e] = accumulator.finish(place.lines)
+        return place.names[e]
+
+    def _hoisted(self, e: Expr, place: Scope) -> str:
+        position = self.scopes.index(place)
+        inner, self.scopes = self.scopes[position + 1 :], self.scopes[: position + 1]
+        try:
+            return self.inner_reduce(e, place)
+        finally:
+            self.scopes.extend(inner)
+
+    def _nest(self, axes: list[Axis], accumulator: Accumulator, e: Expr) -> None:
+        if axes:
+            with self.loop(axes[0]):
+                self._nest(axes[1:], accumulator, e)
+            return
+        accumulator.add(e.args[0], linear_position(self, e.data[1]))
+
+
+def linear_position(emitter: Emitter, axes: Sequence[Axis]) -> str:
+    """The row-major position over reduction axes as C (for arg-reductions)."""
+    text = "0"
+    for axis in axes:
+        text = (
+            f"({text} * {emitter.extent(axis.extent)} + {emitter.axis_code[axis]})"
+            if text != "0"
+            else emitter.axis_code[axis]
+        )
+    return text
+
+
+class Accumulator:
+    """A reduction's running value (and position, for arg-reductions) in registers."""
+
+    def __init__(self, emitter: Emitter, e: Expr, width: int) -> None:
+        self.emitter, self.e, self.width = emitter, e, width
+        self.combine: str = e.data[0]
+        self.dtype = e.args[0].dtype
+        self.name = emitter.fresh("a")
+        self.position = emitter.fresh("at") if self.combine.startswith("arg") else None
+
+    def declare(self, lines: list[str]) -> None:
+        vtype = vector_type(self.dtype, self.width)
+        start = literal(identity(self.combine, self.dtype), self.dtype)
+        if self.dtype.is_bool and self.width > 1 and start == "1":
+            start = "-1"
+        lines.append(
+            f"{vtype} {self.name} = ({vtype})({start});" if self.width > 1 else f"{vtype} {self.name} = {start};"
+        )
+        if self.position:
+            itype = f"int{self.width if self.width > 1 else ''}"
+            lines.append(f"{itype} {self.position} = ({itype})(-1);")
+
+    def add(self, body: Expr, position: str) -> None:
+        """Combine one element (or the lanes) in the current scope."""
+        em = self.emitter
+        if self.combine == "add" and body.fn == "mul" and body.dtype.is_float and not body.dtype.rounds:
+            a, b = (em.vector(x, self.width) for x in body.args)
+            # PoCL's library does not inline fma, which costs a factor of eight there.
+            em.line(
+                f"{self.name} += {a} * {b};"
+                if em.dialect.vendor == "pocl"
+                else f"{self.name} = fma({a}, {b}, {self.name});"
+            )
+            return
+        value = em.vector(body, self.width)
+        if self.position:
+            if not value.isidentifier():
+                held = em.fresh()
+                em.line(f"const {vector_type(self.dtype, self.width)} {held} = {value};")
+                value = held
+            where = position if self.width == 1 else f"(int{self.width})({position})"
+            if em.lane in self.e.data[1] and self.width > 1:
+                where = f"({where} + {iota(self.width)})"
+            better = self.better(value, self.name, self.width)
+            first = f"({self.position} < 0)"
+            taken = em.fresh("t")
+            em.line(f"const int{self.width if self.width > 1 else ''} {taken} = {better} | {first};")
+            em.line(f"{self.position} = {taken} ? {where} : {self.position};")
+            em.line(f"{self.name} = {mask_for(taken, self.dtype, self.width)} ? {value} : {self.name};")
+            return
+        em.line(f"{self.name} = {self.merged(self.name, value, self.width)};")
+
+    def better(self, new: str, old: str, width: int) -> str:
+        sign = ">" if self.combine in ("max", "argmax") else "<"
+        test = f"({new} {sign} {old})"
+        if self.dtype.is_float:
+            test = f"({test} | (({new} != {new}) & ({old} == {old})))"
+        return mask_of(test, self.dtype, width)
+
+    def merged(self, old: str, new: str, width: int) -> str:
+        return apply(self.emitter.dialect.vendor, self.combine, [new, old], self.dtype, width)
+
+    def finish(self, lines: list[str], lanes_reduced: bool = False) -> str:
+        """The final name; with ``lanes_reduced`` the lanes are combined, in a fixed order, to a scalar."""
+        em = self.emitter
+        if lanes_reduced and self.width > 1:
+            self.fold_lanes(lines)
+        if self.position and self.e in em.narrow:
+            return self.position
+        if self.position:
+            width = 1 if lanes_reduced else self.width
+            result = em.fresh()
+            lines.append(
+                f"const long{width if width > 1 else ''} {result} = "
+                f"convert_long{width if width > 1 else ''}({self.position});"
+            )
+            return result
+        if self.e.dtype.rounds:
+            width = 1 if lanes_reduced else self.width
+            result = em.fresh()
+            lines.append(
+                f"const {vector_type(self.e.dtype, width)} {result} = {em.rounded(self.name, self.e.dtype, width)};"
+            )
+            return result
+        return self.name
+
+    def fold_lanes(self, lines: list[str]) -> None:
+        em, width, current = self.emitter, self.width, self.name
+        if self.position:
+            self.fold_positions(lines)
+            return
+        while width > 1:
+            half = width // 2
+            folded = em.fresh("a")
+            merged = self.merged(f"{current}.lo", f"{current}.hi", half)
+            lines.append(f"const {vector_type(self.dtype, half)} {folded} = {merged};")
+            current, width = folded, half
+        if self.dtype.is_bool:
+            lines.append(f"const int {current}b = {current} & 1;")
+            current += "b"
+        self.name, self.width = current, 1
+
+    def fold_positions(self, lines: list[str]) -> None:
+        em = self.emitter
+        best, at = em.fresh("a"), em.fresh("at")
+        lines.append(f"{register_type(self.dtype)} {best} = {self.name}.s0; int {at} = {self.position}.s0;")
+        for i in range(1, self.width):
+            new, where = f"{self.name}.s{HEX[i]}", f"{self.position}.s{HEX[i]}"
+            equal = (
+                f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))"
+                if self.dtype.is_float
+                else f"({new} == {best})"
+            )
+            lines.append(
+                f"if ({where} >= 0 && ({at} < 0 || {self.better(new, best, 1)} || ({equal} && {where} < {at}))) {{ "
+                f"{best} = {new}; {at} = {where}; }}"
+            )
+        self.name, self.position, self.width = best, at, 1

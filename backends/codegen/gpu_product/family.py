@@ -1,0 +1,278 @@
+"""Contractions on GPUs: tiles in local memory, a small block of sums in every work item's registers, any elementwise
+epilogue.
+
+A contraction is one sum of products over any number of axes. The axes of the result that only one factor depends on are
+its rows, those that only the other depends on its columns, those of both its batch. Factors are arbitrary expressions:
+what is loaded into a tile is whatever the kernel's body says, guards and divided indices included. So products of
+matrices, batched or transposed, and convolutions with both their gradients (as implicit products) are one piece of
+code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from backends.codegen.cnames import register_bytes, register_type
+from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.gpu_rows.family import decode
+from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.shapes import Extent, bind, product
+from graphcore.kernel.expr import Expr, dynamic_values, walk
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Kernel
+from graphcore.plan.backend import Piece
+from graphcore.plan.target import Reject
+
+__all__ = ["Contraction", "GpuMatmul", "TileConfig", "find_contraction"]
+
+_SMALLEST = 8  # rows or columns below which a tile is mostly empty
+_SHORTEST = 8  # terms below which the tiles are not used again
+_GROUPS_PER_CORE = 16
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A kernel seen as a sum of products: its factors and the roles of its axes, outermost first."""
+
+    total: Expr
+    left: Expr
+    right: Expr
+    rows: tuple[Axis, ...]
+    cols: tuple[Axis, ...]
+    terms: tuple[Axis, ...]
+    batch: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """A tile of the result, computed by one group of ``across * down`` work items.
+
+    Attributes:
+        across, down: work items along the columns and the rows.
+        rows, cols: results of one work item.
+        depth: terms in local memory at a time.
+    """
+
+    across: int
+    down: int
+    rows: int
+    cols: int
+    depth: int
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        return self.rows * self.down, self.cols * self.across
+
+    def describe(self) -> str:
+        return f"tile {self.tile[0]}x{self.tile[1]}x{self.depth}, {self.rows}x{self.cols} a work item"
+
+
+def find_contraction(kernel: Kernel) -> Contraction | Reject:
+    """The sum of products inside a kernel, or why there is none."""
+    sums = [v for v in kernel.values() if v.fn == "reduce"]
+    if len(sums) != 1 or sums[0].data[0] != "add":
+        return Reject("it is not one sum")
+    total, terms, body = sums[0], sums[0].data[1], sums[0].args[0]
+    if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
+        return Reject("the sum's terms are not products of float32 or float64 values")
+    if set(terms) & set(kernel.axes):
+        return Reject("a summed axis belongs to the result")
+    if any(
+        s.mode != "set" or s.index.axes() != frozenset(kernel.axes) or any(True for _ in dynamic_values(s.index))
+        for s in kernel.stores
+    ):
+        return Reject("it stores other elements than the result's")
+    left, right = body.args
+    if not all(set(terms) & f.axes for f in (left, right)):
+        return Reject("a factor depends on no summed axis")
+    rows = tuple(a for a in kernel.axes if a in left.axes and a not in right.axes)
+    cols = tuple(a for a in kernel.axes if a in right.axes and a not in left.axes)
+    batch = tuple(a for a in kernel.axes if a not in rows and a not in cols)
+    if not rows or not cols:
+        return Reject("it has no rows or no columns")
+    if (
+        kernel.axes[-1] in rows
+    ):  # neighbouring work items take neighbouring columns: let those be neighbours in the result
+        left, right, rows, cols = right, left, cols, rows
+    return Contraction(total, left, right, rows, cols, terms, batch)
+
+
+def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, dialect: Dialect) -> TileConfig:
+    """Large tiles where there are enough of them for all multiprocessors, else small ones."""
+    across = 1
+    while across * across < dialect.group:
+        across *= 2
+    down = dialect.group // across
+    for each in (8, 4):
+        config = TileConfig(across, down, each, each, 16)
+        height, width = config.tile
+        tiles = batch * -(-m // height) * -(-n // width)
+        if (
+            tiles >= 2 * dialect.cores
+            and itemsize * each <= 32
+            and tile_bytes(config, itemsize) <= dialect.local_memory
+        ):
+            return config
+    return TileConfig(across, down, 2, 2, 16)
+
+
+def tile_bytes(config: TileConfig, itemsize: int) -> int:
+    """Local memory of both factors' tiles; the odd row length keeps work items off each other's banks."""
+    height, width = config.tile
+    return config.depth * (height + 1 + width + 1) * itemsize
+
+
+class GpuMatmul:
+    """The template."""
+
+    name = "gpu-matmul"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if dialect.kind != "gpu":
+            return Reject("it is made for GPUs")
+        found = find_contraction(kernel)
+        if isinstance(found, Reject):
+            return found
+        m, n, k, batch = (_count(axes, hints) for axes in (found.rows, found.cols, found.terms, found.batch))
+        if m < _SMALLEST or n < _SMALLEST or k < _SHORTEST:
+            return Reject(f"{m}x{n}x{k} is too small for tiles")
+        config = choose_tile(m, n, k, batch, register_bytes(found.total.dtype), dialect)
+        if tile_bytes(config, register_bytes(found.total.dtype)) > dialect.local_memory:
+            return Reject("its tiles do not fit the local memory")
+        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
+
+    def arguments(self, kernel: Kernel, config: TileConfig) -> list[Extent]:
+        return list(sizes_of(kernel))
+
+    def local_bytes(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> int:
+        return tile_bytes(config, register_bytes(_contraction(kernel).total.dtype))
+
+    def tasks(self, kernel: Kernel, config: TileConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        """Work-groups: one a tile, but no more than keep the device busy."""
+        found = _contraction(kernel)
+        (height, width), batch = config.tile, _count(found.batch, sizes)
+        tiles = batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
+        return max(1, min(tiles, _GROUPS_PER_CORE * dialect.cores))
+
+    def emit(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> str:
+        body = "\n".join("  " + line for line in _Tiles(kernel, config, dialect).emit())
+        return (
+            f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* "
+            f"pool) {{\n{body}\n}}\n"
+        )
+
+
+def _contraction(kernel: Kernel) -> Contraction:
+    found = find_contraction(kernel)
+    assert isinstance(found, Contraction)
+    return found
+
+
+def _count(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:
+    return int(bind(product(a.extent for a in axes), sizes))
+
+
+class _Tiles:
+    """Writes the function's body."""
+
+    def __init__(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> None:
+        self.kernel, self.config, self.dialect = kernel, config, dialect
+        self.found = _contraction(kernel)
+        self.kind = register_type(self.found.total.dtype)
+        self.em = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+
+    def extents(self, axes: Sequence[Axis]) -> str:
+        return " * ".join(self.em.extent(a.extent) for a in axes) or "1"
+
+    def emit(self) -> list[str]:
+        em, c, f = self.em, self.config, self.found
+        height, width = c.tile
+        em.line(f"const int item = (int)get_local_id(0), x = item % {c.across}, y = item / {c.across};")
+        em.line(f"__local {self.kind}* const left = (__local {self.kind}*)pool;")
+        em.line(f"__local {self.kind}* const right = left + {c.depth * (height + 1)};")
+        em.line(f"const int m = {self.extents(f.rows)}, n = {self.extents(f.cols)}, k = {self.extents(f.terms)};")
+        em.line(f"const int down = (m + {height - 1}) / {height}, across = (n + {width - 1}) / {width};")
+        em.line(f"const int tiles = down * across * {self.extents(f.batch)};")
+        with em.block("for (int tile = task; tile < tiles; tile += tasks)", f.batch):
+            em.line(f"const int col_start = tile % across * {width}, row_start = tile / across % down * {height};")
+            if f.batch:
+                em.line("const int product = tile / across / down;")
+                decode(em, f.batch, "product")
+            em.line(f"{self.kind} sums[{c.rows}][{c.cols}];")
+            em.line(f"{self.each()} sums[i][j] = 0;")
+            with em.block(f"for (int term_start = 0; term_start < k; term_start += {c.depth})"):
+                self.fill("left", f.left, f.rows, "row_start", "m", height)
+                self.fill("right", f.right, f.cols, "col_start", "n", width)
+                em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+                self.multiply()
+                em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+            self.finish()
+        return em.scope.lines
+
+    def each(self) -> str:
+        """The loops over a work item's results."""
+        c = self.config
+        return (
+            f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) _Pragma("unroll") for (int j = 0; j < {c.cols}; ++j)'
+        )
+
+    def fill(self, tile: str, factor: Expr, outer: Sequence[Axis], start: str, end: str, size: int) -> None:
+        """A factor's tile: zeros outside of it. Neighbouring work items load along the axis that is contiguous in
+        memory."""
+        em, c, group = self.em, self.config, self.config.across * self.config.down
+        along_terms = self.contiguous(factor, self.found.terms[-1], outer[-1])
+        inner, at, term = (
+            (c.depth, f"e / {c.depth}", f"e % {c.depth}") if along_terms else (size, f"e % {size}", f"e / {size}")
+        )
+        assert inner
+        with em.block(f"for (int e = item; e < {size * c.depth}; e += {group})", (*outer, *self.found.terms)):
+            em.line(f"const int at = {at}, term = {term}, here = {start} + at, term_here = term_start + term;")
+            em.line(f"{self.kind} value = 0;")
+            with em.block(f"if (here < {end} && term_here < k)", (*outer, *self.found.terms)):
+                decode(em, outer, "here")
+                decode(em, self.found.terms, "term_here")
+                em.line(f"value = {em.value(factor)};")
+            em.line(f"{tile}[term * {size + 1} + at] = value;")
+
+    @staticmethod
+    def contiguous(factor: Expr, term: Axis, outer: Axis) -> bool:
+        """Whether the factor's elements along the terms are closer in memory than those along its own axis."""
+        loads = [v.data[1] for v in walk(factor) if v.fn == "load"]
+
+        def near(axis: Axis) -> int:
+            return sum(i.stride(axis) == 1 for i in loads)
+
+        return near(term) > near(outer)
+
+    def multiply(self) -> None:
+        em, c = self.em, self.config
+        height, width = c.tile
+        with em.block(f"for (int t = 0; t < {c.depth}; ++t)"):
+            em.line(f"{self.kind} a[{c.rows}], b[{c.cols}];")
+            em.line(
+                f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) a[i] = left[t * {height + 1} + y + i * '
+                f"{c.down}];"
+            )
+            em.line(
+                f'_Pragma("unroll") for (int j = 0; j < {c.cols}; ++j) b[j] = right[t * {width + 1} + x + j * '
+                f"{c.across}];"
+            )
+            # PoCL's library does not inline fma.
+            update = (
+                "sums[i][j] += a[i] * b[j];"
+                if self.dialect.vendor == "pocl"
+                else "sums[i][j] = fma(a[i], b[j], sums[i][j]);"
+            )
+            em.line(f"{self.each()} {update}")
+
+    def finish(self) -> None:
+        """The epilogue and the stores of this work item's results."""
+        em, c, f = self.em, self.config, self.found
+        with em.block(self.each(), (*f.rows, *f.cols)):
+            em.line(f"const int row = row_start + y + i * {c.down}, col = col_start + x + j * {c.across};")
+            with em.block("if (row < m && col < n)", (*f.rows, *f.cols)) as inside:
+                decode(em, f.rows, "row")
+                decode(em, f.cols, "col")
+                inside.names[f.total] = "sums[i][j]"
+                em.store_all(self.kernel.stores)

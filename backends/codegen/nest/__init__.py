@@ -1,0 +1,1 @@
+"""Any kernel as explicit loops over vectors."""

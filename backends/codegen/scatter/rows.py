@@ -1,0 +1,158 @@
+"""Sums over what indices name along an axis: scatter-add along it, the gradient of ``take_along_axis``.
+
+Such a kernel says ``out[p, v] = sum over n of (g[p, n] if index[p, n] == v else 0)``. A task takes one p after the
+other: it clears a row of its own, adds the terms up in their order, each to the place that its index names, and then
+makes the results of that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from backends.codegen.cnames import register_type
+from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.nest.schedule import columns_of, tail_widths
+from backends.codegen.scalars import load_text
+from backends.codegen.scatter.sums import BucketSum, find_sums
+from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.shapes import Extent, bind, product
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Kernel, Param
+from graphcore.plan.backend import Piece
+from graphcore.plan.target import Reject
+
+__all__ = ["ScatterRows"]
+
+_SMALLEST = 256  # places times indices of a row below which comparing each with each is as good
+_TASKS_PER_CORE = 4
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """Lanes of the vectors that results are made in, tasks at most, and where the tasks' rows are among the
+    parameters."""
+
+    width: int
+    tasks: int
+    first: int
+
+    def describe(self) -> str:
+        return f"a row a task, {self.width} lanes"
+
+
+class ScatterRows:
+    """The template, for CPUs."""
+
+    name = "scatter-rows"
+
+    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if dialect.kind == "gpu":
+            return Reject("a work item has no row of its own")
+        sums = find_sums(kernel, along=True)
+        if isinstance(sums, Reject):
+            return sums
+        reason = _reason(kernel, sums, hints)
+        if reason is not None:
+            return Reject(reason)
+        axis = _named_axis(sums)
+        width = dialect.lanes(kernel)
+        while width > int(bind(axis.extent, {})):
+            width //= 2
+        config = RowsConfig(width, _TASKS_PER_CORE * dialect.cores, len(kernel.params))
+        shape = (config.tasks * axis.extent,)
+        spaces = tuple((i, shape, s.total.dtype) for i, s in enumerate(sums))
+        params = tuple(Param(f"p{config.first + i}", dtype, shape) for i, _, dtype in spaces)
+        made = replace(
+            kernel, params=(*kernel.params, *params), scratch=tuple((config.first + i, "rw") for i, _, _ in spaces)
+        )
+        return [Piece(made, self.name, config, tuple(range(len(made.params))), spaces)]
+
+    def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
+        return list(sizes_of(kernel))
+
+    def emit(self, kernel: Kernel, config: RowsConfig, dialect: Dialect) -> str:
+        sums = find_sums(kernel, along=True)
+        assert not isinstance(sums, Reject)
+        em = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        axis = _named_axis(sums)
+        rows = [a for a in kernel.axes if a != axis]
+        em.line(f"const int units = {' * '.join(em.extent(a.extent) for a in rows) or '1'};")
+        em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
+        for i, s in enumerate(sums):
+            em.line(
+                f"__global {register_type(s.total.dtype)}* const row{i} = p{config.first + i} + (size_t)task * "
+                f"{axis.extent};"
+            )
+        with em.block("for (int u = begin; u < end; ++u)", rows):
+            rest = "u"
+            for position, a in reversed(list(enumerate(rows))):
+                em.axis_code[a] = em.fresh(f"{a.name}_")
+                em.line(
+                    f"const int {em.axis_code[a]} = {rest if position == 0 else f'({rest} % {em.extent(a.extent)})'};"
+                )
+                rest = f"({rest} / {em.extent(a.extent)})"
+            for i, s in enumerate(sums):
+                em.line(f"for (int v = 0; v < {axis.extent}; ++v) row{i}[v] = 0;")
+                with em.loop(s.axis):
+                    key = em.value(s.key)
+                    with em.block(f"if ({key} < {axis.extent})", (s.axis,)):
+                        em.line(f"row{i}[{key}] += {em.value(s.term)};")
+            self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})
+        body = "\n".join("  " + line for line in em.scope.lines)
+        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+
+    def results(self, em: Emitter, config: RowsConfig, axis: Axis, held: Mapping[Expr, str]) -> None:
+        """Everything that is stored of one row, by vectors and what is left of them."""
+        extent, width = int(bind(axis.extent, {})), config.width
+
+        def piece(start: str, lanes: int) -> None:
+            em.cached = {total: partial(load_text, row, start, total.dtype) for total, row in held.items()}
+            with em.lanes(axis, start, lanes):
+                em.store_all(em.kernel.stores)
+
+        name = em.fresh(f"{axis.name}_")
+        with em.block(f"for (int {name} = 0; {name} < {extent // width * width}; {name} += {width})", (axis,)):
+            piece(name, width)
+        at = extent // width * width
+        for lanes in tail_widths(extent % width):
+            with em.block("", (axis,)):
+                piece(str(at), lanes)
+            at += lanes
+
+    def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+        sums = find_sums(kernel, along=True)
+        assert not isinstance(sums, Reject)
+        axis = _named_axis(sums)
+        return max(1, min(config.tasks, int(bind(product(a.extent for a in kernel.axes if a != axis), sizes))))
+
+
+def _named_axis(sums: Sequence[BucketSum]) -> Axis:
+    """The axis whose positions indices name."""
+    (axis,) = sums[0].position.axes()
+    return axis
+
+
+def _reason(kernel: Kernel, sums: Sequence[BucketSum], hints: Mapping[str, int]) -> str | None:
+    """Why the loop nest takes the kernel."""
+    if columns_of(kernel) or len(sums) != sum(v.fn == "reduce" for v in kernel.values()):
+        return "it has other reductions"
+    places = {s.position for s in sums}
+    if (
+        len(places) != 1
+        or any(c != 1 or not isinstance(a, Axis) for p in places for a, c in p.terms)
+        or any(len(p.terms) != 1 or p.constant for p in places)
+    ):
+        return "its sums are not along one of its axes"
+    axis = _named_axis(sums)
+    if not isinstance(axis.extent, int) or axis not in kernel.axes:
+        return "the axis that its indices name is symbolic"
+    if any(axis in s.term.axes or s.total.dtype.rounds or s.total.dtype.is_bool for s in sums):
+        return "its terms depend on the place that they are added to, or are rounded"
+    if any(s.index.axes() != frozenset(kernel.axes) or s.mode != "set" for s in kernel.stores):
+        return "it stores values smaller than a row"
+    if min(axis.extent * int(bind(s.axis.extent, hints)) for s in sums) < _SMALLEST:
+        return "its rows are short"
+    return None

@@ -1,0 +1,1 @@
+"""Long sums shared out among tasks."""

@@ -1,0 +1,1 @@
+"""OpenCL devices and how they are found."""

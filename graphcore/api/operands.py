@@ -1,0 +1,226 @@
+"""From what users write to operands of primitives: promotion, explicit casts, explicit broadcasts, and errors that show
+lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcore.api.variable import constant, is_tensor_like
+from graphcore.base import dtypes
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import DTypeError, GraphcoreError, ShapeError, UsageError
+from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, normalize_axes, normalize_axis
+from graphcore.ir.leaves import Constant
+from graphcore.ir.node import Tensor, describe, make_node, mismatch, with_operands
+from graphcore.ir.op import Op, lookup
+
+# fmt: off
+__all__ = [
+    "align",
+    "aligned",
+    "apply",
+    "axes_of",
+    "axis_of",
+    "build",
+    "cast",
+    "count_of",
+    "fail",
+    "fit",
+    "full",
+    "is_operand",
+    "promote",
+    "same_shape",
+    "scalar",
+    "tensor",
+]
+# fmt: on
+
+
+def build(name: str, *inputs: Tensor, **attributes: Any) -> Tensor:
+    """Result 0 of the registered op ``name``."""
+    return make_node(lookup(name)(**attributes), inputs).output(0)
+
+
+def apply(op: Op, *inputs: Tensor) -> Tensor:
+    """Result 0 of an op instance."""
+    return make_node(op, inputs).output(0)
+
+
+def fail(error: type[GraphcoreError], message: str, *operands: Tensor) -> GraphcoreError:
+    """An error to raise, with the operands' types and lines below its message."""
+    return with_operands(error(message), operands)
+
+
+def is_operand(value: Any) -> bool:
+    """Whether an operator takes ``value`` as its other operand."""
+    return isinstance(value, Dim) or is_tensor_like(value)
+
+
+def tensor(op: str, value: Any, dtype: DType | None = None) -> Tensor:
+    """``value`` as a tensor: itself, or a constant; extents become the tensors that hold them.
+
+    Raises:
+        UsageError: something that is no tensor, number or array.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Dim):
+        return build("dim_value", extent=value, dtype=dtype or dtypes.int64)
+    if not is_tensor_like(value):
+        raise UsageError(
+            f"{op}: an operand is {value!r} of type {type(value).__name__}; pass a tensor, a number or an array"
+        )
+    try:
+        return constant(value, dtype)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, GraphcoreError):
+            raise
+        held = (
+            [v for v in np.ravel(np.asarray(value, object)) if isinstance(v, Tensor)]
+            if isinstance(value, (list, tuple))
+            else []
+        )
+        hint = "; it holds tensors, join them with gc.stack([...])" if held else ""
+        raise UsageError(f"{op}: {value!r} is no array of numbers{hint}") from None
+
+
+def scalar(op: str, value: bool | int | float, dtype: DType) -> Tensor:
+    """A rank-0 constant of ``dtype``.
+
+    Raises:
+        DTypeError: an integer that the type cannot hold.
+    """
+    try:
+        return apply(Constant.of(value, dtype))
+    except OverflowError:
+        info = np.iinfo(dtype.storage)
+        raise DTypeError(
+            f"{op}: the number {value} does not fit {dtype} ({info.min} to {info.max}); cast the tensor to a wider "
+            f"type first"
+        ) from None
+
+
+def full(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
+    """A number broadcast to a shape."""
+    return fit(scalar("full", value, dtype), shape)
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    """``x`` as ``dtype``; itself if it is one already."""
+    return x if x.dtype.name == dtype.name else build("cast", x, dtype=dtype)
+
+
+def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
+    """Operands cast to their common type. Python numbers are weak; ``floating`` turns an integer result type into
+    float32."""
+    items = [v if isinstance(v, (Tensor, bool, int, float, Dim)) else tensor(op, v) for v in values]
+    try:
+        dtype = dtypes.result_type(*(0 if isinstance(v, Dim) else v for v in items))
+    except DTypeError as error:
+        raise fail(DTypeError, f"{op}: {error}", *(v for v in items if isinstance(v, Tensor))) from None
+    if floating and not dtype.is_float:
+        dtype = dtypes.float32
+    return [
+        cast(v, dtype)
+        if isinstance(v, Tensor)
+        else tensor(op, v, dtype)
+        if isinstance(v, Dim)
+        else scalar(op, v, dtype)
+        for v in items
+    ]
+
+
+def fit(x: Tensor, shape: Shape) -> Tensor:
+    """``x`` broadcast to a shape that ``broadcast_shapes`` gave; extents taken to be equal are recorded as
+    requirements."""
+    if x.shape == shape:
+        return x
+    lead = len(shape) - x.ndim
+    wanted = tuple(e if e == 1 else shape[lead + i] for i, e in enumerate(x.shape))
+    if wanted != x.shape:
+        x = build("require_shape", x, shape=wanted)
+    return x if x.shape == shape else build("broadcast", x, shape=shape)
+
+
+def align(op: str, *tensors: Tensor) -> list[Tensor]:
+    """Operands broadcast to their common shape.
+
+    Raises:
+        ShapeError: naming the op, the first two shapes that clash, their lines and a way out.
+    """
+    try:
+        shape = broadcast_shapes(*(t.shape for t in tensors))
+    except ShapeError:
+        raise _explain_broadcast(op, tensors) from None
+    return [fit(t, shape) for t in tensors]
+
+
+def aligned(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
+    """Operands of one type and shape."""
+    return align(op, *promote(op, *values, floating=floating))
+
+
+def _explain_broadcast(op: str, tensors: Sequence[Tensor]) -> ShapeError:
+    for i, a in enumerate(tensors):
+        for b in tensors[i + 1 :]:
+            for axis in range(-1, -min(a.ndim, b.ndim) - 1, -1):
+                x, y = a.shape[axis], b.shape[axis]
+                if x != y and x != 1 and y != 1 and isinstance(x, int) and isinstance(y, int):
+                    error = mismatch(op, a, b, f"shapes do not broadcast ({x} against {y} at axis {axis})")
+                    return ShapeError(f"{error}\n  {_broadcast_hint(a, b)}")
+    shapes = " and ".join(format_shape(t.shape) for t in tensors)
+    return ShapeError(
+        f"{op}: shapes {shapes} do not broadcast together"
+        + "".join(f"\n  operand {i + 1} is {describe(t)}" for i, t in enumerate(tensors))
+    )
+
+
+def _broadcast_hint(a: Tensor, b: Tensor) -> str:
+    for small, large, which in ((b, a, 2), (a, b, 1)):
+        missing = large.ndim - small.ndim
+        if missing > 0 and small.shape == large.shape[: small.ndim]:
+            index = ", ".join([":"] * small.ndim + ["None"] * missing)
+            return f"shapes are aligned at the last axis; to match the leading axes write operand {which} as x[{index}]"
+    if a.ndim == b.ndim == 2 and a.shape == b.shape[::-1]:
+        return "one is the other's transpose: write x.T for one of them; for a matrix product write a @ b"
+    return "extents must be equal or 1, aligned at the last axis; insert axes with x[:, None] or x.reshape(...)"
+
+
+def same_shape(op: str, a: Tensor, b: Tensor, what: str, hint: str) -> Tensor:
+    """``b`` with the shape of ``a`` (never broadcast); symbolic extents are taken to be equal.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    if a.ndim != b.ndim or any(
+        x != y and isinstance(x, int) and isinstance(y, int) for x, y in zip(a.shape, b.shape, strict=True)
+    ):
+        raise ShapeError(f"{mismatch(op, a, b, what)}\n  {hint}")
+    return b if a.shape == b.shape else build("require_shape", b, shape=a.shape)
+
+
+def axis_of(op: str, x: Tensor, axis: Any, rank: int | None = None) -> int:
+    """A non-negative axis of ``x`` (of a tensor of ``rank``, if given)."""
+    try:
+        return normalize_axis(axis, x.ndim if rank is None else rank, op)
+    except ShapeError as error:
+        raise fail(ShapeError, str(error), x) from None
+
+
+def axes_of(op: str, x: Tensor, axes: Any) -> tuple[int, ...]:
+    """Sorted non-negative axes of ``x``; None means all."""
+    try:
+        return normalize_axes(axes, x.ndim, op)
+    except ShapeError as error:
+        raise fail(ShapeError, str(error), x) from None
+
+
+def count_of(extents: Sequence[Extent], dtype: DType) -> Tensor:
+    """The product of extents as a rank-0 tensor; symbolic ones stay symbolic."""
+    total: Extent = 1
+    for extent in extents:
+        total = total * extent
+    return build("dim_value", extent=total, dtype=dtype) if isinstance(total, Dim) else scalar("count", total, dtype)

@@ -1,0 +1,243 @@
+"""Placeholders, constants and variables: the leaves that users make."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcore.base import dtypes, source
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import DTypeError, GraphError, ShapeError
+from graphcore.base.shapes import Shape, as_shape, format_shape, is_static
+from graphcore.ir.graph import Update, toposort
+from graphcore.ir.leaves import Constant, Placeholder, VariableRead
+from graphcore.ir.node import Tensor, describe, make_node
+
+__all__ = ["Variable", "as_tensor", "constant", "is_tensor_like", "placeholder"]
+
+_numbers = itertools.count()
+
+
+def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None) -> Tensor:
+    """A value fed at every run.
+
+    Args:
+        dtype: element type.
+        shape: extents; ``None`` or a ``gc.Dim`` is symbolic and takes its value from the feed.
+        name: shown in messages and diagrams.
+
+    Raises:
+        ShapeError, DTypeError: no shape or no dtype.
+
+    >>> x = placeholder("float32", (None, 784), name="x")
+    >>> x.ndim
+    2
+    """
+    if isinstance(dtype, (tuple, list)):
+        raise DTypeError(f"placeholder: {dtype!r} is a shape; the order is placeholder(dtype, shape)")
+    return make_node(
+        Placeholder(as_shape(shape), dtypes.as_dtype(dtype), None if name is None else str(name)), ()
+    ).output()
+
+
+def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
+    """A fixed tensor from a number, a nested list or an array. Python floats become float32, integers int64.
+
+    >>> constant([1.0, 2.0]).dtype
+    float32
+    """
+    if isinstance(value, Tensor):
+        raise DTypeError(
+            f"constant: the value is already a tensor ({describe(value)}); use it as it is, or gc.Variable(...)"
+        )
+    array = _numbers_of(value)
+    if dtype is None:
+        strong = hasattr(value, "dtype")
+        dtype = (
+            array.dtype
+            if strong
+            else {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_}.get(array.dtype.kind, array.dtype)
+        )
+    op = Constant.of(array, dtypes.as_dtype(dtype))
+    if name is not None:
+        op = Constant(op.array, op.dtype, op.digest, str(name))
+    return make_node(op, ()).output()
+
+
+def _numbers_of(value: Any) -> Any:
+    """A value as an array of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"a nested list is no array: its parts have different lengths ({error})") from None
+    if array.dtype.kind not in "biufc" and not hasattr(value, "dtype"):
+        raise DTypeError(
+            f"{value!r:.80} of type {type(value).__name__} holds no numbers; use a number, an array or a nested list "
+            f"of numbers"
+        )
+    return array
+
+
+def is_tensor_like(value: Any) -> bool:
+    """Whether a value can become a tensor: a tensor, number, array or nested list of numbers."""
+    return isinstance(value, (Tensor, bool, int, float, np.ndarray, np.generic, list, tuple)) or hasattr(
+        value, "__array__"
+    )
+
+
+def as_tensor(value: Any, dtype: DType | None = None) -> Tensor:
+    """``value`` itself if it is a tensor, else a constant."""
+    return value if isinstance(value, Tensor) else constant(value, dtype)
+
+
+class Variable(Tensor):
+    """A tensor that a session keeps between runs.
+
+    Args:
+        initial: an initializer of ``gc.init``, an array, a number, or a tensor that needs no feed (evaluated at first
+            use).
+        trainable: whether optimizers update it.
+        name: shown in messages, diagrams and checkpoints; prefixed by the open name scopes.
+        dtype: the element type, if it is not the initial value's.
+
+    Reading a variable in a run gives its value before the run; ``assign`` makes an update that lands at the run's end.
+
+    >>> w = Variable([1.0, 2.0], name="w")
+    >>> w.shape, w.trainable
+    ((2,), True)
+    """
+
+    __slots__ = ("_initial", "_name", "_type", "grad", "key_hint", "live", "place", "trainable", "uid")
+
+    def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
+        wanted = None if dtype is None else dtypes.as_dtype(dtype)
+        self._initial: Any
+        if isinstance(initial, Tensor) or (hasattr(initial, "shape") and hasattr(initial, "sample")):
+            self._initial = initial
+            shape, found = initial.shape, wanted or dtypes.as_dtype(initial.dtype)
+            if isinstance(initial, Tensor):
+                _check_initial(initial)
+                if found != initial.dtype:
+                    raise DTypeError(
+                        f"Variable: dtype {found} for an initial tensor of {initial.dtype}; cast it with "
+                        f".astype('{found}')"
+                    )
+        else:
+            op: Any = constant(initial, wanted).node.op
+            self._initial, shape, found = op.array, tuple(op.array.shape), op.dtype
+        if not is_static(shape):
+            raise ShapeError(f"Variable: the shape {format_shape(shape)} is symbolic; variables need fixed extents")
+        self.uid = next(_numbers)
+        scope = source.current_scope()
+        self._name = "/".join((*scope, str(name) if name is not None else f"variable_{self.uid}"))
+        self.trainable = bool(trainable) and found.is_float
+        self.grad: Tensor | None = None
+        self.key_hint: str | None = None
+        self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
+        self.place = source.capture().place
+        self._type = (tuple(shape), found)
+        node = make_node(
+            VariableRead(self, str(name) if name is not None else f"variable_{self.uid}"), (), detached=False
+        )
+        super().__init__(node, 0)
+
+    @property
+    def shape(self) -> Shape:
+        return self._type[0]
+
+    @property
+    def dtype(self) -> DType:
+        return self._type[1]
+
+    @property
+    def ndim(self) -> int:
+        return len(self._type[0])
+
+    @property
+    def name(self) -> str:
+        """The path in the module that owns the variable, else its scoped name."""
+        return self.key_hint or self._name
+
+    @property
+    def initial(self) -> Any:
+        """An array, a tensor, or an initializer with ``sample(rng)``."""
+        return self._initial
+
+    def set_initial(self, value: Any) -> None:
+        """Replace the initial value (before a session initialises the variable).
+
+        Raises:
+            ShapeError: another shape.
+        """
+        if isinstance(value, Tensor):
+            raise DTypeError(
+                f"set_initial: the value for {self.name!r} is a symbolic tensor; pass an array"
+                f"\n  the value is {describe(value)}"
+            )
+        array = _numbers_of(value)
+        if array.shape != self.shape:
+            raise ShapeError(
+                f"set_initial: variable {self.name!r} has shape {format_shape(self.shape)}, the value "
+                f"{format_shape(array.shape)}\n  the variable was made at {self.place}"
+            )
+        self._check_kind("set_initial", array)
+        self._initial = array.astype(self.dtype.storage)
+
+    def _check_kind(self, function: str, array: Any) -> None:
+        """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
+        kinds = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[self.dtype.kind]
+        if array.dtype.kind not in kinds and not (self.dtype.is_float and array.dtype == dtypes.bfloat16.storage):
+            raise DTypeError(
+                f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with "
+                f"array.astype({self.dtype.name!r})\n"
+                f"  the variable was made at {self.place}"
+            )
+
+    def read(self) -> Tensor:
+        """The variable's value as a plain tensor."""
+        return Tensor(self.node, 0)
+
+    def assign(self, value: Any) -> Update:
+        """An update: the variable takes ``value`` at the end of a run that fetches it.
+
+        Raises:
+            ShapeError, DTypeError: the value does not fit.
+        """
+        if not isinstance(value, Tensor):
+            self._check_kind("assign", _numbers_of(value))
+        new = as_tensor(value, self.dtype)
+        if new.dtype != self.dtype:
+            raise DTypeError(
+                f"assign: variable {self.name!r} is {self.dtype}, the value {new.dtype}; cast it with "
+                f".astype('{self.dtype}')\n"
+                f"  the value is {describe(new)}\n  the variable was made at {self.place}"
+            )
+        if new.shape != self.shape:
+            raise ShapeError(
+                f"assign: variable {self.name!r} has shape {format_shape(self.shape)}, the value "
+                f"{format_shape(new.shape)}\n"
+                f"  the value is {describe(new)}\n  the variable was made at {self.place}"
+            )
+        return Update(self, new, source.capture().place)
+
+    def zero_grad(self) -> None:
+        """Forget the symbolic gradient that ``backward`` left."""
+        self.grad = None
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name}, {self.type})"
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+def _check_initial(initial: Tensor) -> None:
+    for node in toposort([initial]):
+        if node.op.name == "placeholder":
+            raise GraphError(
+                f"Variable: the initial value depends on a placeholder ({describe(node.output())}); feed it to a run "
+                f"and use sess.set_value instead"
+            )

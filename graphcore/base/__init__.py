@@ -1,0 +1,1 @@
+"""The ground: errors, source lines, element types, extents."""

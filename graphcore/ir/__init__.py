@@ -1,0 +1,1 @@
+"""The graph IR: ops, nodes, graphs, and what is said of them."""

@@ -1,0 +1,226 @@
+"""Graphs: outputs and variable updates as one pure function of feeds and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphcore.base.errors import GraphError, VerifyError
+from graphcore.ir.networkx_export import to_networkx
+from graphcore.ir.node import Builder, Node, Tensor, make_node
+from graphcore.ir.op import Effect, Kind, lookup
+from graphcore.ir.printer import print_graph
+
+__all__ = ["Graph", "Update", "collect", "inline", "toposort", "verify_graph"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """``variable`` takes the value ``value`` at the end of a run. Fetching one performs it and gives None."""
+
+    variable: Any
+    value: Tensor
+    place: str = ""
+    compose: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function from (feeds, variables) to (outputs, new variables). Region bodies also have ``inputs``, their
+    parameters."""
+
+    outputs: tuple[Tensor, ...]
+    updates: tuple[tuple[Any, Tensor], ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Tensor, ...]:
+        """Everything that must be computed."""
+        return (*self.outputs, *(value for _, value in self.updates))
+
+    def nodes(self) -> list[Node]:
+        """All reachable nodes, operands first, in a stable order."""
+        return toposort(self.roots)
+
+    def with_roots(self, roots: Sequence[Tensor]) -> Graph:
+        """The same graph over other root tensors (as many)."""
+        n = len(self.outputs)
+        updates = tuple((variable, value) for (variable, _), value in zip(self.updates, roots[n:], strict=True))
+        return Graph(tuple(roots[:n]), updates, self.inputs)
+
+    def __str__(self) -> str:
+        return print_graph(self)
+
+    def to_networkx(self) -> Any:
+        """The graph as a ``networkx.MultiDiGraph``; see ``networkx_export.to_networkx`` for its attributes."""
+        return to_networkx(self)
+
+
+def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None) -> list[Node]:
+    """Reachable nodes with operands first; iterative, so any depth works. Operands of nodes where ``stop`` holds are
+    not entered."""
+    order: list[Node] = []
+    done: set[int] = set()
+    for root in roots:
+        if root.node.serial in done:
+            continue
+        stack: list[tuple[Node, Iterator[Tensor]]] = [(root.node, _operands(root.node, stop))]
+        done.add(root.node.serial)
+        while stack:
+            node, operands = stack[-1]
+            for operand in operands:
+                if operand.node.serial not in done:
+                    done.add(operand.node.serial)
+                    stack.append((operand.node, _operands(operand.node, stop)))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order
+
+
+def _operands(node: Node, stop: Callable[[Node], bool] | None) -> Iterator[Tensor]:
+    return iter(()) if stop is not None and stop(node) else iter(node.inputs)
+
+
+def rebuild(graph: Graph, mapping: Mapping[tuple[int, int], Tensor], clone: int = 0) -> tuple[Tensor, ...]:
+    """The graph's roots with some values replaced; untouched nodes are shared unless ``clone`` marks copies."""
+    values: dict[tuple[int, int], Tensor] = dict(mapping)
+    for node in graph.nodes():
+        if all((node.serial, i) in values for i in range(len(node.types))):
+            continue
+        inputs = tuple(values[t.key] for t in node.inputs)
+        same = all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
+        fresh = node if same and not (clone and node.inputs) else copy_node(node, inputs, clone or node.clone)
+        for i in range(len(node.types)):
+            values.setdefault((node.serial, i), Tensor(fresh, i))
+    return tuple(values[t.key] for t in graph.roots)
+
+
+def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int) -> Node:
+    """The node over other operands, keeping its origin and marks."""
+    return make_node(node.op, inputs, node.origin, clone=clone, updates=node.updates, detached=node.detached)
+
+
+def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0) -> tuple[Tensor, ...]:
+    """A region body's outputs with its parameters replaced by ``arguments``."""
+    if len(arguments) != len(body.inputs):
+        raise GraphError(f"a body with {len(body.inputs)} inputs was given {len(arguments)} arguments")
+    return rebuild(body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone)
+
+
+def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Graph, tuple[Tensor, ...]]:
+    """A closed body: everything that ``outputs`` use and that does not depend on ``parameters`` becomes a captured
+    input.
+
+    Returns:
+        The body, whose inputs are ``parameters`` and then one parameter per captured tensor, and the captured tensors.
+    """
+    order = toposort(outputs)
+    inside = {p.node.serial for p in parameters}
+    for node in order:
+        if any(t.node.serial in inside for t in node.inputs):
+            inside.add(node.serial)
+    captured: dict[tuple[int, int], Tensor] = {}
+    for node in order:
+        if node.serial in inside:
+            for t in node.inputs:
+                if t.node.serial not in inside:
+                    captured.setdefault(t.key, t)
+    for t in outputs:
+        if t.node.serial not in inside:
+            captured.setdefault(t.key, t)
+    parameter = lookup("parameter")
+    fresh = [make_node(parameter(t.shape, t.dtype), (), t.node.origin).output() for t in captured.values()]
+    mapping = dict(zip(captured, fresh, strict=True))
+    body = Graph(rebuild(Graph(tuple(outputs)), mapping), (), (*parameters, *fresh))
+    return body, tuple(captured.values())
+
+
+def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iterable[Tensor] = ()) -> Graph:
+    """The graph of a run: fetched values, explicit updates, and the side updates of every unfed node that is computed.
+
+    Raises:
+        GraphError: two different explicit updates of one variable; the message shows both lines.
+    """
+    explicit: dict[int, Update] = {}
+    for update in updates:
+        other = explicit.setdefault(id(update.variable), update)
+        if other is not update and not other.value.same(update.value):
+            raise GraphError(
+                f"variable {update.variable.name!r} is updated twice in one run, with different values:\n"
+                f"  at {other.place or other.value.node.origin.place}"
+                f"\n  at {update.place or update.value.node.origin.place}\n"
+                f"  run them one after the other, or combine them into one assign"
+            )
+    fed_keys = {t.key for t in fed}
+
+    def stopped(node: Node) -> bool:
+        return bool(fed_keys) and all((node.serial, i) in fed_keys for i in range(len(node.types)))
+
+    pending = {id(u.variable): (u.variable, u.value) for u in explicit.values()}
+    side: dict[int, tuple[Any, Tensor]] = {}
+    seen: set[tuple[int, int]] = set()
+    roots = [*outputs, *(u.value for u in explicit.values())]
+    while roots:
+        found: list[Tensor] = []
+        for node in toposort(roots, stopped):
+            for variable, value in node.updates if not stopped(node) else ():
+                if (id(variable), value.node.serial) in seen:
+                    continue
+                seen.add((id(variable), value.node.serial))
+                if id(variable) in pending:
+                    continue
+                side[id(variable)] = (variable, compose_update(variable, side.get(id(variable)), value))
+                found.append(value)
+        roots = found
+    return Graph(tuple(outputs), (*pending.values(), *side.values()))
+
+
+def compose_update(variable: Any, earlier: tuple[Any, Tensor] | None, value: Tensor) -> Tensor:
+    """A later side update reads what an earlier one of the same run leaves, in build order."""
+    if earlier is None or earlier[1].same(value):
+        return value
+    read = variable.read().key
+    return rebuild(Graph((value,)), {read: earlier[1]})[0]
+
+
+def verify_graph(graph: Graph) -> None:
+    """Check a graph: operand order, types, closed regions, updates that fit their variables.
+
+    Raises:
+        VerifyError: naming the node and its line.
+    """
+    parameters = {p.node.serial for p in graph.inputs}
+    position: dict[int, int] = {}
+    for place, node in enumerate(graph.nodes()):
+        position[node.serial] = place
+        for t in node.inputs:
+            if position.get(t.node.serial, place) >= place:
+                raise VerifyError(f"{node} uses {t.node} before it is computed")
+            if not 0 <= t.index < len(t.node.types):
+                raise VerifyError(f"{node} uses result {t.index} of {t.node}, which has {len(t.node.types)}")
+        inferred = node.op.infer(*(t.type for t in node.inputs))
+        if inferred != node.types:
+            raise VerifyError(
+                f"{node} has types {', '.join(map(str, node.types))}, inference says {', '.join(map(str, inferred))}"
+            )
+        if node.op.kind is Kind.REGION:
+            for body in node.op.bodies:  # type: ignore[attr-defined]
+                verify_graph(body)
+        if node.op.name == "parameter" and node.serial not in parameters:
+            raise VerifyError(f"{node} is a region's parameter outside its region")
+        if node.op.effect is not Effect.PURE and node.clone:
+            raise VerifyError(f"{node} has an effect and was cloned")
+    for variable, value in graph.updates:
+        if value.shape != variable.shape or value.dtype != variable.dtype:
+            raise VerifyError(f"the update of {variable.name} has type {value.type}, the variable {variable.type}")
+
+
+def builder_for(node: Node, derived: bool = True) -> Builder:
+    """A builder whose nodes carry the origin of ``node``."""
+    origin = node.origin
+    if derived and not origin.derived:
+        origin = type(origin)(origin.file, origin.line, origin.function, origin.scope, True)
+    return Builder(origin, clone=node.clone, detached=False)

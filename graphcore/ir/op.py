@@ -1,0 +1,279 @@
+"""Primitive operations: one class an op, holding all its facts, and the registry of those classes.
+
+There are six kinds. Passes look at kinds and declared facts, never at lists of op names:
+
+* MAP: every output element is a scalar function of the operands' elements at the same index.
+* VIEW: every output element is one input element elsewhere (an index map).
+* REDUCE: elements combined over axes by a monoid.
+* CONTRACT: products summed over axes (matmul, convolution).
+* OPAQUE: anything else that lowers to kernel IR by itself (gather, concatenation, scatter, random bits).
+* REGION: an op that owns graphs (checkpoint, custom gradients, control flow).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+from graphcore.base.dtypes import DType
+from graphcore.base.errors import DTypeError, GradientError, ShapeError
+from graphcore.base.shapes import Shape, format_shape, product
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import Axis, Index
+
+__all__ = [
+    "ANY",
+    "BITS",
+    "BOOL",
+    "FLOAT",
+    "INTEGER",
+    "REAL",
+    "Contract",
+    "Effect",
+    "Example",
+    "Kind",
+    "Leaf",
+    "Lowering",
+    "Map",
+    "Op",
+    "Opaque",
+    "Read",
+    "Reduce",
+    "TensorType",
+    "View",
+    "lookup",
+    "primitive",
+    "registered",
+]
+
+
+class Kind(Enum):
+    """What passes need to know about an op's structure."""
+
+    LEAF = "leaf"
+    MAP = "map"
+    VIEW = "view"
+    REDUCE = "reduce"
+    CONTRACT = "contract"
+    OPAQUE = "opaque"
+    REGION = "region"
+
+
+class Effect(Enum):
+    """PURE ops may be merged, cloned and removed; the others keep build order and stay once reachable."""
+
+    PURE = "pure"
+    HOST = "host"
+    COLLECTIVE = "collective"
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and element type of a value."""
+
+    shape: Shape
+    dtype: DType
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Any:
+        """Number of elements (an extent)."""
+        return product(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{format_shape(self.shape)}"
+
+
+FLOAT, INTEGER, BOOL, REAL, BITS, ANY = "f", "iu", "b", "fiu", "iub", "fiub"
+_KIND_NAMES = {
+    "f": "floating-point",
+    "iu": "integer",
+    "b": "bool",
+    "fiu": "numeric",
+    "iub": "integer or bool",
+    "fiub": "any",
+}
+
+# read(operand, index, guard=None): an operand's element; where the guard is false nothing is read and the value is 0.
+Read = Callable[..., Expr]
+Example = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What an op sees while it is lowered: its operands' and results' types, which result is wanted, fresh reduction
+    axes."""
+
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    output: int
+    axis: Callable[[Any, int], Axis | None]
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through
+    ``primitive``."""
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[Kind] = Kind.OPAQUE
+    effect: ClassVar[Effect] = Effect.PURE
+    version: ClassVar[int] = 1
+    arity: ClassVar[int | None] = 1
+    differentiable: ClassVar[bool] = True
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The results' types.
+
+        Raises:
+            ShapeError, DTypeError: the operands do not fit.
+        """
+        raise NotImplementedError(self.name)  # pragma: no cover - every registered op overrides it; a test checks
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        """The value of one element of result ``call.output`` at ``index``."""
+        raise NotImplementedError(self.name)  # pragma: no cover - every lowered op overrides it; a test checks
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        """Cotangents of the operands from those of the results; None where there is none (a zero)."""
+        raise GradientError(f"{self.name} has no gradient")
+
+    def reference(self, *inputs: Any) -> Any:
+        """The results by NumPy."""
+        raise NotImplementedError(self.name)  # pragma: no cover - every registered op overrides it; a test checks
+
+    def examples(self) -> Iterator[Example]:
+        """``(op, operand arrays...)`` tuples for the registry-driven tests."""
+        return iter(())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{k}={v!r}' for k, v in self.attributes().items())})"
+
+    def attributes(self) -> dict[str, Any]:
+        """Attribute names and values, in order."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def check(self, position: int, given: TensorType, kinds: str) -> None:
+        """Raise DTypeError unless an operand's dtype is of one of the kinds."""
+        if given.dtype.kind not in kinds:
+            hint = "; cast it with .astype('float32')" if kinds == FLOAT else ""
+            raise DTypeError(
+                f"{self.name}: operand {position + 1} has dtype {given.dtype}, but {self.name} takes "
+                f"{_KIND_NAMES.get(kinds, kinds)} types{hint}"
+            )
+
+
+class Leaf(Op):
+    """A value that no op computes: placeholder, variable, constant, parameter of a region."""
+
+    kind = Kind.LEAF
+    arity = 0
+
+
+class Map(Op):
+    """One scalar function, elementwise; operands have equal shapes (the front end broadcasts) and equal dtypes."""
+
+    kind = Kind.MAP
+    operands: ClassVar[str] = ANY
+    result: ClassVar[DType | None] = None  # None: the operands' dtype
+    commutative: ClassVar[bool] = False
+    identity: ClassVar[float | None] = None
+    cheap: ClassVar[bool] = True
+    selects: ClassVar[bool] = False  # picks its second or third operand by its first
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        first = inputs[0]
+        for position, given in enumerate(inputs):
+            self.check(position, given, self.operands)
+            if given.dtype.name != first.dtype.name:
+                raise DTypeError(
+                    f"{self.name}: operands have dtypes {first.dtype} and {given.dtype}; cast one with .astype(...)"
+                )
+            if given.shape != first.shape:
+                raise ShapeError(
+                    f"{self.name}: operands have shapes {format_shape(first.shape)} and {format_shape(given.shape)}"
+                )
+        return (TensorType(first.shape, self.result or first.dtype),)
+
+    def scalar(self, *args: Expr) -> Expr:
+        """The scalar function."""
+        raise NotImplementedError(self.name)  # pragma: no cover - every map overrides it; a test checks
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        return self.scalar(*(read(i, index) for i in range(len(call.inputs))))
+
+
+class View(Op):
+    """An index map of one operand."""
+
+    kind = Kind.VIEW
+
+    def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        """The operand's index for an output index."""
+        raise NotImplementedError(self.name)  # pragma: no cover - every view overrides it; a test checks
+
+    def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
+        return read(0, self.source_index(call, index))
+
+
+class Reduce(Op):
+    """A monoid over axes. ``combine`` names it (see ``kernel.expr.REDUCERS``)."""
+
+    kind = Kind.REDUCE
+    combine: ClassVar[str] = "add"
+
+
+class Contract(Op):
+    """A sum of products. Lowers to an ``add`` reduction of a product of two reads."""
+
+    kind = Kind.CONTRACT
+    arity = 2
+    template: ClassVar[str] = "contract"
+
+
+class Opaque(Op):
+    """An op with a lowering of its own. ``loops``: its lowering has reductions; ``inline``: it costs nothing to
+    repeat."""
+
+    kind = Kind.OPAQUE
+    inline: ClassVar[bool] = False
+    loops: ClassVar[bool] = False
+
+
+_REGISTRY: dict[str, type[Op]] = {}
+_T = TypeVar("_T", bound=type)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def primitive(cls: _T) -> _T:
+    """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``)."""
+    own_eq = "__eq__" in cls.__dict__  # leaves with an identity of their own keep it
+    # Making a dataclass compiles six functions; an op without attributes of its own inherits all it needs.
+    plain = not own_eq and all("ClassVar" in str(a) for a in inspect.get_annotations(cls).values())
+    result: Any = cls if plain else dataclass(frozen=True, eq=not own_eq, repr=False)(cls)
+    if not cls.__dict__.get("name"):
+        words = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__)
+        result.name = words.lstrip("_")
+    if result.name in _REGISTRY and _REGISTRY[result.name].__module__ != result.__module__:
+        raise ValueError(f"an op named {result.name!r} is already registered by {_REGISTRY[result.name].__module__}")
+    _REGISTRY[result.name] = result
+    return result  # type: ignore[no-any-return]
+
+
+def lookup(name: str) -> Any:
+    """The registered op class of a name."""
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise AttributeError(f"no op named {name!r} is registered") from None
+
+
+def registered() -> dict[str, type[Op]]:
+    """All registered ops by name."""
+    return dict(_REGISTRY)

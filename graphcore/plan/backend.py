@@ -1,0 +1,125 @@
+"""What the session needs of a backend, and how backends are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from graphcore.base.errors import DeviceError
+from graphcore.base.lazy import load_module
+from graphcore.plan.plan import Placed, Plan
+from graphcore.plan.target import Target
+
+__all__ = ["Backend", "Executable", "Piece", "backend_module", "open_backend"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One kernel that a target's ``schedule`` made of a kernel.
+
+    Attributes:
+        kernel: its IR.
+        template, config: how it is emitted.
+        params: what is behind its parameters: positions in the original kernel's parameters, workspaces counted after
+            them.
+        workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
+        helper: packing or partial results, counted apart from the plan's kernels.
+        flops, nbytes: its work for the hinted sizes.
+    """
+
+    kernel: Any
+    template: str
+    config: Any
+    params: tuple[int, ...]
+    workspace: tuple[tuple[int, Any, Any], ...] = ()
+    helper: bool = False
+    flops: float = 0.0
+    nbytes: float = 0.0
+
+
+class Executable(Protocol):
+    """A compiled plan, bound to sizes."""
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        """Feed arrays in the plan's order, run, return fresh arrays."""
+
+
+class Backend(Protocol):
+    """One open device with the variables of one session.
+
+    Attributes:
+        name: for messages.
+        target: what the passes know of the device.
+        launch: how plans are started: ``auto``, ``step``, ``stage`` or ``one``.
+        interprets: whether ``bind`` wants the graph itself, with every extent bound (the graph oracle).
+    """
+
+    name: str
+    target: Target
+    interprets: bool
+    launch: str
+
+    def compile(self, plan: Plan) -> Any:
+        """A program for the plan."""
+
+    def bind(self, program: Any, placed: Placed, graph: Any = None) -> Executable:
+        """The program with sizes and offsets."""
+
+    def functions(self, program: Any) -> tuple[int, ...]:
+        """Which distinct function every step of the plan calls."""
+
+    def source(self, program: Any) -> str:
+        """The generated source."""
+
+    def has(self, variable: Any) -> bool:
+        """Whether a variable has a value here."""
+
+    def read(self, variable: Any) -> Any:
+        """A variable's value as a fresh array."""
+
+    def write(self, variable: Any, value: Any) -> None:
+        """Set a variable."""
+
+
+_BUILTIN = {"opencl": "backends.opencl.runtime:open_opencl", "numpy": "backends.numpy.runtime:open_numpy"}
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def open_backend(spec: str) -> Any:
+    """The backend behind a device string such as ``"auto"``, ``"opencl:intel"`` or ``"numpy"``.
+
+    Backends are entry points of the group ``graphcore.backends``: a callable that takes the device string. ``"auto"``
+    takes OpenCL.
+
+    Raises:
+        DeviceError: no such backend, its device is missing, or another package hides graphcore's own.
+    """
+    name = "opencl" if spec == "auto" else spec.split(":", maxsplit=1)[0]
+    found = {e.name: e.value for e in metadata.entry_points(group="graphcore.backends")}
+    entry = found.get(name) or _BUILTIN.get(name)
+    if entry is None:
+        known = ", ".join(sorted({*_BUILTIN, *found}))
+        raise DeviceError(f"no backend for device {spec!r}; there are {known}, e.g. Session(device='opencl:intel')")
+    check_neighbours()
+    module, _, function = entry.partition(":")
+    return getattr(load_module(module), function)(spec)
+
+
+def backend_module(name: str) -> Any:
+    """A module below ``backends``, for tools that look at one backend without opening a device."""
+    check_neighbours()
+    return load_module(f"backends.{name}")
+
+
+def check_neighbours() -> None:
+    """Raise DeviceError if the packages ``passes`` and ``backends`` that Python finds are not graphcore's own."""
+    for package in map(load_module, ("passes", "backends")):
+        found = Path(package.__file__ or "").resolve().parents[1]
+        if found != _ROOT:
+            raise DeviceError(
+                f"another package named {package.__name__!r} at {package.__file__} hides graphcore's own; rename it "
+                f"or take it off sys.path"
+            )

@@ -1,0 +1,191 @@
+"""Plans: what a backend runs. Buffers with a place in a space, and steps in stages.
+
+A plan is pure data. Its sizes may be symbolic in leading extents; ``passes.planning.placement.place`` binds them for
+one set of feeds, so another batch size needs new offsets but no new kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphcore.base.dtypes import DType
+from graphcore.base.shapes import Extent, Shape, product
+from graphcore.kernel.ir import Kernel
+
+__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Fetch", "Placed", "Plan", "Step", "print_plan"]
+
+ARENA, VARIABLE, CONSTANT = "arena", "variable", "constant"
+
+
+@dataclass
+class Buffer:
+    """Memory of one value.
+
+    Attributes:
+        number: position in the plan.
+        space: ``arena``, ``variable`` or ``constant``.
+        shape, dtype: what it holds.
+        label: the op and line behind it, for messages and diagrams.
+        owner: the variable, or the constant's array.
+        role: ``feed``, ``value``, ``fetch`` or ``workspace``.
+    """
+
+    number: int
+    space: str
+    shape: Shape
+    dtype: DType
+    label: str
+    owner: Any = None
+    role: str = "value"
+
+    @property
+    def nbytes(self) -> Extent:
+        return product(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class Step:
+    """One kernel of the plan.
+
+    Attributes:
+        kernel: its IR; ``buffers`` are behind its parameters, in order.
+        template: the template that emits it; ``config`` its choices.
+        stage: steps of one stage do not depend on each other.
+        workspace: buffers for packing or partial results, after ``buffers``.
+        helper: a packing or split step that belongs to another kernel; counted apart.
+        flops: arithmetic of the whole kernel for the hinted sizes.
+    """
+
+    kernel: Kernel
+    buffers: tuple[int, ...]
+    template: str
+    config: Any
+    stage: int = 0
+    workspace: tuple[int, ...] = ()
+    helper: bool = False
+    flops: float = 0.0
+    nbytes: float = 0.0
+    why: str = ""
+    _reads: tuple[int, ...] | None = field(default=None, repr=False)
+    _writes: tuple[int, ...] | None = field(default=None, repr=False)
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Buffers that are loaded, each once."""
+        if self._reads is None:
+            self._reads = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.read())))
+        return self._reads
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Buffers that are stored to, each once."""
+        if self._writes is None:
+            self._writes = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.written())))
+        return self._writes
+
+    def rename(self, old: int, new: int) -> None:
+        """Use another buffer."""
+        self.buffers = tuple(new if b == old else b for b in self.buffers)
+        self._reads = self._writes = None
+
+    def rename_written(self, old: int, new: int) -> None:
+        """Write another buffer, but read the same ones as before."""
+        written = self.kernel.written()
+        self.buffers = tuple(new if b == old and i in written else b for i, b in enumerate(self.buffers))
+        self._reads = self._writes = None
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Where a fetched value is: a buffer viewed with a shape, or a constant array."""
+
+    buffer: int | None
+    shape: Shape
+    dtype: DType
+    array: Any = None
+
+
+@dataclass
+class Plan:
+    """Everything that a backend needs to run a graph.
+
+    Attributes:
+        buffers: all of them, by number.
+        steps: kernels in order; ``step.stage`` never falls.
+        feeds: fed tensors' keys and their buffers.
+        fetches: one for each output.
+        variables: variables that are read or written, and their buffers.
+        in_place: ``(variable buffer, step)`` pairs where an update was written over the old value.
+        hints: extents that the schedules were chosen for.
+        why: reasons of fusion and memory, line by line.
+    """
+
+    buffers: list[Buffer] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    feeds: list[tuple[Any, int]] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+    variables: list[tuple[Any, int]] = field(default_factory=list)
+    in_place: list[tuple[int, int]] = field(default_factory=list)
+    hints: dict[str, int] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)
+    written: set[int] = field(default_factory=set)
+
+    @property
+    def stages(self) -> list[list[Step]]:
+        """Steps by stage."""
+        result: list[list[Step]] = []
+        for step in self.steps:
+            while len(result) <= step.stage:
+                result.append([])
+            result[step.stage].append(step)
+        return [s for s in result if s]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A plan bound to sizes: an arena offset for every arena buffer.
+
+    Attributes:
+        sizes: values of the symbolic extents.
+        offsets: by buffer number, bytes.
+        arena_bytes: size of the arena.
+        lower_bound_bytes: the largest sum of live bytes at any stage: no placement can need less.
+        lifetimes: first and last stage of every arena buffer.
+    """
+
+    sizes: dict[str, int]
+    offsets: dict[int, int]
+    arena_bytes: int
+    lower_bound_bytes: int
+    lifetimes: dict[int, tuple[int, int]]
+    strategy: str = ""
+
+
+def print_plan(plan: Plan, placed: Placed | None = None) -> str:
+    """The plan as text: one line a step, with the buffers it touches."""
+    lines = []
+    for stage, steps in enumerate(plan.stages):
+        lines.append(f"stage {stage}")
+        for step in steps:
+            lines.append(
+                f"  {step.kernel.name} [{step.template}: {_config_text(step.config)}] reads "
+                f"{_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
+            )
+    if placed is not None:
+        lines.append(f"arena {placed.arena_bytes} bytes, lower bound {placed.lower_bound_bytes}")
+    return "\n".join(lines)
+
+
+def _config_text(config: Any) -> str:
+    return config.describe() if hasattr(config, "describe") else str(config)
+
+
+def _list(plan: Plan, numbers: Sequence[int], placed: Placed | None) -> str:
+    parts = []
+    for n in numbers:
+        b = plan.buffers[n]
+        where = f"@{placed.offsets[n]}" if placed is not None and n in placed.offsets else ""
+        parts.append(f"{b.space}:{n}{where}")
+    return ", ".join(parts) or "nothing"

@@ -1,0 +1,1 @@
+"""Sessions: values of variables, compiled programs, runs."""

@@ -1,0 +1,223 @@
+"""Compiled graphs: what ``Session.compile`` gives and sessions keep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from graphcore.api.variable import Variable
+from graphcore.base.errors import OutOfMemoryError, UsageError
+from graphcore.base.shapes import bind, product
+from graphcore.ir.graph import Graph
+from graphcore.ir.printer import print_graph
+from graphcore.kernel.ir import print_kernel
+from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
+from passes.graph.specialize import bind_everything
+from passes.pipeline import compile_graph
+from passes.planning.placement import place
+
+__all__ = ["STAGES", "Compiled"]
+
+STAGES = ("built", "simplified", "fused", "kernels", "plan", "source")
+_REGROW = 8  # a batch this many times larger than the one that schedules were chosen for is compiled anew
+
+
+class Compiled:
+    """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
+
+    def __init__(
+        self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool
+    ) -> None:
+        self.backend = backend
+        self.hints = dict(sizes)
+        self.bound: Any = None
+        self.fewest_bytes = False
+        self._source = graph, passes, verify
+        self._compile()
+
+    def _compile(self) -> None:
+        graph, passes, verify = self._source
+        self.stages = compile_graph(
+            graph, self.backend.target, self.hints, passes=passes, verify=verify, fewest_bytes=self.fewest_bytes
+        )
+        self.program = self.backend.compile(self.stages.plan)
+        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
+
+    @property
+    def plan(self) -> Plan:
+        return self.stages.plan
+
+    @property
+    def variables(self) -> list[Variable]:
+        return [v for v, _ in self.plan.variables]
+
+    @property
+    def launches(self) -> int:
+        return int(self.bound.launches) if self.bound is not None else 0
+
+    def fits(self, sizes: dict[str, int]) -> bool:
+        """Whether this compilation serves other sizes of the symbolic extents."""
+        return all(
+            self.hints[k] == v if k in self.stages.bound else v <= self.hints[k] * _REGROW for k, v in sizes.items()
+        )
+
+    def place(self, sizes: dict[str, int]) -> Placed:
+        key = tuple(sorted(sizes.items()))
+        if key not in self._placed:
+            self._placed[key] = place(self.plan, sizes)
+            while len(self._placed) > 64:
+                self._placed.pop(next(iter(self._placed)))
+        return self._placed[key]
+
+    def check_limit(self, sizes: dict[str, int], limit: int | None) -> None:
+        """Reorder the steps if the plan needs more than ``limit`` bytes.
+
+        Raises:
+            OutOfMemoryError: even that is not enough; nothing has been allocated.
+        """
+        if limit is None:
+            return
+        if not self.fewest_bytes and self.demand(sizes)[0] > limit:
+            self.fewest_bytes = True
+            self._compile()
+        needed, text = self.demand(sizes)
+        if needed > limit:
+            raise OutOfMemoryError(f"the memory limit is {limit:,} bytes; {text}")
+
+    def demand(self, sizes: dict[str, int]) -> tuple[int, str]:
+        """The bytes that the plan needs, and a text that says so and lists the largest values."""
+        placed = self.place(sizes)
+        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)
+        sized = sorted(
+            (
+                (int(bind(b.nbytes, sizes)), b.label)
+                for b in self.plan.buffers
+                if b.number in placed.offsets or b.owner is not None
+            ),
+            reverse=True,
+        )
+        largest = "".join(f"\n  {n:,} bytes: {label}" for n, label in sized[:10])
+        needed = placed.arena_bytes + variables
+        return (
+            needed,
+            f"the plan needs {needed:,} bytes, {placed.arena_bytes:,} for intermediate values and {variables:,} for "
+            f"variables; the largest values:{largest}",
+        )
+
+    def bind(self, sizes: dict[str, int]) -> Any:
+        """An executable for these sizes.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
+        """
+        graph = bind_everything(self.stages.built, sizes) if self.backend.interprets else None
+        try:
+            bound = self.backend.bind(self.program, self.place(sizes), graph)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{error}\n{self.demand(sizes)[1]}") from None
+        bound.compiled = self
+        return bound
+
+    def at(self, bound: Any) -> Compiled:
+        """The same compilation, seen at the sizes of one executable."""
+        seen = copy.copy(self)
+        seen.bound = bound
+        return seen
+
+    # What users ask
+
+    def memory_analysis(self) -> dict[str, int]:
+        """Bytes of the plan: ``arena_bytes lower_bound_bytes feed_bytes fetch_bytes variable_bytes constant_bytes
+        workspace_bytes``."""
+        placed, plan = self.bound.placed, self.plan
+
+        def total(numbers: Any) -> int:
+            return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)
+
+        return {
+            "arena_bytes": placed.arena_bytes,
+            "lower_bound_bytes": placed.lower_bound_bytes,
+            "feed_bytes": total(n for _, n in plan.feeds),
+            "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)),
+            "variable_bytes": total(n for _, n in plan.variables),
+            "constant_bytes": total(b.number for b in plan.buffers if b.space == "constant"),
+            "workspace_bytes": total(
+                b.number
+                for b in plan.buffers
+                if b.space == ARENA and b.role == "workspace" and b.number in placed.offsets
+            ),
+        }
+
+    def cost_analysis(self) -> dict[str, Any]:
+        """Work of one run: ``launches flops bytes_accessed stages`` and ``kernels``, a list of name, template, flops,
+        bytes, rows.
+
+        Steps of one stage with the same function are one kernel with several rows. Packing and partial-sum helpers are
+        listed under ``helpers``.
+        """
+        plan = self.plan
+        kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
+        helpers: list[dict[str, Any]] = []
+        functions = self.backend.functions(self.program)
+        for i, step in enumerate(plan.steps):
+            entry = {
+                "name": step.kernel.name,
+                "template": step.template,
+                "flops": step.flops,
+                "bytes": step.nbytes,
+                "rows": 1,
+                "stage": step.stage,
+            }
+            if step.helper:
+                helpers.append(entry)
+                continue
+            key = (step.stage, functions[i])
+            if key in kernels:
+                found = kernels[key]
+                found["flops"] += step.flops
+                found["bytes"] += step.nbytes
+                found["rows"] += 1
+            else:
+                kernels[key] = entry
+        return {
+            "launches": self.launches,
+            "stages": len(plan.stages),
+            "flops": sum(s.flops for s in plan.steps),
+            "bytes_accessed": sum(s.nbytes for s in plan.steps),
+            "kernels": list(kernels.values()),
+            "helpers": helpers,
+        }
+
+    def as_text(self, stage: str = "plan") -> str:
+        """A stage as text: ``built simplified fused kernels plan source``.
+
+        Raises:
+            UsageError: another stage.
+        """
+        if stage == "built":
+            return print_graph(self.stages.built)
+        if stage == "simplified":
+            return print_graph(self.stages.simplified)
+        if stage == "fused":
+            lines = []
+            for g in self.stages.partition.groups:
+                stored = {t.key for t in g.stored}
+                lines.append(f"group {g.number} ({g.kind}, stage {g.stage})")
+                for n in g.nodes:
+                    mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
+                    lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")
+            return "\n".join(lines)
+        if stage == "kernels":
+            return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
+        if stage == "plan":
+            return print_plan(self.plan, self.bound.placed if self.bound is not None else None)
+        if stage == "source":
+            return str(self.backend.source(self.program))
+        raise UsageError(f"as_text: no stage {stage!r}; use one of {', '.join(STAGES)}")
+
+    def explain(self) -> str:
+        """Why each value is stored, each fusion was refused, which template runs each kernel, and how the plan is
+        launched."""
+        mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
+        return self.stages.explain() + "\n" + mode

@@ -1,0 +1,284 @@
+"""Feeds: what is fed becomes an array that fits, and the shapes of the arrays give the symbolic extents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphcore.base import dtypes
+from graphcore.base.errors import FeedError, UsageError
+from graphcore.base.shapes import Dim, Extent, bind, format_shape, symbols_of
+from graphcore.ir.graph import Graph, rebuild
+from graphcore.ir.leaves import Placeholder
+from graphcore.ir.node import Node, Tensor, describe, make_node
+from graphcore.ir.op import Kind
+
+__all__ = [
+    "Constraint",
+    "as_feed",
+    "cast_feed",
+    "check_feeds",
+    "constraints_of",
+    "feed_points",
+    "shape_of",
+    "sizes_of",
+    "split_feeds",
+    "symbols_in",
+]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Two extents that must be equal in every run, and what to say where they are not."""
+
+    have: Extent
+    want: Extent
+    text: str
+
+    def check(self, sizes: Mapping[str, int]) -> None:
+        """Raise FeedError unless the extents are equal for these sizes."""
+        a, b = bind(self.have, sizes), bind(self.want, sizes)
+        if a != b:
+            raise FeedError(self.text.replace("{have}", str(a)).replace("{want}", str(b)))
+
+
+def constraints_of(nodes: Sequence[Node]) -> tuple[Constraint, ...]:
+    """The equalities between extents that the ops of a graph rely on, those inside regions too."""
+    found: dict[tuple[Extent, Extent], Constraint] = {}
+    pending = list(nodes)
+    while pending:
+        node = pending.pop(0)
+        if node.op.kind is Kind.REGION:
+            for body in node.op.bodies:  # type: ignore[attr-defined]
+                pending += body.nodes()
+        if node.op.name != "require_shape":
+            continue
+        operand = node.inputs[0]
+        for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
+            if have != want and (have, want) not in found:
+                text = (
+                    f"axis {axis} of {_quoted(operand.name)} is {{have}} in this feed, but the op built at "
+                    f"{_quoted(node.origin.place)} needs it to be {{want}}: "
+                    f"{have} must equal {want}\n  {_quoted(describe(operand))}"
+                )
+                found[have, want] = Constraint(have, want, text)
+    return tuple(found.values())
+
+
+def _quoted(text: str) -> str:
+    """A user's text inside a template of ``Constraint``."""
+    return text.replace("{have}", "{ have}").replace("{want}", "{ want}")
+
+
+def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Tensor, ...]]:
+    """The graph with every fed tensor replaced by a placeholder; ``inputs`` are those placeholders."""
+    mapping = {}
+    points = []
+    for t in fed:
+        if t.node.op.name == "placeholder":
+            points.append(t)
+            continue
+        point = make_node(Placeholder(t.shape, t.dtype, t.name), (), t.node.origin).output()
+        mapping[t.key] = point
+        points.append(point)
+    if mapping:
+        graph = graph.with_roots(rebuild(graph, mapping))
+    return Graph(graph.outputs, graph.updates, tuple(points)), tuple(fed)
+
+
+def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
+    """Raise unless the fed tensors can be fed and everything else that the graph needs has a value.
+
+    Raises:
+        FeedError: a variable or one tensor twice among the fed ones; a placeholder that is not.
+        UsageError: a value of a region's body.
+    """
+    seen = set()
+    for t in fed:
+        if t.node.op.name == "variable":
+            raise FeedError(
+                f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}"
+            )
+        if t.key in seen:
+            raise FeedError(f"feed_dict: {t.name!r} is fed twice\n  {describe(t)}")
+        seen.add(t.key)
+    points = {t.node.serial for t in graph.inputs}
+    for node in graph.nodes():
+        if node.op.name == "placeholder" and node.serial not in points:
+            t = node.output()
+            raise FeedError(
+                f"placeholder {t.name!r} is not fed; pass it in the feed_dict, e.g. sess.run(..., {{{_word(t)}: "
+                f"array}})\n  {describe(t)}"
+            )
+        if node.op.name == "parameter":
+            raise UsageError(
+                f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside"
+            )
+
+
+def _word(t: Tensor) -> str:
+    label = t.name.rsplit("/", 1)[-1]
+    return label if label.isidentifier() else "x"
+
+
+def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
+    """The tensors and the values of a feed_dict.
+
+    Raises:
+        UsageError, FeedError: no mapping, or a key that is no tensor.
+    """
+    if not feed_dict:
+        return (), []
+    if not isinstance(feed_dict, Mapping):
+        raise UsageError(
+            f"feed_dict: expected a dict of tensor to array, got {type(feed_dict).__name__}; write {{x: array}}"
+        )
+    for key in feed_dict:
+        if isinstance(key, str):
+            raise FeedError(
+                f"feed_dict: {key!r} is a name; use the tensor itself as the key (names work for loaded graphs only)"
+            )
+        if not isinstance(key, Tensor):
+            raise FeedError(f"feed_dict: keys must be tensors, got {type(key).__name__}")
+    return tuple(feed_dict), list(feed_dict.values())
+
+
+def shape_of(t: Tensor, value: Any) -> tuple[int, ...]:
+    """A shape, or an array's shape."""
+    if (
+        isinstance(value, (tuple, list))
+        and len(value) == t.ndim
+        and all(isinstance(e, (int, np.integer)) for e in value)
+    ):
+        return tuple(int(e) for e in value)
+    return tuple(np.shape(value))
+
+
+def sizes_of(
+    tensors: Sequence[Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    needed: frozenset[str],
+    constraints: Sequence[Constraint],
+) -> dict[str, int]:
+    """The values of the symbols, from the fed shapes.
+
+    Args:
+        tensors, shapes: what is fed, and the shapes of the arrays.
+        needed: the symbols of the graph.
+        constraints: equalities that must hold.
+
+    Raises:
+        FeedError: a shape that does not fit its tensor or another feed.
+    """
+    sizes: dict[str, int] = {}
+    came_from: dict[str, Tensor] = {}
+    for t, shape in zip(tensors, shapes, strict=True):
+        if len(shape) != t.ndim:
+            raise FeedError(
+                f"the feed for {t.name!r} has rank {len(shape)}, shape {format_shape(shape)}; it must have rank "
+                f"{t.ndim}: {format_shape(t.shape)}\n  {describe(t)}"
+            )
+        for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
+            if isinstance(want, Dim) and want.is_symbol:
+                (symbol,) = want.symbols()
+                known = sizes.setdefault(symbol, int(have))
+                if known != have:
+                    raise FeedError(
+                        f"{want} is {known} in the feed for {came_from[symbol].name!r}, but {have} at axis {axis} of "
+                        f"the feed for {t.name!r}\n"
+                        f"  {describe(came_from[symbol])}\n  {describe(t)}"
+                    )
+                came_from.setdefault(symbol, t)
+    for t, shape in zip(tensors, shapes, strict=True):
+        for axis, (want, have) in enumerate(zip(t.shape, shape, strict=True)):
+            if bind(want, sizes) != have:
+                raise FeedError(
+                    f"the feed for {t.name!r} has the shape {format_shape(shape)}, but axis {axis} must be "
+                    f"{bind(want, sizes)}, not {have}: {format_shape(t.shape)}\n  {describe(t)}"
+                )
+    missing = needed - sizes.keys()
+    if missing:
+        raise FeedError(
+            f"the extents {', '.join(sorted(missing))} are not known from the feeds; feed a tensor that has them in "
+            f"its shape"
+        )
+    for constraint in constraints:
+        constraint.check(sizes)
+    return sizes
+
+
+def symbols_in(nodes: Sequence[Node]) -> frozenset[str]:
+    """The symbols in the types of nodes."""
+    return symbols_of(e for n in nodes for kind in n.types for e in kind.shape)
+
+
+def as_feed(value: Any, t: Tensor) -> Any:
+    """A fed value as an array.
+
+    Raises:
+        FeedError: a tensor, a ragged list, a number that does not fit, or something that is no array.
+    """
+    if isinstance(value, Tensor):
+        raise FeedError(
+            f"the feed for {t.name!r} is itself a symbolic tensor; feed an array, or build the graph on that tensor"
+            f"\n  the feed is {describe(value)}\n  {describe(t)}"
+        )
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
+        raise FeedError(f"the feed for {t.name!r} is no array: {error}\n  {describe(t)}") from None
+    if array.dtype == object or (array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage):
+        shown = f"{value!r:.60}" if array.ndim == 0 else f"an array of {array.dtype}"
+        raise FeedError(f"the feed for {t.name!r} is {shown}, which holds no numbers\n  {describe(t)}")
+    if not hasattr(value, "dtype") and array.dtype.kind in "fi" and _weak_fits(array, t):
+        _check_range(array, t)
+        return array.astype(t.dtype.storage)
+    return array
+
+
+def _weak_fits(array: Any, t: Tensor) -> bool:
+    """Python numbers take the tensor's type where the kind fits; an empty list has no kind."""
+    return (
+        array.size == 0
+        or (array.dtype.kind == "f" and t.dtype.is_float)
+        or (array.dtype.kind == "i" and (t.dtype.is_float or t.dtype.is_integer))
+    )
+
+
+def _check_range(array: Any, t: Tensor) -> None:
+    if not t.dtype.is_integer or array.size == 0:
+        return
+    info = np.iinfo(t.dtype.storage)
+    low, high = int(array.min()), int(array.max())
+    if low < info.min or high > info.max:
+        raise FeedError(
+            f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from "
+            f"{info.min} to {info.max}\n  {describe(t)}"
+        )
+
+
+def cast_feed(t: Tensor, array: Any) -> Any:
+    """The array, if its type converts to the tensor's within its kind.
+
+    Raises:
+        FeedError: it does not, as a float for an integer.
+    """
+    storage, half = t.dtype.storage, dtypes.bfloat16.storage
+    if array.dtype.kind in "biuf" and np.can_cast(array.dtype, storage, "same_kind"):
+        return array
+    if array.dtype == half and t.dtype.is_float:
+        return array.astype(storage)
+    if array.dtype.kind not in "biufc" and array.dtype != half:
+        raise FeedError(
+            f"the feed for {t.name!r} is an array of {array.dtype}, which holds no numbers\n  {describe(t)}"
+        )
+    raise FeedError(
+        f"the feed for {t.name!r} has dtype {array.dtype}, which does not convert to {t.dtype} without losing what "
+        f"it means; "
+        f"convert it with array.astype({t.dtype.name!r})\n  {describe(t)}"
+    )

@@ -1,0 +1,523 @@
+"""The door to running: sessions, callables and the compile cache."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from graphcore.api import random
+from graphcore.api.variable import Variable
+from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
+from graphcore.io.checkpoint import load_arrays, save_arrays
+from graphcore.ir.fingerprint import fingerprint
+from graphcore.ir.graph import Graph, Update, collect
+from graphcore.ir.node import Tensor
+from graphcore.plan.backend import open_backend
+from graphcore.runtime.anomaly import anomaly_error, holds_nan, watching
+from graphcore.runtime.compiled import Compiled
+from graphcore.runtime.feeds import (
+    as_feed,
+    cast_feed,
+    check_feeds,
+    constraints_of,
+    feed_points,
+    shape_of,
+    sizes_of,
+    split_feeds,
+    symbols_in,
+)
+from graphcore.runtime.fetches import flatten_fetches
+from graphcore.runtime.locks import Line, Turn
+from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
+from graphcore.runtime.program_cache import CACHE_SIZE, Entry, Program, shrink
+from graphcore.runtime.variable_store import checked_variable, fitting_value, keyed_variables, match_state
+from passes.pipeline import choose_passes
+
+__all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
+
+
+class Session:
+    """Owns variable values on a device and runs graphs there.
+
+    Args:
+        device: ``"auto"``, ``"opencl"``, ``"opencl:0"``, ``"opencl:intel"``, ``"opencl:pocl"`` or ``"numpy"``.
+        seed: of initial values and random tensors; None takes the one that ``gc.random.seed`` set.
+        memory_limit: bytes, or text like ``"2GB"``: refuse plans that need more, before anything is allocated.
+        deterministic: only a promise to check: every kernel of this backend is deterministic.
+        check_numerics: raise where a fetched value is NaN or infinite.
+        passes: graph passes instead of the default ones.
+        verify: check the graph around every pass.
+        launch: how plans are started: ``"step"``, ``"stage"``, ``"one"`` launch in all, or ``"auto"``, by estimated
+            cost.
+
+    Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's
+    updates half done. A child process after ``os.fork`` raises.
+
+    >>> import graphcore as gc
+    >>> x = gc.placeholder("float32", (None,))
+    >>> with gc.Session("numpy") as sess:
+    ...     sess.run(x * 2, {x: [1.0, 2.0]})
+    array([2., 4.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        *,
+        seed: int | None = None,
+        memory_limit: int | str | None = None,
+        deterministic: bool = True,
+        check_numerics: bool = False,
+        passes: Sequence[Any] | None = None,
+        verify: bool = False,
+        launch: str = "auto",
+    ) -> None:
+        if not isinstance(device, str):
+            raise DeviceError(
+                f"Session: device must be a string such as 'auto' or 'opencl:intel', got {type(device).__name__}"
+            )
+        self.device = device
+        self.memory_limit = parse_bytes(memory_limit)
+        self.check_numerics = check_numerics
+        self.deterministic = deterministic
+        self._passes = checked_passes(passes)
+        self._verify = verify
+        self._seed = checked_seed(seed)
+        self._backend = open_backend(device)
+        self._backend.launch = launch
+        self._pid = os.getpid()
+        self._closed = False
+        self._entries: OrderedDict[tuple[Any, ...], Entry] = (
+            OrderedDict()
+        )  # by the serials of tensors, which are never used again
+        self._programs: OrderedDict[bytes, Program] = OrderedDict()  # by fingerprint
+        self._cache_lock = threading.Lock()
+        self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
+        self._line = Line()
+        self._known: dict[int, Variable] = {}  # by uid, in the order of first use
+        self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
+        self._only_restored = False  # whether a variable that was not restored is an error
+        self._numbers: dict[int, int] = {}
+
+    # Life
+
+    def __enter__(self) -> Self:
+        self._check_alive()
+        _sessions().append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        stack = _sessions()
+        if self in stack:
+            stack.remove(self)
+        self.close()
+
+    def close(self) -> None:
+        """Release compiled programs; later runs raise."""
+        self._closed = True
+        with self._cache_lock:
+            self._entries.clear()
+            self._programs.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._closed
+
+    def _check_alive(self) -> None:
+        if self._closed:
+            raise SessionError("the session is closed; make a new gc.Session()")
+        if os.getpid() != self._pid:
+            raise DeviceError(
+                "this session was opened before a fork, and device runtimes do not survive one: "
+                "open the session in the child, or start workers with multiprocessing's 'spawn' method"
+            )
+
+    # Running
+
+    def run(
+        self,
+        fetches: Any,
+        feed_dict: Mapping[Any, Any] | None = None,
+        *,
+        options: RunOptions | None = None,
+        run_metadata: Any = None,
+    ) -> Any:
+        """Compute fetches.
+
+        Args:
+            fetches: a tensor, update or train step, or any nesting of lists, tuples and dicts of them.
+            feed_dict: values for placeholders (or any other tensor): arrays, numbers, lists.
+            options: a ``RunOptions``.
+            run_metadata: a ``RunMetadata`` or a dict; receives the launches.
+
+        Returns:
+            The same nesting with fresh NumPy arrays, None for updates.
+
+        Raises:
+            FeedError: a missing, unknown or unfitting feed.
+            OutOfMemoryError: the plan does not fit the device or the session's limit.
+        """
+        self._check_alive()
+        keys, arrays = split_feeds(feed_dict)
+        tensors, updates, nest = flatten_fetches(fetches)
+        if watching():
+            bound, values = self._watched(tensors, updates, keys, arrays)
+        else:
+            bound, values = self._execute(self._entry(tensors, updates, keys), keys, arrays)
+        checked = self.check_numerics if options is None or options.check_numerics is None else options.check_numerics
+        if checked:
+            refuse_nonfinite(tensors, values)
+        if isinstance(run_metadata, dict):
+            run_metadata["launches"] = bound.launches
+        elif run_metadata is not None:
+            run_metadata.launches, run_metadata.mode = bound.launches, bound.mode
+        return nest(values)
+
+    def make_callable(self, fetches: Any, inputs: Sequence[Tensor] = ()) -> Callable[..., Any]:
+        """A function of arrays, in the order of ``inputs``: the fast way to run the same thing often.
+
+        Raises:
+            FeedError: at the call, for arrays that do not fit.
+        """
+        self._check_alive()
+        tensors, updates, nest = flatten_fetches(fetches)
+        listed = tuple([inputs] if isinstance(inputs, Tensor) else inputs)
+        for t in listed:
+            if not isinstance(t, Tensor):
+                raise UsageError(f"make_callable: inputs must be tensors, got {type(t).__name__}")
+        entry = self._entry(tensors, updates, listed)
+
+        def call(*arrays: Any) -> Any:
+            self._check_alive()
+            if len(arrays) != len(listed):
+                raise FeedError(
+                    f"this callable takes {len(listed)} arrays ({', '.join(t.name for t in listed)}), got {len(arrays)}"
+                )
+            _, values = (
+                self._watched(tensors, updates, listed, arrays) if watching() else self._execute(entry, listed, arrays)
+            )
+            if self.check_numerics:
+                refuse_nonfinite(tensors, values)
+            return nest(values)
+
+        return call
+
+    def compile(self, fetches: Any, feeds: Mapping[Tensor, Any] | None = None) -> Compiled:
+        """Compile without running.
+
+        Args:
+            fetches: as in ``run``.
+            feeds: tensor to array or shape.
+        """
+        self._check_alive()
+        keys, given = split_feeds(feeds)
+        tensors, updates, _ = flatten_fetches(fetches)
+        entry = self._entry(tensors, updates, keys)
+        shapes = [shape_of(t, v) for t, v in zip(keys, given, strict=True)]
+        sizes = sizes_of(keys, shapes, entry.needed, entry.constraints)
+        program = entry.program
+        if entry.lines == program.lines:
+            sizes = {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}
+        else:  # shared with a graph of other lines and names, which would show
+            graph = self._graph(tensors, updates, keys)
+            program = Program(graph, tuple(entry.rename), entry.lines, ())
+        bound = self._bind(program, sizes)
+        return bound.compiled.at(bound)  # type: ignore[no-any-return]
+
+    def _graph(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Graph:
+        graph, _ = feed_points(collect(tensors, updates, fed), fed)
+        check_feeds(graph, fed)
+        return graph
+
+    def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
+        key = (
+            tuple(t.key for t in tensors),
+            tuple((u.variable.uid, u.value.key) for u in updates),
+            tuple(t.key for t in fed),
+        )
+        with self._cache_lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+                return entry
+        graph = self._graph(tensors, updates, fed)
+        found = fingerprint(graph)
+        nodes = graph.nodes()
+        with self._cache_lock:
+            program = self._programs.get(found.digest)
+            if program is None:
+                program = self._programs[found.digest] = Program(graph, found.symbols, found.lines, found.pinned)
+            self._programs.move_to_end(found.digest)
+            entry = self._entries[key] = Entry(
+                program,
+                tuple(t.dtype.storage for t in fed),
+                dict(zip(found.symbols, program.symbols, strict=True)),
+                symbols_in(nodes),
+                constraints_of(nodes),
+                found.lines,
+            )
+            shrink(self._entries)
+            shrink(self._programs)
+        return entry
+
+    def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        prepared = []
+        for array, t, storage in zip(arrays, fed, entry.storages, strict=True):
+            fitting = array if type(array) is np.ndarray else as_feed(array, t)
+            prepared.append(fitting if fitting.dtype == storage else cast_feed(t, fitting))
+        shapes = tuple([a.shape for a in prepared])
+        bound = entry.program.bound.get(shapes)
+        if bound is None:
+            sizes = sizes_of(fed, shapes, entry.needed, entry.constraints)
+            bound = self._bind(
+                entry.program, {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}, shapes
+            )
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            values: list[Any] = bound.run(prepared)
+        return bound, values
+
+    def _watched(
+        self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        """A run under ``detect_anomaly``."""
+        entry = self._entry(tensors, updates, fed)
+        graph = self._graph(tensors, updates, fed)
+        variables = [n.op.variable for n in graph.nodes() if n.op.name == "variable"]  # type: ignore[attr-defined]
+        before = dict(zip((v.uid for v in variables), self._read(variables), strict=True))
+        bound, values = self._execute(entry, fed, arrays)
+        if any(map(holds_nan, values)) or any(map(holds_nan, self._read([v for v, _ in graph.updates]))):
+            feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
+            sizes = sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints)
+            raise anomaly_error(graph, sizes, feeds, before)
+        return bound, values
+
+    def _bind(self, program: Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
+        """An executable for these sizes; compiles where no compilation fits them."""
+        with program.lock:
+            compiled = next((c for c in program.compiled if c.fits(sizes)), None)
+            if compiled is None:
+                compiled = Compiled(program.graph, self._backend, sizes, self._passes, self._verify)
+                program.compiled.append(compiled)
+                del program.compiled[:-CACHE_SIZE]
+        compiled.check_limit(sizes, self.memory_limit)
+        self._initialise(compiled.variables)
+        turn = Turn()
+        with turn.lock:  # growing memory must not meet a run
+            self._line.wait(turn)
+            bound = compiled.bind(sizes)
+        if shapes is not None:
+            with program.lock:
+                program.bound[shapes] = bound
+                shrink(program.bound)
+        return bound
+
+    # Variables
+
+    def _initialise(self, variables: Iterable[Variable]) -> None:
+        for variable in variables:
+            if self._backend.has(variable):
+                continue
+            with self._init_lock:
+                if not self._backend.has(variable):  # another thread may have been here
+                    self._note(variable)
+                    self._write([(variable, self._initial_value(variable))])
+
+    def _initial_value(self, variable: Variable) -> Any:
+        key = variable.key_hint or variable.name
+        if key in self._pending:
+            value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
+            del self._pending[key]
+            return value
+        if self._only_restored:
+            raise SessionError(
+                f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
+                f"it used any variable; "
+                "pass strict=False to initialise what is missing"
+            )
+        initial = variable.initial
+        if isinstance(initial, Tensor):
+            return self.run(initial)
+        if hasattr(initial, "sample"):
+            return np.asarray(initial.sample(self.generator_for(variable)))
+        if variable.name == "random/seed" and variable is random.state()[0]:
+            return np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
+        return initial
+
+    @property
+    def seed(self) -> int:
+        """The session's seed."""
+        if self._seed is None:
+            self._seed = random.default_seed()
+        return self._seed
+
+    def generator_for(self, variable: Variable) -> np.random.Generator:
+        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
+        same values."""
+        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self._note(variable)])
+
+    def _note(self, variable: Variable) -> int:
+        """The place of a variable among all that the session has used."""
+        with self._init_lock:
+            number = self._numbers.setdefault(variable.uid, len(self._numbers))
+            variable.live = weakref.ref(self)
+            self._known[variable.uid] = variable
+            return number
+
+    def _write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
+        """Set variables between two runs, all of them."""
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            for variable, value in pairs:
+                self._backend.write(variable, value)
+
+    def _read(self, variables: Sequence[Variable]) -> list[Any]:
+        """The values of variables between two runs, of one moment."""
+        self._check_alive()
+        self._initialise(variables)
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            return [self._backend.read(v) for v in variables]
+
+    def get_value(self, variable: Variable) -> Any:
+        """The variable's value as a fresh array."""
+        return self._read([checked_variable("get_value", variable)])[0]
+
+    def set_value(self, variable: Variable, value: Any) -> None:
+        """Overwrite a variable.
+
+        Raises:
+            ShapeError, DTypeError: a value of another shape, or of a type that does not convert within its kind.
+        """
+        self._check_alive()
+        fitting = fitting_value(checked_variable("set_value", variable), value, "set_value")
+        self._note(variable)
+        self._write([(variable, fitting)])
+
+    def state_dict(self, module: Any = None) -> dict[str, Any]:
+        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one
+        moment.
+
+        What was restored and not used yet is there, too.
+        """
+        self._check_alive()
+        keyed = keyed_variables(module, list(self._known.values()))
+        found = dict(zip(keyed, self._read(list(keyed.values())), strict=True))
+        return found if module is not None else {**found, **{k: np.array(v) for k, v in self._pending.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, module: Any = None) -> None:
+        """Set variables from ``state_dict``'s arrays: all of them, or none if one does not fit.
+
+        A session that has used no variable yet keeps the arrays until their variables are used.
+
+        Args:
+            state: arrays by checkpoint key.
+            strict: whether the keys must be exactly those of the variables.
+            module: whose variables; by default those that this session has used.
+
+        Raises:
+            SessionError: with ``strict``, missing or unexpected keys.
+            ShapeError, DTypeError: a value that does not fit.
+        """
+        self._check_alive()
+        if module is None and not self._known:
+            match_state({}, state, strict=False)
+            with self._init_lock:
+                self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
+            return
+        keyed = keyed_variables(module, list(self._known.values()))
+        pairs = [
+            (v, fitting_value(v, value, f"load_state_dict: {key!r}"))
+            for key, v, value in match_state(keyed, state, strict, module is None)
+        ]
+        for variable, _ in pairs:
+            self._note(variable)
+        self._write(pairs)
+
+    def save(self, path: Any, module: Any = None) -> None:
+        """Write all values to a safetensors file, atomically: the old file or the new one, never neither."""
+        save_arrays(path, self.state_dict(module), {"format": "graphcore"})
+
+    def restore(self, path: Any, module: Any = None, strict: bool = True) -> None:
+        """Read what ``save`` wrote; arguments as for ``load_state_dict``.
+
+        Raises:
+            FormatError: no checkpoint.
+            OSError: no such file.
+        """
+        self._check_alive()
+        self.load_state_dict(load_arrays(path)[0], strict, module)
+
+
+def checked_passes(passes: Any) -> Sequence[Any] | None:
+    """The passes of a session, once they are sure to be passes."""
+    if passes is None:
+        return None
+    if not isinstance(passes, (list, tuple)):
+        raise UsageError(f"passes: expected a list of passes, got {type(passes).__name__}")
+    return choose_passes(passes)
+
+
+_local = threading.local()
+_default: dict[str, Session] = {}
+_default_lock = threading.Lock()
+
+
+def _sessions() -> list[Session]:
+    if not hasattr(_local, "sessions"):
+        _local.sessions = []
+    return _local.sessions  # type: ignore[no-any-return]
+
+
+def default_session() -> Session:
+    """The innermost open ``with Session()`` of this thread, or one made on first use and kept."""
+    stack = _sessions()
+    if stack:
+        return stack[-1]
+    with _default_lock:
+        found = _default.get("session")
+        if found is None or found._pid != os.getpid() or found.closed:
+            found = _default["session"] = Session()
+        return found
+
+
+def function(inputs: Any, outputs: Any, updates: Any = None) -> Callable[..., Any]:
+    """A function of arrays, compiled at its first call and run in the default session.
+
+    Args:
+        inputs: placeholders, in the order of the arguments.
+        outputs: what to return, any nesting.
+        updates: updates to perform with every call.
+
+    >>> import graphcore as gc
+    >>> x = gc.placeholder("float32", ())
+    >>> f = gc.function([x], x * 2)
+    """
+    listed = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for t in listed:
+        if not isinstance(t, Tensor):
+            raise UsageError(f"function: inputs must be placeholders, got {type(t).__name__}")
+    fetches = outputs if updates is None else (outputs, updates)
+    flatten_fetches(fetches)  # wrong ones fail here and not at the first call
+    latest: list[tuple[Session, Callable[..., Any]]] = []
+
+    def call(*arrays: Any) -> Any:
+        session = default_session()
+        made = next((c for s, c in latest if s is session), None)
+        if made is None:
+            made = session.make_callable(fetches, listed)
+            latest[:] = [(session, made)]
+        result = made(*arrays)
+        return result if updates is None else result[0]
+
+    return call

@@ -1,0 +1,1 @@
+"""Pictures, checks, the command line."""

@@ -1,0 +1,1 @@
+"""From a graph to groups, and from groups to kernels."""

@@ -1,0 +1,116 @@
+"""Indices over a group's axes: fresh axes, the axes that a reduction binds, and views followed forward and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphcore.base.shapes import Extent, Shape
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
+from graphcore.kernel import expr
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten, unflatten
+from passes.fusion.lower import lower_node
+from passes.fusion.partition import Key
+
+__all__ = ["INVERTIBLE", "Indices", "awkward_views", "bind_axes", "fresh_axes", "viewed"]
+
+Indices = tuple[Index, ...]
+INVERTIBLE = ("reshape", "permute", "require_shape")  # views through which an element's index can be followed forward
+
+
+def fresh_axes(shape: Shape) -> tuple[tuple[Axis, ...], Indices]:
+    """One axis for every extent but 1, and the index made of them."""
+    axes = [Axis(f"i{n}", e, PARALLEL) for n, e in enumerate(shape)]
+    return tuple(a for a in axes if a.extent != 1), tuple(as_index(a) for a in axes)
+
+
+def bind_axes(full: Indices, shape: Shape, axes: tuple[int, ...]) -> dict[int, Axis | None] | None:
+    """The domain axis at every reduced position (None for extent 1); None if some position is no bare axis of its
+    extent."""
+    bound: dict[int, Axis | None] = {}
+    for position in axes:
+        if shape[position] == 1:
+            bound[position] = None
+            continue
+        terms = full[position].terms
+        if full[position].constant or len(terms) != 1 or terms[0][1] != 1 or not isinstance(terms[0][0], Axis):
+            return None
+        axis = terms[0][0]
+        if axis.extent != shape[position] or axis in bound.values():
+            return None
+        bound[position] = axis
+    return bound
+
+
+def viewed(index: Indices, view: Node) -> Indices:
+    """The index of an invertible view's output element for its operand's element."""
+    op: Any = view.op
+    if op.name == "permute":
+        return tuple(index[a] for a in op.axes)
+    return reshaped(index, view.inputs[0].shape, op.shape) if op.name == "reshape" else index
+
+
+def reshaped(index: Indices, source: Shape, target: Shape) -> Indices:
+    """The index of a reshape's output element for its operand's element."""
+    kept_from = [i for i, e in enumerate(source) if e != 1]
+    kept_to = [i for i, e in enumerate(target) if e != 1]
+    if [source[i] for i in kept_from] == [target[i] for i in kept_to]:
+        result = [Index(0)] * len(target)
+        for a, b in zip(kept_from, kept_to, strict=True):
+            result[b] = index[a]
+        return tuple(result)
+    return unflatten(flatten(index, source), target)
+
+
+def awkward_views(nodes: list[Node]) -> set[int]:
+    """Views that products read and whose index is no linear function of the product's axes: heads split off and merged
+    again.
+
+    A product's tiles walk memory in steps, so such an operand is better stored in the order of the view.
+    """
+    found: set[int] = set()
+    for node in nodes:
+        if node.op.kind is not Kind.CONTRACT:
+            continue
+        views = [t for t in node.inputs if t.node.op.kind is Kind.VIEW and t.node.inputs[0].node.op.kind is Kind.VIEW]
+        if not views:
+            continue
+        read_at: dict[Key, Indices] = {}
+        terms: dict[int, Axis] = {}
+
+        def note(t: Tensor, at: Indices, guard: Expr | None = None, seen: dict[Key, Indices] = read_at) -> Expr:
+            seen[t.key] = at
+            return expr.let_ref("operand", expr.const(0, t.dtype))
+
+        def axis(n: Node, extent: Extent, position: int, made: dict[int, Axis] = terms) -> Axis | None:
+            return made.setdefault(position, Axis(f"r{position}", extent, REDUCE)) if extent != 1 else None
+
+        axes, index = fresh_axes(node.types[0].shape)
+        lower_node(node, 0, index, note, axis)
+        walked = (*axes, *terms.values())
+        for t in views:
+            *chain, source = views_below(t, read_at[t.key])
+            if not _linear(*source, walked):
+                good = [view for view, at in chain if _linear(view, at, walked)]
+                found.add(good[-1].node.serial)  # the one next to the source: other views of it are read through
+    return found
+
+
+def _linear(t: Tensor, at: Indices, axes: tuple[Axis, ...]) -> bool:
+    flat = flatten(at, t.shape)
+    return all(flat.stride(a) is not None for a in axes)
+
+
+def views_below(t: Tensor, at: Indices) -> list[tuple[Tensor, Indices]]:
+    """A chain of invertible views down to what it reads, each with the index that is read of it."""
+    chain = [(t, at)]
+
+    def note(x: Tensor, index: Indices, guard: Expr | None = None) -> Expr:
+        chain.append((x, index))
+        return expr.let_ref("operand", expr.const(0, x.dtype))
+
+    while chain[-1][0].node.op.name in INVERTIBLE:
+        view, index = chain[-1]
+        lower_node(view.node, view.index, index, note, lambda n, e, p: None)
+    return chain

@@ -1,0 +1,197 @@
+"""Lowering: a group of nodes becomes one kernel, mechanically.
+
+Every node says what one element of it is (``Op.lower``). Inside a group a read of another member becomes that member's
+expression, so any legal partition computes the same function: fusing changes where values live, never which operations
+are done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from graphcore.base.errors import CompileError
+from graphcore.base.shapes import Extent
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind, Lowering, Op
+from graphcore.kernel import expr
+from graphcore.kernel.collapse import collapse_axes, split_axes
+from graphcore.kernel.expr import Expr
+from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
+from graphcore.kernel.ir import Computed, Kernel, Param, Store
+from passes.fusion.partition import Group, Key, Partition, is_alias, is_inline, is_scalar_constant
+
+__all__ = ["LoweredGroup", "lower_group", "lower_node"]
+
+AxisFor = Callable[[Node, Extent, int], "Axis | None"]
+
+
+def lower_node(node: Node, output: int, index: tuple[Index, ...], read: Callable[..., Expr], axis_for: AxisFor) -> Expr:
+    """One element of a node's result, its operands read through ``read(tensor, index, guard)``."""
+    call = Lowering(
+        tuple(t.type for t in node.inputs),
+        node.types,
+        output,
+        lambda extent, position: axis_for(node, extent, position),
+    )
+
+    def read_operand(i: int, at: tuple[Index, ...], guard: Expr | None = None) -> Expr:
+        return read(node.inputs[i], at, guard)
+
+    try:
+        return node.op.lower(call, index, read_operand)
+    except NotImplementedError:  # the base class's answer: never fall back to the host in silence
+        raise CompileError(
+            f"{node.op.name} has no kernel: its class defines no lowering\n  it was built at {node.origin.place}"
+        ) from None
+
+
+class LoweredGroup:
+    """The lowering of one group; ``kernel`` is the result, ``tensors`` the values behind its parameters."""
+
+    def __init__(self, partition: Partition, group: Group) -> None:
+        self.partition = partition
+        self.group = group
+        self.tensors: list[Tensor] = []
+        self.params: dict[Key, int] = {}
+        self.memo: dict[tuple[Any, ...], Expr] = {}
+        self.fresh: dict[tuple[int, int], Axis] = {}
+        self.contracted: Node | None = None
+        self.kernel = self._kernel()
+
+    def _kernel(self) -> Kernel:
+        stores = []
+        for t in self.group.stored:
+            if t.size == 0:
+                continue
+            index = self.group.members[t.key]
+            value = self.value(t, index, None)
+            stores.append((t, flatten(index, t.shape), value))
+        facts: tuple[tuple[str, Any], ...] = ()
+        if self.contracted is not None:
+            facts = (
+                ("contract", self.contracted.op),
+                ("operands", tuple(self._operand(t, self.contracted.op) for t in self.contracted.inputs)),
+                ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))),
+            )
+        done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
+        params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
+        bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.data[1]}
+        # A scalar that another kernel's loops store on the side must not lose them all to an empty axis.
+        axes = tuple(
+            a
+            for a in self.group.axes
+            if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done))
+        )
+        return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
+
+    def _operand(self, t: Tensor, op: Op) -> int | Computed | None:
+        """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where
+        neither can be told."""
+        direct = self._direct(t)
+        if (
+            direct is not None
+            or getattr(op, "template", "") != "conv"
+            or any(not isinstance(e, int) or e < 1 for e in t.shape[1:])
+        ):
+            return direct
+        images, channels, height, width = t.shape
+        n, c, pixel = axes = Axis("n", images), Axis("c", channels), Axis("p", height * width)
+        flat, known, memo = as_index(pixel), len(self.tensors), dict(self.memo)
+        value = self.value(t, (as_index(n), as_index(c), flat // int(width), flat % int(width)), None)
+        if len(self.tensors) == known:
+            return Computed(value, axes)
+        for unread in self.tensors[known:]:  # elements that the contraction never meets are made of more than it loads
+            del self.params[unread.key]
+        del self.tensors[known:]
+        self.memo = memo
+        return None
+
+    def _direct(self, t: Tensor) -> int | None:
+        """The parameter that holds an operand as it is, or None when it is read through a view."""
+        while is_alias(t.node) and t.key not in self.params:
+            t = t.node.inputs[0]
+        return self.params.get(t.key)
+
+    def param(self, t: Tensor) -> int:
+        number = self.params.get(t.key)
+        if number is None:
+            number = self.params[t.key] = len(self.tensors)
+            self.tensors.append(t)
+        return number
+
+    def value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+        """The expression of one element; where ``guard`` is false it is 0 and nothing is loaded."""
+        memo_key = (t.key, index, guard)
+        found = self.memo.get(memo_key)
+        if found is None:
+            found = self.memo[memo_key] = self._value(t, index, guard)
+        return found
+
+    def _value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+        node = t.node
+        inside = t.key in self.group.members
+        in_memory = t.key in self.partition.stored or not (is_inline(node) or t.key in self.partition.recomputed)
+        if not inside and in_memory:
+            return expr.load(self.param(t), flatten(index, t.shape), t.dtype, guard)
+        if is_scalar_constant(node):
+            value = expr.const(node.op.scalar, t.dtype)  # type: ignore[attr-defined]
+        elif inside:
+            if node.op.kind is Kind.CONTRACT:
+                self.contracted = node
+            value = self.memo.get((t.key, index, None)) or lower_node(node, t.index, index, self.value, self.axis_for)
+            self.memo[t.key, index, None] = value
+        else:
+            # Everything below is read only where the guard holds, so loads stay in bounds.
+            value = lower_node(
+                node, t.index, index, lambda x, at, inner=None: self.value(x, at, _both(guard, inner)), self.axis_for
+            )
+        if guard is None or (value.fn == "load" and value.args and value.args[0] is guard):
+            return value
+        return expr.select(guard, value, expr.const(0, t.dtype))
+
+    def axis_for(self, node: Node, extent: Extent, position: int) -> Axis | None:
+        key = (node.serial, position)
+        if key in self.group.bound:
+            return self.group.bound[key]
+        if extent == 1:
+            return None
+        if key not in self.fresh:
+            self.fresh[key] = Axis(f"r{len(self.fresh)}", extent, REDUCE)
+        return self.fresh[key]
+
+
+def _both(a: Expr | None, b: Expr | None) -> Expr | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return expr.both(a, b)
+
+
+def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor]]:
+    """The kernel of a group, with its axes merged, and the values behind its parameters."""
+    lowered = LoweredGroup(partition, group)
+    kernel = lowered.kernel
+    op = kernel.fact("contract")
+    # A convolution's template knows its axes by position, so they stay as they are; a product's wants one axis for its
+    # rows.
+    if op is None or op.template != "conv":
+        kernel = collapse_axes(split_axes(kernel) if op is None else kernel)
+    return kernel, lowered.tensors
+
+
+def kernel_name(group: Group) -> str:
+    """A C name made of the ops inside: never of a user's text."""
+    names = []
+    for node in group.nodes:
+        word = re.sub(r"\W", "", node.op.name)
+        if word not in names and word not in ("cast", "stop_gradient"):
+            names.append(word)
+    heavy = [n.op.name for n in group.nodes if n.op.kind in (Kind.CONTRACT, Kind.REDUCE)]
+    ordered = [n for n in names if n in heavy] + [n for n in names if n not in heavy]
+    return "_".join(ordered[:4]) or "copy"
+
+
+def origins(group: Group) -> tuple[str, ...]:
+    """Lines for the comment above a kernel: each node and the user's line."""
+    return tuple(f"{node.op.name} {', '.join(map(str, node.types))} from {node.origin}" for node in group.nodes)

@@ -1,0 +1,97 @@
+"""Partitions: the groups that fusion makes of a graph, and what every group reads and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from graphcore.base.shapes import Shape
+from graphcore.ir.graph import Graph
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
+from graphcore.kernel.index import Axis, Index
+
+__all__ = ["Group", "Key", "Partition", "is_alias", "is_inline", "is_scalar_constant"]
+
+Key = tuple[int, int]
+
+
+def is_scalar_constant(node: Node) -> bool:
+    """A rank-0 or one-element constant, written into kernels as a literal."""
+    return node.op.name == "constant" and node.op.array.size == 1  # type: ignore[attr-defined]
+
+
+def is_inline(node: Node) -> bool:
+    """Whether a node costs nothing to repeat: views, literals, positions, paddings. Consumers read through it."""
+    return node.op.kind is Kind.VIEW or bool(getattr(node.op, "inline", False)) or is_scalar_constant(node)
+
+
+def is_alias(node: Node) -> bool:
+    """Whether a node has the very bytes of its operand: it may share the operand's buffer."""
+    return node.op.name in ("reshape", "require_shape")
+
+
+@dataclass
+class Group:
+    """Nodes that become one kernel.
+
+    Attributes:
+        number: position in the partition.
+        kind: ``map``, ``rows`` (reductions bind domain axes), ``window`` (reductions bind axes of their own) or
+            ``contract``.
+        axes: the iteration domain.
+        shape: the domain's extents, size-1 axes included.
+        members: the canonical index of every member value over the domain's axes.
+        bound: the axis that a reducing member binds at an operand position.
+        columns: the domain axes that reductions bind; None while there are none.
+        ops: operations that its kernel does for a point: its nodes, and the scalars that they compute on the way.
+        sums: members of a product's group that hold sums over its columns, or are made of such: known only when the
+            product is done.
+        stage: one more than the largest stage of the groups it reads.
+        nodes: member nodes, in graph order.
+        reads: outside values, in order of first use.
+        stored: member values that others need.
+    """
+
+    number: int
+    kind: str
+    axes: tuple[Axis, ...]
+    shape: Shape
+    stage: int
+    members: dict[Key, tuple[Index, ...]] = field(default_factory=dict)
+    bound: dict[tuple[int, int], Axis | None] = field(default_factory=dict)
+    columns: frozenset[Axis] | None = None
+    ops: int = 0
+    sums: set[Key] = field(default_factory=set)
+    nodes: list[Node] = field(default_factory=list)
+    reads: dict[Key, Tensor] = field(default_factory=dict)
+    stored: list[Tensor] = field(default_factory=list)
+    by_shape: dict[Shape, tuple[Index, ...]] = field(default_factory=dict)
+    reductions: int = 0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A graph cut into groups.
+
+    Attributes:
+        graph: what was cut.
+        groups: in an order in which they can run.
+        recomputed: values that consumers compute again instead of loading them.
+        why: lines that explain: why a value is stored, why a fusion was refused.
+    """
+
+    graph: Graph
+    groups: Sequence[Group]
+    recomputed: frozenset[Key] = frozenset()
+    why: tuple[str, ...] = ()
+
+    @cached_property
+    def stored(self) -> frozenset[Key]:
+        """Every value that some group stores."""
+        return frozenset(t.key for g in self.groups for t in g.stored)
+
+    def group_of(self) -> dict[Key, Group]:
+        """The group of every member value."""
+        return {key: g for g in self.groups for key in g.members}

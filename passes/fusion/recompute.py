@@ -1,0 +1,310 @@
+"""Narrowing the cut: values that are cheaper to compute again than to store and load are not stored.
+
+A stored elementwise value is recomputed by its readers when everything it is made of is in memory anyway and the
+target's cost model says that the arithmetic costs less than the traffic. This is what keeps a GELU's or a ReLU's
+backward from storing intermediate values, and what lets a chain of elementwise work vanish into its only reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from graphcore.base.shapes import typical
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind, Map, Reduce
+from graphcore.plan.target import Target
+from passes.fusion.partition import Group, Key, Partition, is_inline, is_scalar_constant
+
+__all__ = ["narrow_the_cut"]
+
+Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
+
+_EXPENSIVE_FLOPS = 25.0
+_GATHER_FLOPS = 16.0
+_PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it loads it: a cast, a scale, a gather
+_PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
+_CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while it walks the images once
+_MOST_LOADS = 4
+_SMALL_SUM = 1024  # elements that every task of a reader may add up again, to save a kernel that makes one number
+_TASKS = 8
+_MAX_OPS = 24
+_MAX_CHAIN = 32  # ops that a reader may compute again one after the other: chains of recomputed values end somewhere
+
+
+def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlined: set[Key]) -> Partition:
+    """The same groups with fewer stored values. ``inlined`` are values that every reader computes anyway."""
+    home = partition.group_of()
+    readers: Readers = {}
+    for group in partition.groups:
+        for key in group.reads:
+            if key in home:
+                readers.setdefault(key, {})[group.number] = group
+    stored = {t.key for g in partition.groups for t in g.stored}
+    chosen: set[Key] = set(inlined)
+    above: dict[Key, int] = {}  # how many ops its readers compute again on top of a value
+    why = list(partition.why)
+    for group in reversed(partition.groups):
+        root = _common_root(group, stored, chosen, forced, readers, target)
+        if root is not None:
+            stored.add(root.key)
+            group.stored = [
+                t
+                for node in group.nodes
+                for t in node.outputs
+                if t.key == root.key or any(t.same(s) for s in group.stored)
+            ]
+            why.append(
+                f"{root.node.op.name} at {root.node.origin} is stored: several values that others read are made of it"
+            )
+        vanishes = _vanishes(group, stored, chosen, forced, readers, target)
+        for t in reversed(group.stored):
+            if t.key in forced or t.key not in readers:
+                continue
+            frontier = _frontier(t, stored, chosen)
+            if frontier is None:
+                continue
+            gain = _gain(t, frontier, readers[t.key], target)
+            chain = above.get(t.key, 0) + len(frontier[2])
+            if gain is None or chain > _MAX_CHAIN or (gain <= 0 and not vanishes):
+                why.append(
+                    f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it"
+                )
+                continue
+            chosen |= {t.key} | (frontier[2] - stored)
+            for source in frontier[0]:
+                above[source.key] = max(above.get(source.key, 0), chain)
+            for reader in readers[t.key].values():
+                reader.reads.pop(t.key, None)
+                for source in frontier[0]:
+                    if source.key not in reader.members:
+                        reader.reads.setdefault(source.key, source)
+                    if source.key in home and home[source.key] is not reader:
+                        readers.setdefault(source.key, {})[reader.number] = reader
+            why.append(
+                f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: "
+                f"cheaper than storing it"
+            )
+        group.stored = [t for t in group.stored if t.key not in chosen]
+    return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
+
+
+def _common_root(
+    group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target
+) -> Tensor | None:
+    """A member to be stored so that several stored members, which are elementwise made of it, need not be.
+
+    A GELU's backward reads three values made of the product's result: storing that one is a third of the traffic and
+    memory.
+    """
+    stuck = [
+        t for t in group.stored if t.key not in forced and t.key in readers and _frontier(t, stored, chosen) is None
+    ]
+    if len(stuck) < 2:
+        return None
+    best: Tensor | None = None
+    best_gain = 0.0
+    for root in [t for node in group.nodes for t in node.outputs if t.key not in stored and t.size == stuck[0].size]:
+        stored.add(root.key)
+        gain = _gain_of_root(root, stuck, stored, chosen, readers, target)
+        stored.discard(root.key)
+        if gain > 0 and gain >= best_gain:
+            best, best_gain = root, gain
+    return best
+
+
+def _gain_of_root(
+    root: Tensor, stuck: list[Tensor], stored: set[Key], chosen: set[Key], readers: Readers, target: Target
+) -> float:
+    total = -typical(root.size) * root.dtype.itemsize / target.bytes_per_second
+    loaded: set[tuple[int, Key]] = set()
+    for t in stuck:
+        frontier = _frontier(t, stored, chosen)
+        if frontier is None or not any(s.same(root) for s in frontier[0]):
+            continue
+        gain = _gain(t, frontier, readers[t.key], target, loaded)
+        if gain is not None and gain > 0:
+            total += gain
+            loaded |= {(number, root.key) for number in readers[t.key]}
+    return total
+
+
+def _vanishes(
+    group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target
+) -> bool:
+    """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be
+    started."""
+    total = target.launch_seconds
+    for t in group.stored:
+        frontier = _frontier(t, stored, chosen) if t.key not in forced and t.key in readers else None
+        gain = _gain(t, frontier, readers[t.key], target) if frontier is not None else None
+        if gain is None:
+            return False
+        total += gain
+    return total > 0
+
+
+def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tensor], float, set[Key]] | None:
+    """What ``t`` is elementwise made of: values in memory, flops per element, values passed through. None if it is not
+    elementwise."""
+    flops = 0.0
+    found: dict[Key, Tensor] = {}
+    seen: set[Key] = {t.key}
+    sums = False
+    stack = [t]
+    while stack:
+        value = stack.pop()
+        node = value.node
+        if is_scalar_constant(node):
+            continue
+        in_memory = value.key in stored and value.key not in chosen and not sums
+        if value.key != t.key and (node.op.kind is Kind.LEAF or in_memory):
+            found[value.key] = value
+            continue
+        if _is_small_sum(node):
+            sums = True
+            flops += typical(node.inputs[0].size)
+        elif not is_inline(node):
+            if node.op.kind is not Kind.MAP and not (
+                node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)
+            ):
+                return None
+            flops += _flops(node)
+        if len(seen) > _MAX_OPS:
+            return None
+        for operand in node.inputs:
+            if operand.key not in seen:
+                seen.add(operand.key)
+                stack.append(operand)
+    if sums and any(s.node.op.kind is not Kind.LEAF for s in found.values()):
+        return None  # below a sum everything is computed from what is in memory anyway
+    return list(found.values()), flops, seen - found.keys()
+
+
+def _is_small_sum(node: Node) -> bool:
+    """Whether a node adds up few elements to one number: how many labels count, say."""
+    return (
+        isinstance(node.op, Reduce)
+        and node.op.combine == "add"
+        and node.types[0].size == 1
+        and typical(node.inputs[0].size) <= _SMALL_SUM
+    )
+
+
+def _gain(
+    t: Tensor,
+    frontier: tuple[list[Tensor], float, set[Key]],
+    readers: dict[int, Group],
+    target: Target,
+    loaded: AbstractSet[tuple[int, Key]] = frozenset(),
+) -> float | None:
+    """Seconds that readers win by computing a value again; None where they cannot or where it never pays.
+
+    ``loaded`` are groups' numbers with values that they are going to read anyway.
+    """
+    sources, flops, _ = frontier
+    points = typical(t.size)
+    if points == 1 and all(typical(s.size) == 1 for s in sources):
+        return (
+            target.launch_seconds
+        )  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
+    nbytes = points * t.dtype.itemsize
+    saved = float(nbytes)
+    extra_reads = 0.0
+    extra_flops = -flops * points
+    for reader in readers.values():
+        product = _product_of(t, reader)
+        loads = 1.0 if product is None else _loads(product, t, target)
+        if loads is None or (product is not None and flops > _PROLOGUE_FLOPS):
+            return None  # a product reads every element many times
+        saved += nbytes * loads
+        if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
+            return None
+        extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
+        for source in sources:
+            if (
+                source.key not in reader.reads
+                and source.key not in reader.members
+                and (reader.number, source.key) not in loaded
+            ):
+                extra_reads += min(typical(source.size), points) * source.dtype.itemsize * loads
+    if any(typical(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
+        return None  # a larger value would have to be kept
+    return (saved - extra_reads) / target.bytes_per_second - max(extra_flops, 0.0) / target.flops_per_second
+
+
+def _repeats(points: float, reader: Group) -> float:
+    """How often the reader would compute each element: once where the value has the size of its rows or of its
+    domain."""
+    if points == 1:
+        return _TASKS
+    domain, rows = 1.0, 1.0
+    for extent in reader.shape:
+        domain *= typical(extent)
+    for axis in reader.axes:
+        if axis not in (reader.columns or ()):
+            rows *= typical(axis.extent)
+    if points == rows:
+        return 1.0
+    return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
+
+
+def _loads(product: Node, t: Tensor, target: Target) -> float | None:
+    """How often a product loads, and so computes, each element of an operand: once for every panel of the other
+    operand. None if it must not."""
+    template = getattr(product.op, "template", "")
+    if template != "matmul":
+        return _conv_loads(product, t, target) if template == "conv" else None
+    mine = max(typical(t.size), 1.0)
+    others = (
+        typical(product.types[0].size) * typical(product.inputs[0].shape[-1]) / mine
+    )  # how many results each element enters
+    return min(max(others / _PANEL, 1.0), _MOST_LOADS)
+
+
+def _conv_loads(product: Node, t: Tensor, target: Target) -> float | None:
+    """The same for a convolution, which packs images once for every part of its output channels.
+
+    None for weights, which would be computed into a buffer of their own, and for 1x1 windows: they or their gradients
+    read images in place, and do too little with each element.
+    """
+    op: Any = product.op
+    first, second = (u.shape for u in product.inputs)
+    gradient = op.name == "conv2d_weight_grad"
+    window = op.kernel_size if gradient else second[2:]
+    if tuple(window) == (1, 1) or (not gradient and _reaches(product.inputs[1], t)):
+        return None
+    if gradient and _reaches(product.inputs[1], t):
+        sums = typical(product.types[0].size) / op.groups
+        return float(min(max(sums / _CONV_SUMS, 1.0), _MOST_LOADS))
+    parts = (
+        1.0 if gradient else 4 * target.cores / max(typical(first[0]) * op.groups, 1.0)
+    )  # few images: tasks share out output channels
+    phases = min(op.stride[0], window[0]) * min(op.stride[1], window[1]) if op.name == "conv2d_input_grad" else 1
+    return float(min(max(parts, 1.0) * phases, _MOST_LOADS))
+
+
+def _flops(node: Node) -> float:
+    if node.op.kind is Kind.OPAQUE:
+        return _GATHER_FLOPS
+    return 1.0 if isinstance(node.op, Map) and node.op.cheap else _EXPENSIVE_FLOPS
+
+
+def _product_of(t: Tensor, reader: Group) -> Node | None:
+    """The product in the reading group that a value is an operand of, looking through inline nodes."""
+    return next(
+        (n for n in reader.nodes if n.op.kind is Kind.CONTRACT and any(_reaches(operand, t) for operand in n.inputs)),
+        None,
+    )
+
+
+def _reaches(operand: Tensor, t: Tensor) -> bool:
+    """Whether an operand is ``t``, looking through inline nodes."""
+    stack = [operand]
+    while stack:
+        value = stack.pop()
+        if value.key == t.key:
+            return True
+        if is_inline(value.node):
+            stack.extend(value.node.inputs)
+    return False

@@ -1,0 +1,217 @@
+"""What every graph-to-graph pass is made of: the pass, its context, and rewrite rules.
+
+A pass is a frozen dataclass whose fields are its options; running it is a pure function of the graph. A rule is a
+function of one node that gives an equal value or None; its docstring is its formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import graphcore.ops  # noqa: F401 - rules build nodes by the names of ops
+from graphcore.base.dtypes import DType
+from graphcore.base.shapes import Shape
+from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Constant
+from graphcore.ir.node import Builder, Node, Tensor
+from graphcore.ir.op import Op, TensorType
+from graphcore.ops.view import Broadcast
+
+__all__ = ["CONTRACTS", "Call", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
+
+OpClass = type[Op]
+
+# What a rule promises about numbers. Exact: the same bits for all operands, where all NaNs count as one value.
+CONTRACTS = ("exact", "ignores-sign-of-zero", "reassociates", "ignores-nan")
+
+
+@dataclass
+class PassContext:
+    """What passes are told and what they report.
+
+    Attributes:
+        fuel: rewrites that may still happen, None for any number; halving it finds the rewrite that breaks something.
+        hits: how often each rule fired.
+        visits: nodes that rules were tried on.
+        rule_attempts: calls of rules.
+        loops: rewrites given up because rules undid each other.
+        explain: one line for every decision worth telling.
+        verbose: also explain every single rewrite.
+        options: further settings by name, for passes of users.
+    """
+
+    fuel: int | None = None
+    hits: dict[str, int] = field(default_factory=dict)
+    visits: int = 0
+    rule_attempts: int = 0
+    loops: int = 0
+    explain: list[str] = field(default_factory=list)
+    verbose: bool = False
+    options: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no rewrite may happen any more."""
+        return self.fuel is not None and self.fuel <= 0
+
+    def hit(self, name: str) -> None:
+        """Count one rewrite by a rule."""
+        self.hits[name] = self.hits.get(name, 0) + 1
+        if self.fuel is not None:
+            self.fuel -= 1
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Base of the graph-to-graph passes.
+
+    A subclass's docstring says what it requires and ensures, and whether it enters regions.
+    """
+
+    name: ClassVar[str] = "pass"
+
+    def run(self, graph: Graph, ctx: PassContext) -> Graph:
+        """The rewritten graph; the given one is unchanged.
+
+        Args:
+            graph: a verified graph.
+            ctx: limits for the pass, and where it counts and explains what it did.
+        """
+        raise TypeError(f"the pass {type(self).__name__} does not define run")
+
+
+class Value:
+    """A tensor as rules see it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    @property
+    def node(self) -> Node:
+        return self.tensor.node
+
+    @property
+    def op(self) -> Any:
+        """The primitive that made the value; rules read its attributes once they know its class."""
+        return self.tensor.node.op
+
+    @property
+    def type(self) -> TensorType:
+        return self.tensor.type
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The operands as tensors."""
+        return self.tensor.node.inputs
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        """The operands."""
+        return tuple(Value(t) for t in self.tensor.node.inputs)
+
+    def arg(self, position: int) -> Value:
+        """One operand."""
+        return Value(self.tensor.node.inputs[position])
+
+    def is_op(self, *classes: OpClass) -> bool:
+        """Whether the value was made by an op of one of these classes."""
+        return isinstance(self.tensor.node.op, classes)
+
+    def same(self, other: Value) -> bool:
+        """Whether this is the very same value."""
+        return self.tensor.same(other.tensor)
+
+    @property
+    def splat(self) -> bool | int | float | None:
+        """The number that all elements are, if that is known: a one-element constant, or a broadcast of one."""
+        op = self.tensor.node.op
+        if isinstance(op, Broadcast):
+            op = self.tensor.node.inputs[0].node.op
+        if not isinstance(op, Constant) or op.array.size != 1:
+            return None
+        number = op.array.item()
+        return float(number) if op.dtype.is_float else number
+
+    def is_number(self, number: float) -> bool:
+        """Whether all elements are known to be ``number``, the sign of a zero included."""
+        known = self.splat
+        return known is not None and known == number and math.copysign(1, known) == math.copysign(1, number)
+
+
+class Call(Value):
+    """The node that a rule looks at, and ``b``, through which the rule builds what replaces it.
+
+    What ``b`` builds is interned and carries the node's origin, device and marks.
+    """
+
+    __slots__ = ("b",)
+
+    def __init__(self, node: Node, b: Builder) -> None:
+        super().__init__(Tensor(node, 0))
+        self.b = b
+
+
+Replacement = Tensor | Value | Sequence[Tensor] | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rewrite.
+
+    Attributes:
+        name: the function's name.
+        targets: op classes (base classes stand for all that derive from them) or op names it is tried on.
+        function: gives an equal value, one for each result of the node, or None.
+        contract: one of ``CONTRACTS``.
+        formula: what it does, e.g. ``-(-x) -> x``.
+    """
+
+    name: str
+    targets: tuple[str | OpClass, ...]
+    function: Callable[[Call], Replacement]
+    contract: str
+    formula: str
+
+    def __call__(self, call: Call) -> Replacement:
+        return self.function(call)
+
+    def fits(self, op: OpClass) -> bool:
+        """Whether the rule is to be tried on ops of this class."""
+        return any(op.name == t if isinstance(t, str) else issubclass(op, t) for t in self.targets)
+
+
+def rule(*targets: str | OpClass, contract: str = "exact") -> Callable[[Callable[[Call], Replacement]], Rule]:
+    """Make a function of a ``Call`` a rewrite rule; its docstring is its formula.
+
+    Args:
+        targets: op classes or names.
+        contract: what it promises about numbers, one of ``CONTRACTS``.
+
+    Raises:
+        ValueError: no target, no formula or an unknown contract.
+    """
+    if not targets or contract not in CONTRACTS:
+        raise ValueError(
+            f"a rule needs ops to be tried on, and a contract of {', '.join(CONTRACTS)}; got {targets} and {contract!r}"
+        )
+
+    def make(function: Callable[[Call], Replacement]) -> Rule:
+        name = getattr(function, "__name__", "rule")
+        if not function.__doc__:
+            raise ValueError(f"the rule {name} has no docstring; write its formula there")
+        return Rule(name, targets, function, contract, function.__doc__.strip().splitlines()[0])
+
+    return make

@@ -1,0 +1,60 @@
+"""Regions that only group nodes are replaced by what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphcore.ir.graph import Graph, inline
+from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
+from passes.graph.base import Pass, PassContext
+
+__all__ = ["InlineRegions"]
+
+
+@dataclass(frozen=True)
+class InlineRegions(Pass):
+    """Replace every region of one body by its body over the operands, nested regions too.
+
+    A region op that runs its body another number of times than once says so with a class attribute ``inlines = False``
+    and is kept.
+
+    Requires: a verified graph whose gradients have been taken.
+    Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a recomputed region
+    its mark.
+    """
+
+    name: ClassVar[str] = "inline-regions"
+
+    def run(self, graph: Graph, ctx: PassContext) -> Graph:
+        while any(_inlines(node) for node in graph.nodes()):  # once for every level of nesting
+            if ctx.exhausted:
+                break
+            graph = _inlined(graph, ctx)
+        return graph
+
+
+def _inlines(node: Node) -> bool:
+    op = node.op
+    return op.kind is Kind.REGION and len(op.bodies) == 1 and getattr(op, "inlines", True)  # type: ignore[attr-defined]
+
+
+def _inlined(graph: Graph, ctx: PassContext) -> Graph:
+    """The graph with its present regions inlined; regions inside their bodies come to the surface."""
+    values: dict[tuple[int, int], Tensor] = {}
+    for node in graph.nodes():
+        ctx.visits += 1
+        inputs = tuple(values[t.key] for t in node.inputs)
+        if _inlines(node) and not ctx.exhausted:
+            ctx.hit("inline-regions")
+            results = inline(node.op.bodies[0], inputs, node.clone)  # type: ignore[attr-defined]
+        elif all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True)):
+            results = node.outputs
+        else:
+            results = Node(
+                node.op, inputs, node.types, node.origin, detached=node.detached, clone=node.clone, device=node.device
+            ).outputs
+        for i, t in enumerate(results):
+            values[node.serial, i] = t
+    return graph.with_roots([values[t.key] for t in graph.roots])

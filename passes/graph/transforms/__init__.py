@@ -1,0 +1,1 @@
+"""Functions that build graphs of graphs while users build theirs."""

@@ -1,0 +1,1 @@
+"""From kernels to a plan: steps, levels, order, memory."""

@@ -1,0 +1,385 @@
+"""From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into
+stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graphcore.base.errors import CompileError
+from graphcore.ir.node import Tensor
+from graphcore.ir.op import Kind
+from graphcore.kernel import expr
+from graphcore.kernel.expr import walk
+from graphcore.kernel.index import PARALLEL, Axis, as_index
+from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
+from graphcore.plan.target import Reject, Target
+from passes.fusion.fuse import stored_root
+from passes.fusion.lower import lower_group
+from passes.fusion.partition import Key, Partition, is_scalar_constant
+from passes.planning.levels import single_steps, stages_of
+
+__all__ = ["build_plan"]
+
+
+def build_plan(partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool = False) -> Plan:
+    """The plan of a partition; with ``fewest_bytes`` in the order that needs the least memory rather than the fewest
+    launches.
+
+    Raises:
+        CompileError: a kernel that no template of the target can run; the message names its ops and lines.
+    """
+    return _Planner(partition, target, hints, fewest_bytes).run()
+
+
+class _Planner:
+    def __init__(self, partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool) -> None:
+        self.fewest_bytes = fewest_bytes
+        self.partition, self.graph, self.target = partition, partition.graph, target
+        self.plan = Plan(hints=dict(hints), why=list(partition.why))
+        self.buffer_of: dict[Key, int] = {}
+        self.variable_buffer: dict[int, int] = {}
+        self.users: dict[int, list[int]] = {}  # steps that touch a buffer
+        self.keys_of: dict[int, list[Key]] = {}
+        self.new_readers: dict[
+            int, set[int]
+        ] = {}  # steps that read a variable's buffer after its update was written there
+        self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
+
+    def run(self) -> Plan:
+        plan = self.plan
+        for t in self.graph.inputs:
+            plan.feeds.append((t.key, self.buffer(t, "feed")))
+        lowered = [lower_group(self.partition, g) for g in self.partition.groups]
+        for kernel, tensors in lowered:
+            if not kernel.stores:  # every value it would store is empty
+                continue
+            verify_kernel(kernel)
+            self.schedule(kernel, tuple(self.buffer(t) for t in tensors))
+        self.finish_updates()
+        for t in self.graph.outputs:
+            plan.fetches.append(self.fetch(t))
+        self.level()
+        return plan
+
+    # Buffers
+
+    def buffer(self, t: Tensor, role: str = "value") -> int:
+        found = self.buffer_of.get(t.key)
+        if found is not None:
+            return found
+        node = t.node
+        label = f"{node.op.name} at {node.origin}"
+        if node.op.name == "variable":
+            return self.variable(node.op.variable)  # type: ignore[attr-defined]
+        if node.op.name == "constant":
+            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)  # type: ignore[attr-defined]
+        else:
+            if node.op.kind is Kind.LEAF and role != "feed":
+                raise CompileError(
+                    f"{node.op.name} {t.name!r} has no value: feed it (it was built at {node.origin.place})"
+                )
+            made = Buffer(len(self.plan.buffers), ARENA, t.shape, t.dtype, label, None, role)
+        self.plan.buffers.append(made)
+        self.buffer_of[t.key] = made.number
+        return made.number
+
+    def variable(self, variable: Any) -> int:
+        found = self.variable_buffer.get(id(variable))
+        if found is None:
+            made = Buffer(
+                len(self.plan.buffers), VARIABLE, variable.shape, variable.dtype, f"variable {variable.name}", variable
+            )
+            self.plan.buffers.append(made)
+            found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
+            self.plan.variables.append((variable, found))
+        return found
+
+    def scratch(self, shape: Any, dtype: Any, label: str) -> int:
+        made = Buffer(len(self.plan.buffers), ARENA, shape, dtype, label, None, "workspace")
+        self.plan.buffers.append(made)
+        return made.number
+
+    # Steps
+
+    def schedule(self, kernel: Kernel, buffers: tuple[int, ...], why: str = "") -> None:
+        assert self.target.schedule is not None
+        pieces = self.target.schedule(kernel, self.target, self.plan.hints)
+        if isinstance(pieces, Reject):
+            raise CompileError(
+                f"{self.target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins)
+            )
+        work: dict[int, int] = {}
+        for piece in pieces:
+            extra = []
+            for number, shape, dtype in piece.workspace:
+                if number not in work:
+                    work[number] = self.scratch(shape, dtype, f"workspace of {kernel.name}")
+                extra.append(work[number])
+            # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
+            mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
+            self.plan.steps.append(
+                Step(
+                    piece.kernel,
+                    mapped,
+                    piece.template,
+                    piece.config,
+                    0,
+                    tuple(extra),
+                    piece.helper,
+                    piece.flops,
+                    piece.nbytes,
+                    why,
+                )
+            )
+
+    def copy(self, source: int, target: int, why: str) -> None:
+        """A step that copies one buffer to another of the same type."""
+        b = self.plan.buffers[source]
+        axis = Axis("i0", b.nbytes // b.dtype.itemsize if isinstance(b.nbytes, int) else _elements(b), PARALLEL)
+        at = as_index(axis)
+        shape = (axis.extent,)
+        axes = (axis,) if axis.extent != 1 else ()
+        kernel = Kernel(
+            "copy",
+            (Param("p0", b.dtype, shape), Param("p1", b.dtype, shape)),
+            axes,
+            (Store(1, at, expr.load(0, at, b.dtype)),),
+            "map",
+            (why,),
+        )
+        self.schedule(kernel, (source, target), why)
+
+    def finish_updates(self) -> None:
+        """Write each update over its variable where every other reader of the old value runs before; else copy at the
+        end."""
+        plan = self.plan
+        self.keep_old_values()
+        for i, step in enumerate(plan.steps):
+            for number in step.buffers:
+                if not self.users.setdefault(number, []) or self.users[number][-1] != i:
+                    self.users[number].append(i)
+        for key, number in self.buffer_of.items():
+            self.keys_of.setdefault(number, []).append(key)
+        replaced: list[tuple[int, int, int]] = []
+        last: list[tuple[int, int, str]] = []
+        for variable, value in self.graph.updates:
+            old = self.variable(variable)
+            root = stored_root(value)
+            if root.key == variable.key:
+                continue
+            if is_scalar_constant(root.node) or root.node.op.kind is Kind.LEAF:
+                held = self.scratch(variable.shape, variable.dtype, f"new value of {variable.name}")
+                self.copy(self.buffer(root), held, f"{variable.name} takes the value of another leaf")
+                last.append((held, old, f"{variable.name} <- {root.node.op.name}"))
+                continue
+            new = self.buffer_of[root.key]
+            reason = self.cannot_replace(old, new)
+            if reason is None:
+                replaced.append((old, new, self.replace(old, new)))
+            else:
+                plan.why.append(f"the update of {variable.name} is copied at the end: {reason}")
+                last.append((new, old, f"{variable.name} <- {root.node.op.name}"))
+        circular = set(circular_steps(self.dependencies()))
+        for old, new, writer in replaced if circular else ():
+            if writer in circular:
+                self.restore(old, new, writer)
+                plan.why.append(
+                    f"the update of {plan.buffers[old].label} is copied at the end: updates need each other's old "
+                    f"values"
+                )
+                last.append((new, old, plan.buffers[old].label))
+        for source, target, why in last:
+            plan.written.add(target)
+            self.copy(source, target, why)
+
+    def keep_old_values(self) -> None:
+        """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
+        updated = {v.key: v for v, value in self.graph.updates if stored_root(value).key != v.key}
+        for t in self.graph.outputs:
+            root = stored_root(t)
+            if root.key in updated and root.key not in self.old_values:
+                variable = updated[root.key]
+                held = self.old_values[root.key] = self.scratch(
+                    variable.shape, variable.dtype, f"old value of {variable.name}"
+                )
+                self.copy(self.variable(variable), held, f"{variable.name} is fetched and updated")
+
+    def cannot_replace(self, old: int, new: int) -> str | None:
+        plan = self.plan
+        if plan.buffers[new].space != ARENA or plan.buffers[new].role == "feed":
+            return "its new value is no computed value of its own"
+        writers = [i for i in self.users.get(new, ()) if new in plan.steps[i].writes]
+        if len(writers) != 1:
+            return "several kernels write its new value"
+        place = writers[0]
+        writer = plan.steps[place]
+        if old in writer.buffers and writer.template not in ("nest", "scatter"):
+            return "the kernel that computes it reads the old value out of order"
+        if old in writer.buffers and not _same_elements(writer, old, new):
+            return "the kernel that computes it reads other elements of the old value than it writes"
+        if old in writer.buffers and not _reads_before_writing(writer, old, new):
+            return "a reduction of the kernel that computes it may read the old value later"
+        for i in self.users.get(old, ()):
+            if i > place and self.follows(i, place):
+                return f"{plan.steps[i].kernel.name} needs the old value later"
+        return None
+
+    def follows(self, later: int, writer: int) -> bool:
+        """Whether a step, which comes after ``writer`` in the list, depends on it; if not, it can be ordered before."""
+        plan = self.plan
+        reached = set(plan.steps[writer].writes)
+
+        def touches(i: int, buffers: Iterable[int]) -> bool:
+            """Whether step ``i`` needs what was written; of variables most steps read the old value."""
+            return any(
+                b in reached and (plan.buffers[b].space != VARIABLE or i in self.new_readers.get(b, ()))
+                for b in buffers
+            )
+
+        for i in range(writer + 1, later):
+            if touches(i, plan.steps[i].reads):
+                reached |= set(plan.steps[i].writes)
+        return touches(later, plan.steps[later].buffers)
+
+    def replace(self, old: int, new: int) -> int:
+        """Let the kernel that computes the new value write the variable's own buffer; returns that step."""
+        plan = self.plan
+        plan.written.add(old)
+        for key in self.keys_of.get(new, ()):
+            self.buffer_of[key] = old
+        writer = -1
+        for i in self.users.pop(new, ()):
+            step = plan.steps[i]
+            if new in step.writes:
+                plan.in_place.append((old, i))
+                writer = i
+            else:
+                self.new_readers.setdefault(old, set()).add(i)
+            step.rename(new, old)
+            self.users.setdefault(old, []).append(i)
+        plan.buffers[new].role = "replaced"
+        return writer
+
+    def restore(self, old: int, new: int, writer: int) -> None:
+        """Take ``replace`` back."""
+        plan = self.plan
+        plan.written.discard(old)
+        plan.in_place.remove((old, writer))
+        plan.buffers[new].role = "value"
+        for key in self.keys_of.get(new, ()):
+            self.buffer_of[key] = new
+        for i in self.new_readers.pop(old, set()):
+            plan.steps[i].rename(old, new)
+        plan.steps[writer].rename_written(old, new)
+
+    def dependencies(self) -> list[set[int]]:
+        """For every step those before it: the writers of what it reads, and for a variable's writer the readers of the
+        old value."""
+        plan = self.plan
+        writers: dict[int, list[int]] = {}
+        after: list[set[int]] = [set() for _ in plan.steps]
+        readers: dict[int, list[int]] = {}
+        for i, step in enumerate(plan.steps):
+            for b in step.reads:
+                readers.setdefault(b, []).append(i)
+                if plan.buffers[b].space != VARIABLE:
+                    after[i].update(writers.get(b, ()))
+            for b in step.writes:
+                writers.setdefault(b, []).append(i)
+        for b, steps in writers.items():
+            if plan.buffers[b].space != VARIABLE:
+                continue
+            late = self.new_readers.get(b, set())
+            for w in steps:
+                for j in readers.get(b, ()):
+                    if j in late:
+                        after[j].add(w)
+                    elif j != w:
+                        after[w].add(j)
+        return after
+
+    def level(self) -> None:
+        """Put the steps in stages and in order."""
+        plan = self.plan
+        after = self.dependencies()
+        # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
+        followed: set[int] = set().union(*after)
+        sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
+        stages, name = (
+            single_steps(plan, after, plan.hints) if self.fewest_bytes else stages_of(plan, after, sinks, plan.hints)
+        )
+        plan.why.append(f"steps run {name}")
+        for step, stage in zip(plan.steps, stages, strict=True):
+            step.stage = stage
+        order_by = sorted(range(len(plan.steps)), key=lambda i: (stages[i], i))
+        moved = {old: new for new, old in enumerate(order_by)}
+        plan.steps = [plan.steps[i] for i in order_by]
+        plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
+
+    def fetch(self, t: Tensor) -> Fetch:
+        root = stored_root(t)
+        if root.node.op.name == "constant":
+            return Fetch(None, t.shape, t.dtype, root.node.op.array)  # type: ignore[attr-defined]
+        number = self.old_values.get(root.key, -1)
+        if number < 0:
+            number = self.buffer(root)
+        if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
+            self.plan.buffers[number].role = "fetch"
+        return Fetch(number, t.shape, t.dtype)
+
+
+def circular_steps(after: list[set[int]]) -> list[int]:
+    """Steps that wait for a circle of steps, or are in one."""
+    waiting = [len(before) for before in after]
+    users: list[list[int]] = [[] for _ in after]
+    for i, before in enumerate(after):
+        for j in before:
+            users[j].append(i)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    while ready:
+        for u in users[ready.pop()]:
+            waiting[u] -= 1
+            if waiting[u] == 0:
+                ready.append(u)
+    return [i for i, n in enumerate(waiting) if n]
+
+
+def _elements(b: Buffer) -> Any:
+    total: Any = 1
+    for e in b.shape:
+        total = total * e
+    return total
+
+
+def _reads_before_writing(step: Step, old: int, new: int) -> bool:
+    """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may
+    come after that store."""
+    reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
+    bound = {a for v in reductions for a in v.data[1]}
+    stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
+    if not any(s.index.axes() & bound for s in stores):
+        return True  # it is written after all loops, when the values of all such stores have been computed
+    elsewhere = [
+        *(v.args[0] for v in reductions),
+        *(s.value for s in step.kernel.stores if step.buffers[s.param] != new),
+    ]
+    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in expr.walk(*elsewhere))
+
+
+def _same_elements(step: Step, old: int, new: int) -> bool:
+    """Whether the kernel loads each element of ``old`` only where it stores that very element of ``new``."""
+    kernel = step.kernel
+    stores = [s for s in kernel.stores if step.buffers[s.param] == new]
+    if len(stores) != 1:
+        return False
+    store = stores[0]
+    if any(v.data[1] != store.index for v in kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old):
+        return False
+    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
+    if store.index.axes() >= set(kernel.axes) - bound:
+        return True
+    # It is stored once, by one task, while other tasks may still need the old value for other stores.
+    others = walk(*(s.value for s in kernel.stores if s is not store))
+    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in others)

@@ -1,0 +1,133 @@
+"""Random tensors and initial values: distributions, seeds, steps, streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from support.values import evaluate
+
+import graphcore as gc
+from graphcore.ir.graph import collect, toposort
+
+
+def draw(t: gc.Tensor, seed: int = 0, step: int = 0) -> Any:
+    key, counter, _ = gc.random.state()
+    return evaluate([t], {}, {key: np.array([seed, 0], np.uint32), counter: np.uint32(step)})[0]
+
+
+def test_random_distributions() -> None:
+    gc.random.seed(7)
+    n = 40_000
+    u, z, b = (
+        draw(gc.random.uniform(-1, 3, (n,))),
+        draw(gc.random.normal(2, 3, (n,))),
+        draw(gc.random.bernoulli(0.3, (n,))),
+    )
+    assert u.min() >= -1 and u.max() < 3 and abs(u.mean() - 1) < 0.03 and abs(u.std() - 4 / 12**0.5) < 0.02
+    assert abs(z.mean() - 2) < 0.06 and abs(z.std() - 3) < 0.05 and np.isfinite(z).all()
+    assert abs(b.mean() - 0.3) < 0.01
+    t, r = draw(gc.random.truncated_normal(0, 1, (n,))), draw(gc.random.randint(-2, 5, (n,)))
+    assert t.min() >= -2 and t.max() <= 2 and abs(t.std() - 0.8796) < 0.01
+    assert set(r) == set(range(-2, 5)) and abs(np.bincount(r + 2) / n - 1 / 7).max() < 0.01
+    assert (
+        abs(draw(gc.random.exponential(2.0, (n,))).mean() - 2) < 0.05
+        and abs(draw(gc.random.gumbel((n,))).mean() - 0.5772) < 0.03
+    )
+    c = draw(gc.random.categorical(np.log(np.broadcast_to(np.array([0.2, 0.5, 0.3], np.float32), (n, 3)))))
+    assert abs(np.bincount(c) / n - [0.2, 0.5, 0.3]).max() < 0.01
+    p = draw(gc.random.permutation(50))
+    assert sorted(p) == list(range(50)) and list(p) != list(range(50))
+    assert sorted(draw(gc.random.permutation(gc.constant([3.0, 1.0, 2.0])))) == [1, 2, 3]
+    for dtype in ("float16", "bfloat16", "float64"):
+        v = draw(gc.random.uniform(0, 1, (n,), dtype)).astype(np.float64)
+        assert v.min() >= 0 and v.max() < 1 and abs(v.mean() - 0.5) < 0.01
+    assert draw(gc.random.bernoulli(1.0, (9,))).all() and not draw(gc.random.bernoulli(0.0, (9,))).any()
+
+
+def test_random_seeds_steps_and_streams() -> None:
+    def build() -> list[gc.Tensor]:
+        gc.random.seed(3)
+        first, second = gc.random.normal(shape=(8,)), gc.random.normal(shape=(8,))
+        with gc.name_scope("drop"):
+            return [first, second, gc.random.normal(shape=(8,))]
+
+    once, twice = build(), build()
+    values = [draw(t) for t in once]
+    for v, t in zip(values, twice, strict=True):
+        np.testing.assert_array_equal(v, draw(t))
+    assert len({v.tobytes() for v in values}) == 3
+    assert not np.array_equal(values[0], draw(once[0], step=1)) and not np.array_equal(values[0], draw(once[0], seed=1))
+    graph = collect(once)
+    assert [v.name for v, _ in graph.updates] == ["random/step"]
+    assert evaluate([graph.updates[0][1]], {}, {gc.random.state()[1]: np.uint32(4)})[0] == 5
+    assert not collect([gc.constant(1.0) + 1]).updates
+    assert list(gc.random.state()[0].initial) == [3, 0] and gc.random.default_seed() == 3
+
+
+def test_scopes_do_not_disturb_each_other() -> None:
+    def build(extra: bool) -> gc.Tensor:
+        gc.random.seed(0)
+        with gc.name_scope("a"):
+            [gc.random.uniform(shape=(4,)) for _ in range(1 + extra)]
+        with gc.name_scope("b"):
+            return gc.random.uniform(shape=(4,))
+
+    np.testing.assert_array_equal(draw(build(False)), draw(build(True)))
+
+
+def test_initializers() -> None:
+    rng = np.random.default_rng(0)
+    shape = (400, 300)
+    std = {
+        "he_normal": (2 / 400) ** 0.5,
+        "he_uniform": (2 / 400) ** 0.5,
+        "xavier_normal": (2 / 700) ** 0.5,
+        "xavier_uniform": (2 / 700) ** 0.5,
+        "lecun_normal": (1 / 400) ** 0.5,
+        "lecun_uniform": (1 / 400) ** 0.5,
+    }
+    for name, want in std.items():
+        found = getattr(gc.init, name)(shape)
+        sample = found.sample(rng)
+        assert sample.shape == found.shape == shape and sample.dtype == np.float32
+        assert abs(sample.std() / want - 1) < 0.02 and abs(sample.mean()) < 0.01 * want
+    assert abs(gc.init.he_normal((300, 400), in_axis=1, out_axis=0).sample(rng).std() / (2 / 400) ** 0.5 - 1) < 0.02
+    assert gc.init.fans((64, 3, 5, 5)) == (75, 1600)
+    q = gc.init.orthogonal((6, 4)).sample(rng)
+    np.testing.assert_allclose(q.T @ q, np.eye(4), atol=1e-6)
+    t = gc.init.truncated_normal((1000,), 1.0, 0.5).sample(rng)
+    assert t.min() >= 0 and t.max() <= 2
+    np.testing.assert_array_equal(gc.init.constant((2,), 3).sample(rng), [3, 3])
+    np.testing.assert_array_equal(gc.init.eye((2, 3)).sample(rng), np.eye(2, 3))
+    assert gc.Variable(gc.init.zeros((2, 3), "float16")).dtype == "float16"
+
+
+def test_extreme_words_stay_in_range() -> None:
+    words = np.array([0, 1, 2**31, 2**32 - 2, 2**32 - 1], np.uint32)
+    shape = (5,)
+
+    def extremes(t: gc.Tensor) -> Any:
+        return evaluate([t], {n.output(): words for n in toposort([t]) if n.op.name == "random_bits"})[0]
+
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        u, v = extremes(gc.random.uniform(0, 1, shape, dtype)), extremes(gc.random.uniform(-3, 7, shape, dtype))
+        assert u[0] == 0 and (u < 1).all() and v[0] == -3 and (v < 7).all(), dtype
+        far = extremes(gc.random.uniform(1000, 1001, shape, dtype)).astype(np.float64)  # where steps are coarse
+        assert far[0] == 1000 and (far >= 1000).all() and (far < 1001).all(), dtype
+        normal, gumbel = gc.random.normal(0, 1, shape, dtype), gc.random.gumbel(shape, dtype)
+        for t in (normal, gumbel, gc.random.exponential(1.0, shape, dtype)):
+            assert np.isfinite(extremes(t).astype(np.float64)).all(), t
+        z = extremes(gc.random.normal(0, 1, shape, dtype)).astype(np.float64)
+        np.testing.assert_allclose(z, -z[[4, 3, 2, 1, 0]], rtol=1e-2, atol=1e-5)
+    r = extremes(gc.random.randint(-5, 2, shape))
+    assert r[0] == -5 and r[-1] == 1
+
+
+def test_streams_never_collide() -> None:
+    gc.random.seed(0)
+    first = gc.random.bits((4,)).node.op.stream  # type: ignore[attr-defined]
+    gc.random.seed(0)
+    gc.random._streams.used.add(first)
+    assert gc.random.bits((4,)).node.op.stream != first  # type: ignore[attr-defined]
+    gc.random.seed(0)
