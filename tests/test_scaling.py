@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import gc as collector
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from support.devices import backend
 from support.plan_models import RUNTIMES, mlp, session, train
 
+import graphcore as gc
 from backends.opencl.compiler.build import build_count
 from benchmarks.graphs import GRAPHS, Make, collected
+from graphcore.ir.node import Tensor
 from passes.fusion.fuse import Fuse
 from passes.graph.base import PassContext
 from passes.graph.specialize import specialize
@@ -66,6 +69,33 @@ def test_ten_times_the_nodes_are_at_most_13_times_the_work(make: Make, nodes: in
     }
     grown = {k: f"{small[k]:,} -> {large[k]:,}" for k in small if large[k] > GROWTH * max(small[k], 10)}
     assert not grown, grown
+
+
+def chained(ops: int) -> tuple[Tensor, Tensor]:
+    """A scalar made by so many operations, one after the other, and what it is made of."""
+    x = gc.placeholder("float32", (64,))
+    t = x
+    for _ in range(ops // 2):
+        t = gc.tanh(t + 1.0)
+    return t.sum(), x
+
+
+def test_nodes_cost_the_garbage_collector_little() -> None:
+    # A full collection walks every object of every graph; what nodes of one line and type can share, they share.
+    chained(10)
+    collector.collect()
+    before = len(collector.get_objects())
+    kept = chained(2000)
+    collector.collect()
+    assert len(collector.get_objects()) - before <= 7.6 * 2000
+    runs: list[Any] = []
+    collector.callbacks.append(lambda phase, info: runs.append(info["generation"]))
+    try:
+        kept = gc.gradients(*kept)
+    finally:
+        collector.callbacks.pop()
+    assert len(runs) <= 2 * 2 and 2 not in runs, "before and after only: differentiating makes no garbage"
+    assert collector.isenabled()
 
 
 @pytest.mark.parametrize("device", RUNTIMES)

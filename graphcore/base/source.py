@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Origin", "capture", "current_scope", "name_scope", "register_exclusion", "reset_scopes"]
+__all__ = ["Origin", "capture", "current_scope", "derived", "name_scope", "register_exclusion", "reset_scopes"]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _EXCLUDED: list[str] = [_HERE]
@@ -46,7 +47,18 @@ def capture() -> Origin:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(tuple(_EXCLUDED)):
         frame = frame.f_back
-    return Origin(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, current_scope())
+    return _shared(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, current_scope(), False)
+
+
+def derived(origin: Origin) -> Origin:
+    """The origin of what is derived from a node: its line and scope, marked."""
+    if origin.derived:
+        return origin
+    return _shared(origin.file, origin.line, origin.function, origin.scope, True)
+
+
+# A line in a loop builds thousands of nodes: they share one origin, which the garbage collector then visits once.
+_shared = functools.lru_cache(maxsize=4096)(Origin)
 
 
 _scope: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("graphcore_scope", default=())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphcore.base import source
 from graphcore.base.errors import GraphError, VerifyError
 from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Builder, Node, Tensor, make_node
@@ -220,7 +221,5 @@ def verify_graph(graph: Graph) -> None:
 
 def builder_for(node: Node, derived: bool = True) -> Builder:
     """A builder whose nodes carry the origin of ``node``."""
-    origin = node.origin
-    if derived and not origin.derived:
-        origin = type(origin)(origin.file, origin.line, origin.function, origin.scope, True)
+    origin = source.derived(node.origin) if derived else node.origin
     return Builder(origin, clone=node.clone, detached=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Shape
-from graphcore.ir.op import Leaf, TensorType, primitive
+from graphcore.ir.op import Leaf, TensorType, one_type, primitive
 
 __all__ = ["Constant", "Parameter", "Placeholder", "VariableRead"]
 
@@ -31,7 +31,7 @@ class Placeholder(_Identity):
     __hash__ = object.__hash__
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(self.shape, self.dtype),)
+        return one_type(self.shape, self.dtype)
 
 
 @primitive
@@ -45,7 +45,7 @@ class Parameter(_Identity):
     __hash__ = object.__hash__
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(self.shape, self.dtype),)
+        return one_type(self.shape, self.dtype)
 
 
 @primitive
@@ -63,7 +63,7 @@ class VariableRead(Leaf):
         return id(self.variable)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(self.variable.shape, self.variable.dtype),)
+        return one_type(self.variable.shape, self.variable.dtype)
 
 
 @primitive
@@ -91,4 +91,4 @@ class Constant(Leaf):
         return self.array.item() if self.dtype.name != "bfloat16" else float(self.array.reshape(()))
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(tuple(self.array.shape), self.dtype),)
+        return one_type(tuple(self.array.shape), self.dtype)

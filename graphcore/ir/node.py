@@ -183,6 +183,8 @@ def make_node(
         types = op.infer(*(t.type for t in inputs))
     except (ShapeError, DTypeError) as error:
         raise with_operands(error, inputs) from None
+    if inputs and types == inputs[0].node.types:
+        types = inputs[0].node.types  # along a chain all nodes share one tuple, which keeps large graphs small
     stopped = not _grad_mode.get() if detached is None else detached
     return Node(
         op,

@@ -12,6 +12,7 @@ There are six kinds. Passes look at kinds and declared facts, never at lists of 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -45,6 +46,7 @@ __all__ = [
     "TensorType",
     "View",
     "lookup",
+    "one_type",
     "primitive",
     "registered",
 ]
@@ -88,6 +90,12 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}{format_shape(self.shape)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def one_type(shape: Shape, dtype: DType) -> tuple[TensorType]:
+    """What ``infer`` of an op with one result returns. Nodes of one type share it, which keeps large graphs small."""
+    return (TensorType(shape, dtype),)
 
 
 FLOAT, INTEGER, BOOL, REAL, BITS, ANY = "f", "iu", "b", "fiu", "iub", "fiub"
@@ -199,7 +207,7 @@ class Map(Op):
                 raise ShapeError(
                     f"{self.name}: operands have shapes {format_shape(first.shape)} and {format_shape(given.shape)}"
                 )
-        return (TensorType(first.shape, self.result or first.dtype),)
+        return one_type(first.shape, self.result or first.dtype)
 
     def scalar(self, *args: Expr) -> Expr:
         """The scalar function."""
@@ -247,6 +255,17 @@ class Opaque(Op):
 
 
 _REGISTRY: dict[str, type[Op]] = {}
+_INSTANCES: dict[type, Any] = {}
+
+
+def _only_instance(cls: type[Op]) -> Op:
+    """``__new__`` of ops without attributes: all nodes of one share it."""
+    found: Op | None = _INSTANCES.get(cls)
+    if found is None:
+        found = _INSTANCES[cls] = object.__new__(cls)
+    return found
+
+
 _T = TypeVar("_T", bound=type)
 
 
@@ -257,6 +276,8 @@ def primitive(cls: _T) -> _T:
     # Making a dataclass compiles six functions; an op without attributes of its own inherits all it needs.
     plain = not own_eq and all("ClassVar" in str(a) for a in inspect.get_annotations(cls).values())
     result: Any = cls if plain else dataclass(frozen=True, eq=not own_eq, repr=False)(cls)
+    if not own_eq and not fields(result) and "__new__" not in cls.__dict__:
+        result.__new__ = staticmethod(_only_instance)
     if not cls.__dict__.get("name"):
         words = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__)
         result.name = words.lstrip("_")

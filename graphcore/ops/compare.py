@@ -11,7 +11,7 @@ from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
-from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorType, primitive
+from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import booleans, floats, integers
@@ -388,7 +388,7 @@ class Cast(Map):
     dtype: DType
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(inputs[0].shape, self.dtype),)
+        return one_type(inputs[0].shape, self.dtype)
 
     def scalar(self, *args: Expr) -> Expr:
         return expr.cast(args[0], self.dtype)

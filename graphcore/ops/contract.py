@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
-from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, primitive
+from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
@@ -40,7 +40,7 @@ class Matmul(Contract):
                 f"must equal the second-last of the second ({b.shape[-2] if b.rank > 1 else '-'}); transpose one "
                 f"with .T"
             )
-        return (TensorType((*a.shape[:-1], b.shape[-1]), a.dtype),)
+        return one_type((*a.shape[:-1], b.shape[-1]), a.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         *batch, i, j = index

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Dim, Extent, Shape, format_shape
-from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, primitive
+from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Index, as_index
@@ -184,7 +184,7 @@ class Conv2d(_Convolution):
                 f"{self.name}: the input {format_shape(x.shape)} has {x.shape[1]} channels, the weights "
                 f"{format_shape(w.shape)} take {w.shape[1]} in each of {self.groups} groups"
             )
-        return (TensorType((x.shape[0], w.shape[0], *self.windows(x.shape[2:], w.shape[2:])), x.dtype),)
+        return one_type((x.shape[0], w.shape[0], *self.windows(x.shape[2:], w.shape[2:])), x.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (n, o, i, j), (x, w) = index, (t.shape for t in call.inputs)
@@ -243,7 +243,7 @@ class Conv2dInputGrad(_Convolution):
                 f"{self.name}: the gradient {format_shape(g.shape)} is not N of {format_shape(expected)}, "
                 f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give"
             )
-        return (TensorType((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype),)
+        return one_type((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (n, c, y, z), (g, w) = index, (t.shape for t in call.inputs)
@@ -305,7 +305,7 @@ class Conv2dWeightGrad(_Convolution):
                 f"the input {format_shape(x.shape)}: the batches must agree, and "
                 f"{counts[0]} x {counts[1]} windows of {self.kernel_size} fit"
             )
-        return (TensorType((g.shape[1], channels, *self.kernel_size), x.dtype),)
+        return one_type((g.shape[1], channels, *self.kernel_size), x.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (o, c, p, q), (x, g) = index, (t.shape for t in call.inputs)

@@ -16,7 +16,7 @@ from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import ShapeError
 from graphcore.base.shapes import Extent, Shape, format_shape, product
-from graphcore.ir.op import INTEGER, REAL, Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.ir.op import INTEGER, REAL, Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Dynamic, Index, as_index
@@ -113,7 +113,7 @@ class Take(_Gather):
         x, indices = inputs
         self.check(1, indices, INTEGER)
         self.axis_of(x.shape, self.axis)
-        return (TensorType((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), x.dtype),)
+        return one_type((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]), x.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x, indices = call.inputs
@@ -166,7 +166,7 @@ class OneHot(Opaque):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], INTEGER)
-        return (TensorType((*inputs[0].shape, self.depth), self.dtype),)
+        return one_type((*inputs[0].shape, self.depth), self.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         return expr.cast(_names(read(0, index[:-1]), index[-1], self.depth), self.dtype)
@@ -203,7 +203,7 @@ class TakeAlong(_Gather):
         x, indices = inputs
         self.check(1, indices, INTEGER)
         self.along(x, indices, self.axis)
-        return (TensorType(indices.shape, x.dtype),)
+        return one_type(indices.shape, x.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         row, inside = _dynamic(read(1, index), call.inputs[0].shape[self.axis])
@@ -248,7 +248,7 @@ class ScatterAdd(_Gather):
                 f"{self.name}: indices {format_shape(indices.shape)} and "
                 f"updates {format_shape(updates.shape)} need equal first extents"
             )
-        return (TensorType((self.rows, *updates.shape[1:]), updates.dtype),)
+        return one_type((self.rows, *updates.shape[1:]), updates.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (n,) = fresh_axes(call, call.inputs[0].shape[0])
@@ -295,7 +295,7 @@ class ScatterAlong(_Gather):
                 f"updates {format_shape(updates.shape)} need equal shapes"
             )
         shape = updates.shape
-        return (TensorType((*shape[: self.axis], self.extent, *shape[self.axis + 1 :]), updates.dtype),)
+        return one_type((*shape[: self.axis], self.extent, *shape[self.axis + 1 :]), updates.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (n,) = fresh_axes(call, call.inputs[0].shape[self.axis])

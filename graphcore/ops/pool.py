@@ -12,7 +12,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Shape, format_shape
-from graphcore.ir.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.ir.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index
@@ -188,7 +188,7 @@ class MaxPool(_Pool):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
-        return (TensorType(self.pooled(inputs[0]), inputs[0].dtype),)
+        return one_type(self.pooled(inputs[0]), inputs[0].dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x = call.inputs[0]
@@ -228,7 +228,7 @@ class MaxPoolIndex(_Pool):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
-        return (TensorType(self.pooled(inputs[0]), dtypes.int32),)
+        return one_type(self.pooled(inputs[0]), dtypes.int32)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x, (kh, kw) = call.inputs[0], self.window
@@ -264,7 +264,7 @@ class MaxPoolGrad(_Pool):
         g, index = inputs
         self.check(0, g, FLOAT)
         self.same(g, g.shape, index)
-        return (TensorType(self.spread(g, self.input_size), g.dtype),)
+        return one_type(self.spread(g, self.input_size), g.dtype)
 
     @property
     def loops(self) -> bool:  # type: ignore[override]
@@ -318,7 +318,7 @@ class MaxPoolGather(_Pool):
         self.check(0, v, FLOAT)
         shape = self.pooled(v)
         self.same(v, shape, index)
-        return (TensorType(shape, v.dtype),)
+        return one_type(shape, v.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (p, q) = fresh_axes(call, *self.window)
@@ -392,7 +392,7 @@ class AvgPool(_Average):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
-        return (TensorType(self.pooled(inputs[0]), inputs[0].dtype),)
+        return one_type(self.pooled(inputs[0]), inputs[0].dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x = call.inputs[0]
@@ -426,7 +426,7 @@ class AvgPoolGrad(_Average):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
-        return (TensorType(self.spread(inputs[0], self.input_size), inputs[0].dtype),)
+        return one_type(self.spread(inputs[0], self.input_size), inputs[0].dtype)
 
     @property
     def loops(self) -> bool:  # type: ignore[override]

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim, Extent, Shape
-from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index
@@ -29,7 +29,7 @@ class DimValue(Opaque):
     inline: ClassVar[bool] = True
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType((), self.dtype),)
+        return one_type((), self.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         return expr.size_value(self.extent, self.dtype)
@@ -54,7 +54,7 @@ class Iota(Opaque):
     inline: ClassVar[bool] = True
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(self.shape, self.dtype),)
+        return one_type(self.shape, self.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         return expr.index_value(index[self.axis], self.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Shape, format_shape, product
-from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, primitive
+from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten
@@ -87,7 +87,7 @@ class RandomBits(Opaque):
                 raise ShapeError(
                     f"{self.name}: operand {i + 1} has the shape {format_shape(given.shape)}, not {format_shape(shape)}"
                 )
-        return (TensorType(self.shape, dtypes.uint32),)
+        return one_type(self.shape, dtypes.uint32)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         flat = flatten(index, self.shape)

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError
 from graphcore.base.shapes import Shape, format_shape
-from graphcore.ir.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType, primitive
+from graphcore.ir.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
@@ -36,7 +36,7 @@ class _Monoid(Reduce):
                 f"{self.name}: axes {self.axes} of {format_shape(given.shape)} are empty, and {self.name} of nothing "
                 f"is not defined"
             )
-        return (TensorType(tuple(e for a, e in enumerate(given.shape) if a not in self.axes), given.dtype),)
+        return one_type(tuple(e for a, e in enumerate(given.shape) if a not in self.axes), given.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         shape = call.inputs[0].shape
@@ -211,7 +211,7 @@ class _Arg(_Monoid):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         if len(self.axes) != 1:
             raise ShapeError(f"{self.name}: takes one axis, got {self.axes}; reshape to one axis first")
-        return (TensorType(super().infer(*inputs)[0].shape, dtypes.int64),)
+        return one_type(super().infer(*inputs)[0].shape, dtypes.int64)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         value = super().lower(call, index, read)

@@ -11,7 +11,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Dim, Shape, format_shape, product
-from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, View, primitive
+from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten, unflatten
@@ -32,7 +32,7 @@ class Reshape(View):
                 f"reshape: {format_shape(inputs[0].shape)} has {inputs[0].size} elements, {format_shape(self.shape)} "
                 f"has {product(self.shape)}"
             )
-        return (TensorType(self.shape, inputs[0].dtype),)
+        return one_type(self.shape, inputs[0].dtype)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         source = call.inputs[0].shape
@@ -70,7 +70,7 @@ class Permute(View):
                 f"permute: {self.axes} is no permutation of the {inputs[0].rank} axes of "
                 f"{format_shape(inputs[0].shape)}"
             )
-        return (TensorType(tuple(inputs[0].shape[a] for a in self.axes), inputs[0].dtype),)
+        return one_type(tuple(inputs[0].shape[a] for a in self.axes), inputs[0].dtype)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(index[self.axes.index(i)] for i in range(len(index)))
@@ -98,7 +98,7 @@ class Broadcast(View):
         lead = len(self.shape) - len(given)
         if lead < 0 or any(e not in (1, self.shape[lead + i]) for i, e in enumerate(given)):
             raise ShapeError(f"broadcast_to: {format_shape(given)} does not broadcast to {format_shape(self.shape)}")
-        return (TensorType(self.shape, inputs[0].dtype),)
+        return one_type(self.shape, inputs[0].dtype)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         given = call.inputs[0].shape
@@ -130,7 +130,7 @@ class RequireShape(View):
             isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)
         ):
             raise ShapeError(f"require_shape: {format_shape(given)} cannot be {format_shape(self.shape)}")
-        return (TensorType(self.shape, inputs[0].dtype),)
+        return one_type(self.shape, inputs[0].dtype)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return index
@@ -170,7 +170,7 @@ class Slice(View):
                 raise ShapeError(
                     f"slice: {start}, {length} elements by {step}, leaves the extent {extent} of {format_shape(given)}"
                 )
-        return (TensorType(self.lengths, inputs[0].dtype),)
+        return one_type(self.lengths, inputs[0].dtype)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(i * step + start for i, start, step in zip(index, self.starts, self.steps, strict=True))
@@ -302,7 +302,7 @@ class Concat(Opaque):
         total: Any = 0
         for t in inputs:
             total = total + t.shape[self.axis]
-        return (TensorType((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.dtype),)
+        return one_type((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]), first.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         position = index[self.axis]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.base.errors import GradientError
+from graphcore.base.garbage import collector_paused
 from graphcore.base.source import reset_scopes
 from graphcore.ir.graph import builder_for, toposort
 from graphcore.ir.node import Builder, Node, Tensor, describe
@@ -61,6 +62,7 @@ class Call:
         return tuple(differentiate([y for y, _ in pairs], xs, [g for _, g in pairs], frontier=True))
 
 
+@collector_paused()
 def differentiate(
     ys: Sequence[Tensor],
     xs: Sequence[Tensor],
