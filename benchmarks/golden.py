@@ -141,7 +141,7 @@ def partition_text(partition: Any) -> str:
     for g in partition.groups:
         members = " ".join(f"{number[n.serial]}:{n.op.name}" for n in g.nodes)
         stored = " ".join(f"{number[t.node.serial]}.{t.index}" for t in g.stored)
-        lines.append(f"{g.kind} stage {g.stage}: {members} -> {stored}")
+        lines.append(f"{g.kind} level {g.level}: {members} -> {stored}")
     return "\n".join(lines)
 
 
@@ -163,7 +163,7 @@ def record(program: Program, device: str) -> dict[str, Any]:
         "functions": " ".join(digest(text) for text in functions),
         "text_bytes": sum(map(len, functions)),
         "launches": len(made.plan.steps),
-        "stages": len(made.plan.stages),
+        "levels": len(made.plan.levels),
         "arena_bytes": placed.arena_bytes,
         "flops": round(sum(s.flops for s in made.plan.steps)),
         "bytes": round(sum(s.nbytes for s in made.plan.steps)),

@@ -55,7 +55,7 @@ class Compilation:
         ]
         for number, step in enumerate(self.plan.steps):
             config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
-            lines.append(f"kernel {number} {step.kernel.name}: stage {step.stage}, template {step.template} ({config})")
+            lines.append(f"kernel {number} {step.kernel.name}: level {step.level}, template {step.template} ({config})")
         return "\n".join([*lines, *self.plan.why])
 
 

@@ -4,8 +4,8 @@ A row of the table is ``[function, first task, tasks, (space, offset) per parame
 by their text, so the optimizer's update of every parameter is one function and many rows.
 
 On CPUs one dispatch kernel switches over the functions, and the same compiled program can run a launch per step, a
-launch per stage or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
-differ in local memory and registers, so each has a kernel of its own, which runs all its rows of a stage at once, and
+launch per level or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
+differ in local memory and registers, so each has a kernel of its own, which runs all its rows of a level at once, and
 one launch is a second program: a single work-group with a barrier after every row.
 """
 

@@ -29,10 +29,10 @@ _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
 PRODUCT_RATE = 5e10  # flops a second of one core in register tiles
 SCALAR_RATE = 8e9  # operations a second of one core in loop nests
 GROUP_SHARE = 0.3  # of a multiprocessor's peak, for one work-group alone
-STAGE_SECONDS = {"intel": 8e-6, "pocl": 25e-6}  # what starting and finishing one more launch costs
+LEVEL_SECONDS = {"intel": 8e-6, "pocl": 25e-6}  # what starting and finishing one more launch costs
 
 
-LAUNCHES = {"step": "launch a step", "stage": "launch a stage", "one": "one launch"}
+LAUNCHES = {"step": "launch a step", "level": "launch a level", "one": "one launch"}
 _AS_GPU = ":as-gpu"
 
 
@@ -84,7 +84,7 @@ class OpenCLBackend:
 
     @property
     def launch(self) -> str:
-        """How plans bound from now on are launched: ``"step"``, ``"stage"``, ``"one"``, or ``"auto"`` by cost."""
+        """How plans bound from now on are launched: ``"step"``, ``"level"``, ``"one"``, or ``"auto"`` by cost."""
         return self._launch
 
     @launch.setter
@@ -179,7 +179,7 @@ class BoundPlan:
     """A program with offsets and sizes: its table is on the device, its kernels' arguments are set.
 
     Attributes:
-        launch: what was asked for: ``"auto"``, ``"step"``, ``"stage"`` or ``"one"``.
+        launch: what was asked for: ``"auto"``, ``"step"``, ``"level"`` or ``"one"``.
         mode: what was chosen, in words.
     """
 
@@ -190,7 +190,7 @@ class BoundPlan:
         self.compiled: Any = None
         backend.arena.grow(placed.arena_bytes)
         self.launch = backend.launch
-        self.rows, self.stages, self.tasks = self._rows()
+        self.rows, self.levels, self.tasks = self._rows()
         self.mode = LAUNCHES[self.launch] if self.launch in LAUNCHES else self._choose_mode()
         self._launches: list[Launch] = []
         self._kernels: list[tuple[Any, tuple[int, ...]]] = []
@@ -214,12 +214,12 @@ class BoundPlan:
         return 0, self.placed.offsets[number]
 
     def _rows(self) -> tuple[list[list[int]], list[tuple[int, int, int]], list[int]]:
-        """Table rows, and ``(first row, last row, tasks)`` of every stage."""
+        """Table rows, and ``(first row, last row, tasks)`` of every level."""
         rows: list[list[int]] = []
-        stages: list[tuple[int, int, int]] = []
+        levels: list[tuple[int, int, int]] = []
         counts: list[int] = []
         index = 0
-        for steps in self.plan.stages:
+        for steps in self.plan.levels:
             first, started = len(rows), 0
             for step in steps:
                 function = self.program.source.functions[self.program.source.of_step[index]]
@@ -237,35 +237,35 @@ class BoundPlan:
                 rows.append(row)
                 counts.append(tasks)
                 started += tasks
-            stages.append((first, len(rows), started))
-        return rows, stages, counts
+            levels.append((first, len(rows), started))
+        return rows, levels, counts
 
     def _choose_mode(self) -> str:
-        """One work item for the whole plan where starting its stages would cost more than a second core saves."""
+        """One work item for the whole plan where starting its levels would cost more than a second core saves."""
         info = self.backend.device.info
         if info.kind == "gpu":
             return self._choose_gpu_mode()
         if info.kind != "cpu":
-            return "launch a stage"
+            return "launch a level"
         alone = 0.0
         for step in self.plan.steps:
             rate = PRODUCT_RATE if step.template in ("matmul", "conv", "conv-sums") else SCALAR_RATE
             alone += max(step.flops / rate, step.nbytes / self.backend.target.bytes_per_second)
-        starting = STAGE_SECONDS.get(info.vendor, 8e-6) * len(self.stages)
-        return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a stage"
+        starting = LEVEL_SECONDS.get(info.vendor, 8e-6) * len(self.levels)
+        return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a level"
 
     def _choose_gpu_mode(self) -> str:
         """One work-group for the whole plan where the launches would take longer than one multiprocessor does."""
         target = self.backend.target
         rate, bandwidth = GROUP_SHARE * target.flops_per_second / target.cores, target.bytes_per_second / target.cores
         alone = sum(max(step.flops / rate, step.nbytes / bandwidth) for step in self.plan.steps)
-        return "one launch" if alone < target.launch_seconds * len(self._gpu_stages()[1]) else "launch a stage"
+        return "one launch" if alone < target.launch_seconds * len(self._gpu_levels()[1]) else "launch a level"
 
     def _plan_launches(self) -> tuple[list[int], list[Launch]]:
         """The rows in the order of the table, and the launches; rows' first tasks are set to fit them."""
         gpu = self.backend.device.info.kind == "gpu"
         if gpu and self.mode != "launch a step":
-            order, launches = self._gpu_stages()
+            order, launches = self._gpu_levels()
             return order, [Launch("run_whole", 1, 0, len(order))] if self.mode == "one launch" and order else launches
         if self.mode == "launch a step":
             order = [i for i, row in enumerate(self.rows) if row[2]]
@@ -278,13 +278,13 @@ class BoundPlan:
         order = list(range(len(self.rows)))
         if self.mode == "one launch":
             return order, [Launch("run_plan", 1, 0, len(order))]
-        return order, [Launch("run_plan", tasks, first, last) for first, last, tasks in self.stages if tasks]
+        return order, [Launch("run_plan", tasks, first, last) for first, last, tasks in self.levels if tasks]
 
-    def _gpu_stages(self) -> tuple[list[int], list[Launch]]:
-        """A launch for every function of a stage: its steps are rows of one grid."""
+    def _gpu_levels(self) -> tuple[list[int], list[Launch]]:
+        """A launch for every function of a level: its steps are rows of one grid."""
         order: list[int] = []
         launches: list[Launch] = []
-        for first, last, _ in self.stages:
+        for first, last, _ in self.levels:
             of_function: dict[int, list[int]] = {}
             for i in range(first, last):
                 if self.rows[i][2]:

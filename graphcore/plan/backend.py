@@ -53,7 +53,7 @@ class Backend(Protocol):
     Attributes:
         name: for messages.
         target: what the passes know of the device.
-        launch: how plans are started: ``auto``, ``step``, ``stage`` or ``one``.
+        launch: how plans are started: ``auto``, ``step``, ``level`` or ``one``.
         interprets: whether ``bind`` wants the graph itself, with every extent bound (the graph oracle).
     """
 

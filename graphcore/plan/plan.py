@@ -1,4 +1,4 @@
-"""Plans: what a backend runs. Buffers with a place in a space, and steps in stages.
+"""Plans: what a backend runs. Buffers with a place in a space, and steps in levels.
 
 A plan is pure data. Its sizes may be symbolic in leading extents; ``passes.planning.placement.place`` binds them for
 one set of feeds, so another batch size needs new offsets but no new kernels.
@@ -52,7 +52,7 @@ class Step:
     Attributes:
         kernel: its IR; ``buffers`` are behind its parameters, in order.
         template: the template that emits it; ``config`` its choices.
-        stage: steps of one stage do not depend on each other.
+        level: steps of one level do not depend on each other.
         workspace: buffers for packing or partial results, after ``buffers``.
         helper: a packing or split step that belongs to another kernel; counted apart.
         flops: arithmetic of the whole kernel for the hinted sizes.
@@ -62,7 +62,7 @@ class Step:
     buffers: tuple[int, ...]
     template: str
     config: Any
-    stage: int = 0
+    level: int = 0
     workspace: tuple[int, ...] = ()
     helper: bool = False
     flops: float = 0.0
@@ -113,7 +113,7 @@ class Plan:
 
     Attributes:
         buffers: all of them, by number.
-        steps: kernels in order; ``step.stage`` never falls.
+        steps: kernels in order; ``step.level`` never falls.
         feeds: fed tensors' keys and their buffers.
         fetches: one for each output.
         variables: variables that are read or written, and their buffers.
@@ -133,13 +133,13 @@ class Plan:
     written: set[int] = field(default_factory=set)
 
     @property
-    def stages(self) -> list[list[Step]]:
-        """Steps by stage."""
+    def levels(self) -> list[list[Step]]:
+        """Steps by level."""
         result: list[list[Step]] = []
         for step in self.steps:
-            while len(result) <= step.stage:
+            while len(result) <= step.level:
                 result.append([])
-            result[step.stage].append(step)
+            result[step.level].append(step)
         return [s for s in result if s]
 
 
@@ -151,8 +151,8 @@ class Placed:
         sizes: values of the symbolic extents.
         offsets: by buffer number, bytes.
         arena_bytes: size of the arena.
-        lower_bound_bytes: the largest sum of live bytes at any stage: no placement can need less.
-        lifetimes: first and last stage of every arena buffer.
+        lower_bound_bytes: the largest sum of live bytes at any level: no placement can need less.
+        lifetimes: first and last level of every arena buffer.
     """
 
     sizes: dict[str, int]
@@ -166,8 +166,8 @@ class Placed:
 def print_plan(plan: Plan, placed: Placed | None = None) -> str:
     """The plan as text: one line a step, with the buffers it touches."""
     lines = []
-    for stage, steps in enumerate(plan.stages):
-        lines.append(f"stage {stage}")
+    for level, steps in enumerate(plan.levels):
+        lines.append(f"level {level}")
         for step in steps:
             lines.append(
                 f"  {step.kernel.name} [{step.template}: {_config_text(step.config)}] reads "

@@ -150,10 +150,10 @@ class Compiled:
         }
 
     def cost_analysis(self) -> dict[str, Any]:
-        """Work of one run: ``launches flops bytes_accessed stages`` and ``kernels``, a list of name, template, flops,
+        """Work of one run: ``launches flops bytes_accessed levels`` and ``kernels``, a list of name, template, flops,
         bytes, rows.
 
-        Steps of one stage with the same function are one kernel with several rows. Packing and partial-sum helpers are
+        Steps of one level with the same function are one kernel with several rows. Packing and partial-sum helpers are
         listed under ``helpers``.
         """
         plan = self.plan
@@ -167,12 +167,12 @@ class Compiled:
                 "flops": step.flops,
                 "bytes": step.nbytes,
                 "rows": 1,
-                "stage": step.stage,
+                "level": step.level,
             }
             if step.helper:
                 helpers.append(entry)
                 continue
-            key = (step.stage, functions[i])
+            key = (step.level, functions[i])
             if key in kernels:
                 found = kernels[key]
                 found["flops"] += step.flops
@@ -182,7 +182,7 @@ class Compiled:
                 kernels[key] = entry
         return {
             "launches": self.launches,
-            "stages": len(plan.stages),
+            "levels": len(plan.levels),
             "flops": sum(s.flops for s in plan.steps),
             "bytes_accessed": sum(s.nbytes for s in plan.steps),
             "kernels": list(kernels.values()),
@@ -203,7 +203,7 @@ class Compiled:
             lines = []
             for g in self.stages.partition.groups:
                 stored = {t.key for t in g.stored}
-                lines.append(f"group {g.number} ({g.kind}, stage {g.stage})")
+                lines.append(f"group {g.number} ({g.kind}, level {g.level})")
                 for n in g.nodes:
                     mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
                     lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")

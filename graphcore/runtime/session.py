@@ -53,7 +53,7 @@ class Session:
         check_numerics: raise where a fetched value is NaN or infinite.
         passes: graph passes instead of the default ones.
         verify: check the graph around every pass.
-        launch: how plans are started: ``"step"``, ``"stage"``, ``"one"`` launch in all, or ``"auto"``, by estimated
+        launch: how plans are started: ``"step"``, ``"level"``, ``"one"`` launch in all, or ``"auto"``, by estimated
             cost.
 
     Runs from several threads are serialised, first come first served; compilation is not. Ctrl-C never leaves a run's

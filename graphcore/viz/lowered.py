@@ -127,7 +127,7 @@ class _Fused:
         main = next((p for p in pieces if not p.helper), pieces[0])
         helpers = sum(p.helper for p in pieces)
         lines = [
-            f"{group.kind}, stage {group.stage}", f"template {main.template}", flop_text(sum(p.flops for p in pieces)),
+            f"{group.kind}, level {group.level}", f"template {main.template}", flop_text(sum(p.flops for p in pieces)),
             format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else []),
         ]  # fmt: skip
         frame = f"k{group.number}"
@@ -206,7 +206,7 @@ class _Fused:
 
 
 def plan_diagram(plan: Plan, placed: Placed, graph: Graph, title: str, facts: Facts = ()) -> Diagram:
-    """A picture of a plan: steps and buffers in stages, with the memory map.
+    """A picture of a plan: steps and buffers in levels, with the memory map.
 
     Args:
         plan: the plan.
@@ -246,45 +246,45 @@ class _Planned:
             self.nodes.append(fetch_node(i, t, more=constant))
             if fetch.buffer is not None:
                 self.edges.append(DiagramEdge(self.buffer(fetch.buffer, None), f"fetch {i}"))
-        stages = [
+        levels = [
             DiagramGroup(
-                f"stage {s[0].stage}", f"stage {s[0].stage}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope"
+                f"level {s[0].level}", f"level {s[0].level}", (f"{len(s)} steps",) if len(s) > 1 else (), None, "scope"
             )
-            for s in plan.stages
+            for s in plan.levels
         ]
         work = f"{flop_text(sum(s.flops for s in plan.steps))}, {format_bytes(sum(s.nbytes for s in plan.steps))}"
         arena = f"{format_bytes(placed.arena_bytes)}, at least {format_bytes(placed.lower_bound_bytes)}"
-        counts = (("steps", f"{len(plan.steps)} in {len(plan.stages)} stages"), ("work", work), ("arena", arena))
+        counts = (("steps", f"{len(plan.steps)} in {len(plan.levels)} levels"), ("work", work), ("arena", arena))
         return Diagram(
-            title, tuple(self.nodes), edges_once(self.edges), tuple(stages), (*counts, *facts), self.memory()
+            title, tuple(self.nodes), edges_once(self.edges), tuple(levels), (*counts, *facts), self.memory()
         )
 
     def step(self, i: int, step: Step) -> None:
-        name, stage = f"step {i}", f"stage {step.stage}"
+        name, level = f"step {i}", f"level {step.level}"
         config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
         work = flop_text(step.flops) if step.flops else ""
         lines = (step.template, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
         tip = "\n".join(filter(None, (step.why, *step.kernel.origins, print_kernel(step.kernel))))
         shown = tuple(line for line in lines if line)
-        self.nodes.append(DiagramNode(name, step.kernel.name, f"step {i}", shown, (), stage, tip, "kernel"))
+        self.nodes.append(DiagramNode(name, step.kernel.name, f"step {i}", shown, (), level, tip, "kernel"))
         for number in step.reads:
-            self.edges.append(DiagramEdge(self.buffer(number, stage), name))
+            self.edges.append(DiagramEdge(self.buffer(number, level), name))
         for number in step.writes:
             buffer = self.plan.buffers[number]
             if buffer.space == VARIABLE:
                 how = "copied" if (number, i) not in self.plan.in_place else "in place"
                 update = f"{name} writes buffer {number}"
                 more = (format_bytes(self.bytes_of(number)), how)
-                self.nodes.append(replace(update_node(i, buffer.owner, more=more, group=stage), id=update))
+                self.nodes.append(replace(update_node(i, buffer.owner, more=more, group=level), id=update))
                 self.edges.append(DiagramEdge(name, update, style="update"))
             else:
-                self.edges.append(DiagramEdge(name, self.buffer(number, stage)))
+                self.edges.append(DiagramEdge(name, self.buffer(number, level)))
         for number in step.workspace:
             if number not in step.reads and number not in step.writes:
-                self.edges.append(DiagramEdge(name, self.buffer(number, stage), style="control"))
+                self.edges.append(DiagramEdge(name, self.buffer(number, level), style="control"))
 
-    def buffer(self, number: int, stage: str | None) -> str:
-        """The node of a buffer; drawn at its first use, in that stage."""
+    def buffer(self, number: int, level: str | None) -> str:
+        """The node of a buffer; drawn at its first use, in that level."""
         if number in self.names:
             return self.names[number]
         b = self.plan.buffers[number]
@@ -303,7 +303,7 @@ class _Planned:
             lines = (what, *self.place_lines(number))
             tip = "\n".join((b.label, *self.reuse_lines(number)))
             self.nodes.append(
-                DiagramNode(name, label, "" if b.role == "value" else b.role, lines, (), stage, tip, "buffer")
+                DiagramNode(name, label, "" if b.role == "value" else b.role, lines, (), level, tip, "buffer")
             )
         return name
 
@@ -325,18 +325,18 @@ class _Planned:
         lines.append(f"lives from {self.moment(first)} to {self.moment(last)}")
         return lines + [f"takes over bytes of #{n}, {self.plan.buffers[n].label}" for n in self.over.get(number, ())]
 
-    def moment(self, stage: int) -> str:
+    def moment(self, level: int) -> str:
         """A lifetime's end in words."""
-        last = max((s.stage for s in self.plan.steps), default=0)
-        return "the feeds" if stage < 0 else "the fetches" if stage > last else f"stage {stage}"
+        last = max((s.level for s in self.plan.steps), default=0)
+        return "the feeds" if level < 0 else "the fetches" if level > last else f"level {level}"
 
     def memory(self) -> MemoryMap:
-        """The arena over stages, with a step before them for the feeds and one after them for the fetches."""
-        last = max((s.stage for s in self.plan.steps), default=0)
+        """The arena over levels, with a step before them for the feeds and one after them for the fetches."""
+        last = max((s.level for s in self.plan.steps), default=0)
         kernels: dict[int, list[str]] = {}
         for step in self.plan.steps:
-            kernels.setdefault(step.stage, []).append(step.kernel.name)
-        steps = ["feeds", *(f"stage {n}: {', '.join(kernels.get(n, []))}" for n in range(last + 1)), "fetches"]
+            kernels.setdefault(step.level, []).append(step.kernel.name)
+        steps = ["feeds", *(f"level {n}: {', '.join(kernels.get(n, []))}" for n in range(last + 1)), "fetches"]
         rows = []
         for number, offset in sorted(self.placed.offsets.items()):
             first, end = self.placed.lifetimes[number]

@@ -2,7 +2,7 @@
 
 One scan in graph order. A node joins a group of one of its operands (or of a sibling that reads the same value) if
 
-* everything it reads outside has a smaller *stage* than the group, so that the cut graph has no cycle;
+* everything it reads outside has a smaller *level* than the group, so that the cut graph has no cycle;
 * lowering its body over the group's axes meets members only at their canonical index, so that the group stays one loop
   nest;
 * the group's kind allows it, and the caps of the target hold.
@@ -75,14 +75,14 @@ class Fuse:
             else:
                 self.place(node)
         self.align_updates()
-        self.groups.sort(key=lambda g: (g.stage, g.number))
+        self.groups.sort(key=lambda g: (g.level, g.number))
         store_what_is_used(self.graph, self.groups, self.home, self.sources, self.forced)
         partition = Partition(self.graph, tuple(g for g in self.groups if g.stored), frozenset(), tuple(self.why))
         kept = self.forced | {(serial, 0) for serial in self.awkward}
         return narrow_the_cut(partition, self.target, kept, {(serial, 0) for serial in self.scalars})
 
     def align_updates(self) -> None:
-        """Run the optimizer's elementwise groups in one stage: nothing waits for them, and together they are rows of
+        """Run the optimizer's elementwise groups in one level: nothing waits for them, and together they are rows of
         one launch."""
         read = {key for g in self.groups for key in g.reads}
         last = [
@@ -90,9 +90,9 @@ class Fuse:
             for g in self.groups
             if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()
         ]
-        together = max((g.stage for g in last), default=0)
+        together = max((g.level for g in last), default=0)
         for group in last:
-            group.stage = together
+            group.level = together
 
     def is_read_through(self, node: Node) -> bool:
         """Inline nodes vanish into their readers, unless they are themselves results or read too much.
@@ -152,7 +152,7 @@ class Fuse:
         if node.op.kind is Kind.CONTRACT:
             return []
         producers = {g.number: g for g in (self.home.get(t.key) for t in sources) if g is not None}
-        listed = [(g, False) for g in sorted(producers.values(), key=lambda g: (-g.stage, g.number))]
+        listed = [(g, False) for g in sorted(producers.values(), key=lambda g: (-g.level, g.number))]
         size = node.types[0].size if not isinstance(node.op, Reduce) else node.inputs[0].size
         for t in sources:
             if t.size == size and size != 1:
@@ -172,15 +172,15 @@ class Fuse:
 
         Best one of many axes: it is not going to vanish because its values are better computed again.
         """
-        stage = 1 + max((self.home[t.key].stage for t in sources if t.key in self.home), default=0)
-        fitting = [g for g in self.groups[:64] if g.stage >= stage and g.kind in ("map", "rows") and g.shape != ()]
-        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", -len(g.axes), g.stage))[:1]]
+        level = 1 + max((self.home[t.key].level for t in sources if t.key in self.home), default=0)
+        fitting = [g for g in self.groups[:64] if g.level >= level and g.kind in ("map", "rows") and g.shape != ()]
+        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", -len(g.axes), g.level))[:1]]
 
     def join(self, node: Node, group: Group, sources: tuple[Tensor, ...], sibling: bool) -> None:
         self.check_kind(node, group)
         for t in sources:
             producer = self.home.get(t.key)
-            if producer is not None and producer is not group and producer.stage >= group.stage:
+            if producer is not None and producer is not group and producer.level >= group.level:
                 raise _Refused(f"its operand {t.node.op.name} at {t.node.origin} is ready only after that kernel")
         reasons = []
         for index, bound in self.canonical_indices(node, group):
@@ -364,14 +364,14 @@ class Fuse:
 
     def start(self, node: Node, sources: tuple[Tensor, ...]) -> None:
         """A group of the node alone."""
-        stage = 1 + max((self.home[t.key].stage for t in sources if t.key in self.home), default=0)
+        level = 1 + max((self.home[t.key].level for t in sources if t.key in self.home), default=0)
         plain = isinstance(node.op, Reduce)
         shape = node.inputs[0].shape if plain else node.types[0].shape
         axes, index = fresh_axes(shape)
         kind = {Kind.CONTRACT: "contract", Kind.OPAQUE: "window"}.get(node.op.kind, "map")
         if kind == "window" and _is_pointwise(node):
             kind = "map"
-        group = Group(len(self.groups), kind, axes, shape, stage)
+        group = Group(len(self.groups), kind, axes, shape, level)
         group.by_shape[shape] = index
         self.groups.append(group)
         bound: dict[int, Axis | None] = {}

@@ -48,7 +48,7 @@ class Group:
         ops: operations that its kernel does for a point: its nodes, and the scalars that they compute on the way.
         sums: members of a product's group that hold sums over its columns, or are made of such: known only when the
             product is done.
-        stage: one more than the largest stage of the groups it reads.
+        level: one more than the largest level of the groups it reads.
         nodes: member nodes, in graph order.
         reads: outside values, in order of first use.
         stored: member values that others need.
@@ -58,7 +58,7 @@ class Group:
     kind: str
     axes: tuple[Axis, ...]
     shape: Shape
-    stage: int
+    level: int
     members: dict[Key, tuple[Index, ...]] = field(default_factory=dict)
     bound: dict[tuple[int, int], Axis | None] = field(default_factory=dict)
     columns: frozenset[Axis] | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphcore.base.errors import VerifyError
 
-__all__ = ["Ordering", "StepInfo", "best_order", "candidate_orders", "simulate", "stage_of"]
+__all__ = ["Ordering", "StepInfo", "best_order", "candidate_orders", "level_of", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class StepInfo:
         outputs: ids of the buffers it writes; one that is also an input is written in place.
         workspace: bytes that are live during this step only.
         after: numbers of steps that must come before, beyond what the buffers imply.
-        stage: steps of one stage may share a launch; used by the candidate "by stage" only.
+        level: steps of one level may share a launch; used by the candidate "by level" only.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     workspace: int = 0
     after: tuple[int, ...] = ()
-    stage: int = 0
+    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def best_order(
         external: buffers that cost nothing.
 
     Returns:
-        The order with the lowest peak, ties to the earlier candidate: as built, by stage, depth first, reverse depth
+        The order with the lowest peak, ties to the earlier candidate: as built, by level, depth first, reverse depth
         first, least peak first, least growth first.
 
     Raises:
@@ -343,18 +343,18 @@ def candidate_orders(
 
 def _candidates(flow: _Flow, memory: _Memory, steps: Sequence[StepInfo]) -> Iterator[tuple[str, list[int]]]:
     yield "as built", _by_key(flow, range(len(steps)))
-    yield "by stage", _by_key(flow, [step.stage for step in steps])
+    yield "by level", _by_key(flow, [step.level for step in steps])
     yield "depth first", _depth_first(flow)
     yield "reverse depth first", _reverse_depth_first(flow)
     yield "least peak first", _greedy(flow, memory, steps, growth_first=False)
     yield "least growth first", _greedy(flow, memory, steps, growth_first=True)
 
 
-def stage_of(steps: Sequence[StepInfo]) -> list[int]:
+def level_of(steps: Sequence[StepInfo]) -> list[int]:
     """Level of each step: 0 without dependencies, otherwise one more than the highest of those it depends on.
 
     Args:
-        steps: the steps as built; their own `stage` is not looked at.
+        steps: the steps as built; their own `level` is not looked at.
 
     Raises:
         VerifyError: the dependencies have a cycle, or name a step that does not exist.

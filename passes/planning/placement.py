@@ -1,4 +1,4 @@
-"""Memory: lifetimes by stage and offsets in the arena, for one set of sizes."""
+"""Memory: lifetimes by level and offsets in the arena, for one set of sizes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["lifetimes", "place"]
 
 
 def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
-    """First and last stage in which each arena buffer must keep its contents.
+    """First and last level in which each arena buffer must keep its contents.
 
-    Steps of one stage may run at the same time, so a lifetime covers whole stages. Feeds are there before the first
-    stage, fetches are read after the last.
+    Steps of one level may run at the same time, so a lifetime covers whole levels. Feeds are there before the first
+    level, fetches are read after the last.
     """
-    end = max((s.stage for s in plan.steps), default=0) + 1
+    end = max((s.level for s in plan.steps), default=0) + 1
     found: dict[int, tuple[int, int]] = {}
     for number in (n for _, n in plan.feeds):
         found[number] = (-1, -1)
     for step in plan.steps:
         for number in (*step.buffers, *step.workspace):
             if plan.buffers[number].space == ARENA:
-                first, last = found.get(number, (step.stage, step.stage))
-                found[number] = (min(first, step.stage), max(last, step.stage))
+                first, last = found.get(number, (step.level, step.level))
+                found[number] = (min(first, step.level), max(last, step.level))
     for fetch in plan.fetches:
         if fetch.buffer is not None and plan.buffers[fetch.buffer].space == ARENA:
             first, _ = found.get(fetch.buffer, (end, end))

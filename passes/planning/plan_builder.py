@@ -1,5 +1,5 @@
 """From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into
-stages."""
+levels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphcore.plan.target import Reject, Target
 from passes.fusion.fuse import stored_root
 from passes.fusion.lower import lower_group
 from passes.fusion.partition import Key, Partition, is_scalar_constant
-from passes.planning.levels import single_steps, stages_of
+from passes.planning.levels import levels_of, single_steps
 
 __all__ = ["build_plan"]
 
@@ -301,19 +301,19 @@ class _Planner:
         return after
 
     def level(self) -> None:
-        """Put the steps in stages and in order."""
+        """Put the steps in levels and in order."""
         plan = self.plan
         after = self.dependencies()
-        # Nothing waits for the optimizer's updates; in one stage, updates of equal structure are rows of one kernel.
+        # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
         followed: set[int] = set().union(*after)
         sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
-        stages, name = (
-            single_steps(plan, after, plan.hints) if self.fewest_bytes else stages_of(plan, after, sinks, plan.hints)
+        levels, name = (
+            single_steps(plan, after, plan.hints) if self.fewest_bytes else levels_of(plan, after, sinks, plan.hints)
         )
         plan.why.append(f"steps run {name}")
-        for step, stage in zip(plan.steps, stages, strict=True):
-            step.stage = stage
-        order_by = sorted(range(len(plan.steps)), key=lambda i: (stages[i], i))
+        for step, level in zip(plan.steps, levels, strict=True):
+            step.level = level
+        order_by = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order_by)}
         plan.steps = [plan.steps[i] for i in order_by]
         plan.in_place = [(b, moved[i]) for b, i in plan.in_place]

@@ -69,7 +69,7 @@ def test_every_stage_is_text() -> None:
             ("simplified", "exp"),
             ("fused", "group"),
             ("kernels", "kernel"),
-            ("plan", "stage 0"),
+            ("plan", "level 0"),
         ]:
             assert word in c.as_text(stage)
         assert "simplify" in c.explain()
@@ -89,7 +89,7 @@ def test_passes_can_be_replaced() -> None:
         gc.Session("numpy", passes=["simplify"]).run(y, {x: feed})
 
 
-@pytest.mark.parametrize("launch", ["step", "stage", "one"])
+@pytest.mark.parametrize("launch", ["step", "level", "one"])
 def test_launch_modes_give_the_same_bits(launch: str) -> None:
     x, y = _program()
     feed = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)

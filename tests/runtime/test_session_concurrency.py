@@ -258,7 +258,7 @@ INTERRUPT = """
         print("skip", error); sys.exit(0)
     faulthandler.dump_traceback_later(seconds + 30, exit=True)
     rng = random.Random(1)
-    # Two variables that different kernels of different stages update together: a torn run would leave them unequal.
+    # Two variables that different kernels of different levels update together: a torn run would leave them unequal.
     a = gc.Variable(np.zeros((200, 200), np.float32), name="a")
     b = gc.Variable(np.zeros((200, 200), np.float32), name="b")
     count = gc.Variable(np.int64(0), name="count")
@@ -270,7 +270,7 @@ INTERRUPT = """
     data = [np.ones((n, 200), np.float32) for n in (1, 2, 5)]
     for r in runs:
         r(data[0])
-    print(sess.compile(step, {x: data[0]}).cost_analysis()["stages"], flush=True)
+    print(sess.compile(step, {x: data[0]}).cost_analysis()["levels"], flush=True)
     target = threading.main_thread().ident
     stop, waiting, signals = False, threading.Event(), 0
 

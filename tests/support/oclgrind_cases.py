@@ -34,7 +34,7 @@ from support.runtimes import differences
 BATCH, SMALLER = 5, 3
 GPU = "as-gpu"
 _ALIGN = 128
-_LAUNCHES = ("one", "step", "stage")
+_LAUNCHES = ("one", "step", "level")
 _FILLINGS = (255, 0, 60)  # what values that nothing has written look like: NaN or -1, zero, a number near 0.01
 
 

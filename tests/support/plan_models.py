@@ -40,11 +40,11 @@ def report(compiled: Compiled) -> str:
     """What a failing test shows: the kernels, the plan and the reasons."""
     cost = compiled.cost_analysis()
     kernels = "\n".join(
-        f"stage {k['stage']}: {k['name']} [{k['template']}] {k['rows']} rows, {k['bytes']:,.0f} bytes"
+        f"level {k['level']}: {k['name']} [{k['template']}] {k['rows']} rows, {k['bytes']:,.0f} bytes"
         for k in cost["kernels"]
     )
     return (
-        f"{len(cost['kernels'])} kernels in {cost['stages']} stages, {cost['bytes_accessed']:,.0f} bytes"
+        f"{len(cost['kernels'])} kernels in {cost['levels']} levels, {cost['bytes_accessed']:,.0f} bytes"
         f"\n{kernels}\n{compiled.as_text('plan')}\n{compiled.explain()}"
     )
 

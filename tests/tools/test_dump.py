@@ -302,12 +302,12 @@ def test_plan_shows_buffers_and_memory(tmp_path):
         memory, plan = compiled.memory_analysis(), compiled.plan
     steps = [n for n in diagram["nodes"] if n["style"] == "kernel"]
     assert len(steps) == len(plan.steps)
-    assert [n["group"] for n in steps] == [f"stage {s.stage}" for s in plan.steps]
-    assert [g["label"] for g in diagram["groups"]] == [f"stage {n}" for n in sorted({s.stage for s in plan.steps})]
+    assert [n["group"] for n in steps] == [f"level {s.level}" for s in plan.steps]
+    assert [g["label"] for g in diagram["groups"]] == [f"level {n}" for n in sorted({s.level for s in plan.steps})]
     rows = diagram["memory"]["rows"]
     assert max(r["offset"] + r["bytes"] for r in rows) <= memory["arena_bytes"]
     assert len(rows) == len(compiled.bound.placed.offsets)
-    assert rows[0]["start_step"] == 0 and len(diagram["memory"]["steps"]) == max(s.stage for s in plan.steps) + 3
+    assert rows[0]["start_step"] == 0 and len(diagram["memory"]["steps"]) == max(s.level for s in plan.steps) + 3
     updates = [n for n in diagram["nodes"] if n["style"] == "update"]
     assert sorted(n["label"] for n in updates) == ["head/v ←", "head/v/m ←", "hidden/w ←", "hidden/w/m ←"]
     in_place = {plan.buffers[number].owner.name for number, _ in plan.in_place}

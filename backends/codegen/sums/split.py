@@ -44,7 +44,7 @@ _BLOCK = 256  # elements of a partial sum at least, where work items share it
 _ALONE = 32  # and where one work item sums them up alone
 _MOST = 256  # partial sums of one result at most
 _MANY_RESULTS = 1024
-_STAGE_WORK = 1_000_000  # operations of a CPU kernel that a second stage is worth: about 0.1 ms on one core
+_LEVEL_WORK = 1_000_000  # operations of a CPU kernel that a second level is worth: about 0.1 ms on one core
 _TASK_WORK = 200_000
 _ITEMS_PER_CORE = 512  # work items that keep a multiprocessor busy
 
@@ -90,12 +90,12 @@ class Split:
         return next(a for a in answers if not isinstance(a, Reject))
 
     def _cpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
-        """Enough for all cores, each worth a task and all together another stage."""
+        """Enough for all cores, each worth a task and all together another level."""
         pieces = self._scheduled(kernel, dialect, hints)
         if pieces[0].template != "nest":
             return 1
         units, work = int(bind(nest_units(kernel, pieces[0].config), hints)), kernel_work(kernel, hints)
-        if units >= 2 * dialect.cores or work < _STAGE_WORK:
+        if units >= 2 * dialect.cores or work < _LEVEL_WORK:
             return 1
         return int(
             min(

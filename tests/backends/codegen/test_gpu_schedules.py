@@ -50,7 +50,7 @@ def plain(spec: str) -> Any:
         pytest.skip(f"no {spec}: {error}")
 
 
-def compiled(backend: Any, outputs: list[Tensor], feeds: dict[Tensor, Any], launch: str = "stage") -> Any:
+def compiled(backend: Any, outputs: list[Tensor], feeds: dict[Tensor, Any], launch: str = "level") -> Any:
     """The outputs as one bound plan."""
     sizes = {
         next(iter(e.symbols())): n
@@ -295,15 +295,15 @@ def test_launch_modes_give_equal_bits(device):
         losses, step = training(device, mlp(), images, labels, 3, launch)
         assert step.bound.mode == mode and step.bound.launch == launch and f"launched as: {mode}" in step.explain()
         found[launch] = losses, step.launches
-    assert found["step"][0] == found["stage"][0] == found["one"][0]
-    assert found["step"][1] >= found["stage"][1] > found["one"][1] == 1
-    assert found["step"][1] > found["stage"][1]  # Adam's updates are rows of one launch
+    assert found["step"][0] == found["level"][0] == found["one"][0]
+    assert found["step"][1] >= found["level"][1] > found["one"][1] == 1
+    assert found["step"][1] > found["level"][1]  # Adam's updates are rows of one launch
 
 
 def test_launch_option_is_checked():
     backend = plain("opencl:intel")
     assert backend.launch == "auto"
-    with pytest.raises(UsageError, match="auto, step, stage, one"):
+    with pytest.raises(UsageError, match="auto, step, level, one"):
         backend.launch = "warp"
 
 
@@ -320,8 +320,8 @@ def test_one_program_serves_all_launches_on_cpus():
 def test_equal_steps_share_a_kernel_and_a_launch():
     backend = as_gpu("opencl:intel")
     feeds = inputs((40, 8), (40, 8), (40, 8))
-    bound = compiled(backend, [gc.exp(gc.transpose(x, (1, 0))) for x in feeds], feeds, "stage")
-    assert len(bound.plan.steps) >= 1 and bound.launches == len(bound.plan.stages) == 1
+    bound = compiled(backend, [gc.exp(gc.transpose(x, (1, 0))) for x in feeds], feeds, "level")
+    assert len(bound.plan.steps) >= 1 and bound.launches == len(bound.plan.levels) == 1
     source = backend.source(bound.program)
     assert source.count("__kernel") == len(bound.program.source.functions) and "run_plan" not in source
 

@@ -320,7 +320,7 @@ def test_results_do_not_depend_on_how_steps_are_launched(spec: str) -> None:
     wanted = summed(feeds[w], feeds[k], ROWS)
     before = device.launch
     try:
-        for device.launch in ("one", "stage", "step"):
+        for device.launch in ("one", "level", "step"):
             same(run_on(spec, [g], feeds)[0], wanted)
     finally:
         device.launch = before

@@ -26,18 +26,18 @@ class Tape:
     size: list[int] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
     last: list[int] = field(default_factory=list)
-    stage: int = -1
+    level: int = -1
 
     def step(self, reads: Sequence[int], *outputs: int, workspace: int = 0) -> tuple[int, ...]:
-        """One stage that reads buffers, makes new ones of the given bytes, and uses a workspace."""
-        self.stage += 1
+        """One level that reads buffers, makes new ones of the given bytes, and uses a workspace."""
+        self.level += 1
         for read in reads:
-            self.last[read] = self.stage
+            self.last[read] = self.level
         made = tuple(range(len(self.size), len(self.size) + len(outputs)))
         sizes = [*outputs, workspace] if workspace else list(outputs)
         self.size += sizes
-        self.first += [self.stage] * len(sizes)
-        self.last += [self.stage] * len(sizes)
+        self.first += [self.level] * len(sizes)
+        self.last += [self.level] * len(sizes)
         return made
 
     def blocks(self) -> list[Block]:

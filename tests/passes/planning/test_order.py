@@ -1,4 +1,4 @@
-"""Order: fewest stages by default, fewest bytes under a memory limit."""
+"""Order: fewest levels by default, fewest bytes under a memory limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import graphcore as gc
 from graphcore.base.errors import OutOfMemoryError
-from passes.planning.levels import earliest_stages, latest_stages
+from passes.planning.levels import earliest_levels, latest_levels
 
 
 def _branches() -> tuple[Any, Any]:
@@ -23,19 +23,19 @@ def _branches() -> tuple[Any, Any]:
 
 def _arena(session: Any, fetch: Any, x: Any) -> tuple[int, int]:
     c = session.compile(fetch, {x: (64, 64)})
-    return c.memory_analysis()["arena_bytes"], c.cost_analysis()["stages"]
+    return c.memory_analysis()["arena_bytes"], c.cost_analysis()["levels"]
 
 
 def test_a_memory_limit_orders_for_memory() -> None:
     x, y = _branches()
     feed = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32) * 0.1
     with gc.Session("numpy:kernels") as plain:
-        wide, stages = _arena(plain, y, x)
+        wide, levels = _arena(plain, y, x)
         expected = plain.run(y, {x: feed})
     variables = 8 * 64 * 64 * 4
     with gc.Session("numpy:kernels", memory_limit=variables + wide // 2) as tight:
         narrow, single = _arena(tight, y, x)
-        assert narrow <= wide // 2 and single > stages
+        assert narrow <= wide // 2 and single > levels
         np.testing.assert_allclose(tight.run(y, {x: feed}), expected, rtol=1e-6)
     with (
         gc.Session("numpy:kernels", memory_limit=variables + 100) as hopeless,
@@ -44,8 +44,8 @@ def test_a_memory_limit_orders_for_memory() -> None:
         hopeless.run(y, {x: feed})
 
 
-def test_earliest_and_latest_stages() -> None:
+def test_earliest_and_latest_levels() -> None:
     after = [set(), {0}, {1}, {0}, {2, 3}]
-    early = earliest_stages(after)
+    early = earliest_levels(after)
     assert early == [0, 1, 2, 1, 3]
-    assert latest_stages(after, early) == [0, 1, 2, 2, 3]
+    assert latest_levels(after, early) == [0, 1, 2, 2, 3]

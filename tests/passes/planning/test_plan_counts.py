@@ -1,4 +1,4 @@
-"""Kernels, stages, launches and bytes of plans, against counts and traffic worked out by hand. Bytes: float32 has 4,
+"""Kernels, levels, launches and bytes of plans, against counts and traffic worked out by hand. Bytes: float32 has 4,
 int64 labels 8."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_training_step_of_a_large_mlp() -> None:
     check(c, 14, mlp_bytes(sizes, batch))
     cost = c.cost_analysis()
     # 3 layers forward, the loss, 3 layers back, Adam.
-    assert cost["stages"] <= 8, report(c)
+    assert cost["levels"] <= 8, report(c)
     assert cost["launches"] <= 8, report(c)
 
 
@@ -113,8 +113,8 @@ def test_training_step_of_a_small_mlp_is_one_launch() -> None:
     # 2 products forward, 1 loss, 1 mean, 1 + 2 products backward, 2 sums with Adam on biases, 1 Adam on both weights.
     check(c, 10, mlp_bytes(sizes, batch))
     cost = c.cost_analysis()
-    assert cost["stages"] <= 6, report(c)
-    assert cost["launches"] == (1 if c.bound.mode == "one launch" else cost["stages"]), report(c)
+    assert cost["levels"] <= 6, report(c)
+    assert cost["launches"] == (1 if c.bound.mode == "one launch" else cost["levels"]), report(c)
     if c.backend.device.info.compute_units <= 4:
         assert c.bound.mode == "one launch", report(c)
 

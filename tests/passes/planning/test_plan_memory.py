@@ -48,10 +48,10 @@ def largest(plan: Plan, placed: Placed) -> str:
         return int(bind(plan.buffers[n].nbytes, placed.sizes))  # type: ignore[arg-type]
 
     lives = placed.lifetimes
-    stages = {s for life in lives.values() for s in life}
-    peak = max(stages, key=lambda s: sum(size(n) for n, (a, b) in lives.items() if a <= s <= b))
+    levels = {s for life in lives.values() for s in life}
+    peak = max(levels, key=lambda s: sum(size(n) for n, (a, b) in lives.items() if a <= s <= b))
     live = sorted((n for n, (a, b) in lives.items() if a <= peak <= b), key=size, reverse=True)
-    return f"stage {peak}:\n" + "\n".join(
+    return f"level {peak}:\n" + "\n".join(
         f"{size(n):>12,} {lives[n]} {plan.buffers[n].role} {plan.buffers[n].label} {plan.buffers[n].shape}"
         for n in live
     )
@@ -140,6 +140,6 @@ def test_gathering_updates_gives_way_to_memory() -> None:
     fetches = [loss, optim.Adam(1e-3).minimize(loss)]
     compilation, placed = planned(fetches, {x: np.zeros((1024, 16), np.float32)})
     at = {
-        compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].stage for b, i in compilation.plan.in_place
+        compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].level for b, i in compilation.plan.in_place
     }
     assert at[1024, 1024] < at[16, 1024], f"{compilation.explain()}\n{largest(compilation.plan, placed)}"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcore.base.errors import VerifyError
-from passes.planning.order import StepInfo, best_order, candidate_orders, simulate, stage_of
+from passes.planning.order import StepInfo, best_order, candidate_orders, level_of, simulate
 
 # ------------------------------------------------------------------------------------------------- programs
 
@@ -123,9 +123,9 @@ def test_no_order_beats_the_optimum_and_as_built_is_as_built(program) -> None:  
 
 @settings(max_examples=100, deadline=None)
 @given(programs(most=7))
-def test_stages_are_longest_paths(program) -> None:  # type: ignore[no-untyped-def]
+def test_levels_are_longest_paths(program) -> None:  # type: ignore[no-untyped-def]
     steps = program[0]
-    levels = stage_of(steps)
+    levels = level_of(steps)
     for number, step in enumerate(steps):
         needs = [0]
         for other, earlier in enumerate(steps[:number]):
@@ -189,7 +189,7 @@ def test_kept_external_workspace_and_in_place() -> None:
 
 def test_readers_go_before_the_writer_that_replaces() -> None:
     steps = [StepInfo((0,), (1,)), StepInfo((0,), (2,)), StepInfo((3,), (0,)), StepInfo((0,), (4,))]
-    assert stage_of(steps) == [0, 0, 1, 2]
+    assert level_of(steps) == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,13 @@ def test_impossible_dependencies(steps: list[StepInfo]) -> None:
     with pytest.raises(VerifyError):
         best_order(steps, {0: 1, 1: 1})
     with pytest.raises(VerifyError):
-        stage_of(steps)
+        level_of(steps)
 
 
 def test_a_later_step_may_be_required_first() -> None:
     steps = [StepInfo((), (0,), after=(1,)), StepInfo((), (1,))]
     assert all(order == [1, 0] for order in candidate_orders(steps, {0: 1, 1: 1}).values())
-    assert stage_of(steps) == [1, 0]
+    assert level_of(steps) == [1, 0]
 
 
 @pytest.mark.parametrize("order", [[0], [0, 0], [0, 1, 2], [1, 2]])
@@ -222,7 +222,7 @@ def test_simulate_wants_each_step_once(order: list[int]) -> None:
 
 def test_nothing_to_order() -> None:
     assert best_order([], {}).order == ()
-    assert stage_of([]) == []
+    assert level_of([]) == []
 
 
 # ------------------------------------------------------------------------------------------------- scaling
@@ -249,4 +249,4 @@ def test_a_long_chain_needs_no_recursion() -> None:
     steps = [StepInfo((i,), (i + 1,)) for i in range(count)]
     found = best_order(steps, dict.fromkeys(range(count + 1), 8))
     assert (found.order, found.peak) == (tuple(range(count)), 16)
-    assert stage_of(steps)[-1] == count - 1
+    assert level_of(steps)[-1] == count - 1
