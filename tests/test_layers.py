@@ -282,6 +282,17 @@ def test_nothing_executes_data_or_is_left_undone() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_expressions_are_read_by_their_typed_properties() -> None:
+    """What an expression keeps by position has names; only the file that defines them knows the positions."""
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name in modules()
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and node.attr == "_data" and name != "graphcore.kernel.expr"
+    ]
+    assert not wrong, wrong
+
+
 def test_every_file_says_what_it_is_for() -> None:
     missing = [
         str(p)

@@ -45,7 +45,7 @@ class Dialect:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
         narrow = _narrow_positions(kernel)
         widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
-        if any(v.fn == "reduce" and v.data[0].startswith("arg") and v not in narrow for v in kernel.values()):
+        if any(v.fn == "reduce" and v.combine.startswith("arg") and v not in narrow for v in kernel.values()):
             widest = 8
         return max(1, self.width * 4 // max(widest, 4))
 
@@ -54,7 +54,7 @@ def _narrow_positions(kernel: Kernel) -> frozenset[Expr]:
     """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
     wide = {s.value for s in kernel.stores}
     wide.update(a for v in kernel.values() for a in v.args if not (v.fn == "cast" and v.dtype == int32))
-    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.data[0].startswith("arg") and v not in wide)
+    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in wide)
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Emitter:
     def value(self, e: Expr) -> str:
         """The C text of a value: a name, or a literal."""
         if e.fn == "const":
-            return literal(e.data[0], e.dtype)
+            return literal(e.value, e.dtype)
         place = self.home(e)
         for scope in self.scopes:
             if e in scope.names:
@@ -195,9 +195,9 @@ class Emitter:
         if e.fn == "load":
             return self.load(e)
         if e.fn == "index":
-            return convert(self.index(e.data[0], width), int32, e.dtype, width)
+            return convert(self.index(e.index, width), int32, e.dtype, width)
         if e.fn == "size":
-            return convert(self.extent(e.data[0]), int32, e.dtype, 1)
+            return convert(self.extent(e.extent), int32, e.dtype, 1)
         if e.fn == "in_range":
             return self.in_range(e, width)
         args = [self.vector(a, width) for a in e.args]
@@ -253,7 +253,7 @@ class Emitter:
         return f"(({inner} + {shifted}) % {atom.divisor})"
 
     def in_range(self, e: Expr, width: int) -> str:
-        index, low, high = e.data
+        index, low, high = e.index, e.low, e.high
         text = self.index(index, width)
         name = self.fresh("k")
         self.home(e).lines.append(f"const {'int' + (str(width) if width > 1 else '')} {name} = {text};")
@@ -270,9 +270,8 @@ class Emitter:
     def load(self, e: Expr) -> str:
         if self.width_of(e) > 1:
             return load_vector(self, e)
-        param, index = e.data
-        text = load_text(self.pointers[param], self.index(index), e.dtype, 1)
-        return f"({self.value(e.args[0])} ? {text} : {literal(0, e.dtype)})" if e.args else text
+        text = load_text(self.pointers[e.param], self.index(e.index), e.dtype, 1)
+        return f"({self.value(e.guard)} ? {text} : {literal(0, e.dtype)})" if e.guard else text
 
     def store_all(self, stores: Sequence[Store]) -> None:
         """Compute the values of all stores, then write them: a store may be in place over what another one reads."""
@@ -316,7 +315,7 @@ class Emitter:
         width = self.width_of(e)
         accumulator = Accumulator(self, e, width)
         accumulator.declare(place.lines)
-        self._nest(list(e.data[1]), accumulator, e)
+        self._nest(list(e.reduce_axes), accumulator, e)
         place.names[e] = accumulator.finish(place.lines)
         return place.names[e]
 
@@ -333,7 +332,7 @@ class Emitter:
             with self.loop(axes[0]):
                 self._nest(axes[1:], accumulator, e)
             return
-        accumulator.add(e.args[0], linear_position(self, e.data[1]))
+        accumulator.add(e.args[0], linear_position(self, e.reduce_axes))
 
 
 def linear_position(emitter: Emitter, axes: Sequence[Axis]) -> str:
@@ -353,7 +352,7 @@ class Accumulator:
 
     def __init__(self, emitter: Emitter, e: Expr, width: int) -> None:
         self.emitter, self.e, self.width = emitter, e, width
-        self.combine: str = e.data[0]
+        self.combine: str = e.combine
         self.dtype = e.args[0].dtype
         self.name = emitter.fresh("a")
         self.position = emitter.fresh("at") if self.combine.startswith("arg") else None
@@ -389,7 +388,7 @@ class Accumulator:
                 em.line(f"const {vector_type(self.dtype, self.width)} {held} = {value};")
                 value = held
             where = position if self.width == 1 else f"(int{self.width})({position})"
-            if em.lane in self.e.data[1] and self.width > 1:
+            if em.lane in self.e.reduce_axes and self.width > 1:
                 where = f"({where} + {iota(self.width)})"
             better = self.better(value, self.name, self.width)
             first = f"({self.position} < 0)"

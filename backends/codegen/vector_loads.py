@@ -21,10 +21,10 @@ __all__ = ["load_vector"]
 def load_vector(em: Emitter, e: Expr) -> str:
     """A load of which the address or the guard depends on the lane, as an expression; helper values become lines before
     it."""
-    param, index = e.data
+    param, index = e.param, e.index
     pointer, dtype, width, lane = em.pointers[param], e.dtype, em.width, em.lane
     assert lane is not None
-    guard = e.args[0] if e.args else None
+    guard = e.guard
     kind, zero = vector_type(dtype, width), literal(0, dtype)
     if guard is None or not em.is_vector(guard.axes):
         around = "{}" if guard is None else f"({em.value(guard)} ? {{}} : ({kind})({zero}))"
@@ -118,7 +118,7 @@ def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
 
     Concatenations, padding, rolls and windows are together but at their seams.
     """
-    param, index = e.data
+    param, index = e.param, e.index
     pointer, dtype, width = em.pointers[param], e.dtype, em.width
     assert em.lane is not None
     lines, result, at = em.home(e).lines, em.fresh("x"), em.fresh("k")

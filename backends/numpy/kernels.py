@@ -33,7 +33,7 @@ class _Evaluation:
         for value in kernel.values():
             axes.update(dict.fromkeys(value.axes))
             if value.fn == "reduce":
-                axes.update(dict.fromkeys(value.data[1]))
+                axes.update(dict.fromkeys(value.reduce_axes))
         self.position = {axis: i for i, axis in enumerate(axes)}
         self.rank = len(axes)
         self.values: dict[Expr, Any] = {}
@@ -79,16 +79,16 @@ class _Evaluation:
 
     def evaluate(self, e: Expr) -> Any:
         if e.fn == "const":
-            return self.rounded(np.asarray(e.data[0], np.dtype(e.dtype.compute)), e)
+            return self.rounded(np.asarray(e.value, np.dtype(e.dtype.compute)), e)
         if e.fn == "load":
             return self.load(e)
         if e.fn == "index":
-            return self.index(e.data[0]).astype(np.dtype(e.dtype.compute))
+            return self.index(e.index).astype(np.dtype(e.dtype.compute))
         if e.fn == "size":
-            return np.asarray(bind(e.data[0], self.sizes), np.dtype(e.dtype.compute))
+            return np.asarray(bind(e.extent, self.sizes), np.dtype(e.dtype.compute))
         if e.fn == "in_range":
-            where = self.index(e.data[0])
-            return (where >= e.data[1]) & (where < bind(e.data[2], self.sizes))
+            where = self.index(e.index)
+            return (where >= e.low) & (where < bind(e.high, self.sizes))
         args = [self.values[a] for a in e.args]
         if e.fn == "reduce":
             return self.rounded(self.reduce(e, args[0]), e)
@@ -106,9 +106,9 @@ class _Evaluation:
         )
 
     def load(self, e: Expr) -> Any:
-        param, index = e.data
+        param, index = e.param, e.index
         where, source = self.index(index), self.buffers[param]
-        guard = self.values[e.args[0]] if e.args else np.True_
+        guard = self.values[e.guard] if e.guard else np.True_
         where, guard = np.broadcast_arrays(where, guard)
         wide = np.dtype(e.dtype.compute)
         if where.size == 0 or not guard.any() or source.size == 0:
@@ -118,7 +118,7 @@ class _Evaluation:
         return np.where(guard, source[np.where(guard, where, 0)].astype(wide), wide.type(0))
 
     def reduce(self, e: Expr, body: Any) -> Any:
-        combine, axes = e.data
+        combine, axes = e.combine, e.reduce_axes
         shape = list(np.shape(body)) if np.ndim(body) else [1] * self.rank
         for axis in axes:
             shape[self.position[axis]] = self.extent(axis)

@@ -94,7 +94,7 @@ def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
     touched: dict[int, float] = {}
     for value in kernel.values():
         if value.fn == "reduce":
-            extents.update({a: float(_number(a.extent, hints)) for a in value.data[1]})
+            extents.update({a: float(_number(a.extent, hints)) for a in value.reduce_axes})
     for value in kernel.values():
         axes = set(value.axes)
         if value.fn == "reduce":
@@ -103,9 +103,9 @@ def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
         for a in axes:
             count *= extents.get(a, 1.0)
         if value.fn == "load":
-            p = kernel.params[value.data[0]]
+            p = kernel.params[value.param]
             size = float(_number(p.size, hints))
-            touched[value.data[0]] = touched.get(value.data[0], 0.0) + min(count, size) * p.dtype.itemsize
+            touched[value.param] = touched.get(value.param, 0.0) + min(count, size) * p.dtype.itemsize
         elif value.fn not in ("const", "index", "size", "in_range", "cast", "let"):
             flops += count
     for number, total in touched.items():

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphcore.kernel.expr import Expr
+from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Div, Index, Mod, as_index
 from graphcore.kernel.ir import Kernel, Store
 
@@ -23,7 +23,7 @@ def collapse_axes(kernel: Kernel) -> Kernel:
     """
     while True:
         uses = _index_uses(kernel)
-        bound = [(v.data[1], v.data[0].startswith("arg")) for v in kernel.values() if v.fn == "reduce"]
+        bound = [(v.reduce_axes, v.combine.startswith("arg")) for v in kernel.values() if v.fn == "reduce"]
         pair = next(
             (
                 (a, b)
@@ -96,10 +96,8 @@ def _divided(kernel: Kernel) -> set[Div | Mod]:
 def _index_uses(kernel: Kernel) -> list[Index]:
     found = {s.index for s in kernel.stores}
     for value in kernel.values():
-        if value.fn == "load":
-            found.add(value.data[1])
-        elif value.fn in ("index", "in_range"):
-            found.add(value.data[0])
+        if value.fn in INDEXED:
+            found.add(value.index)
     return list(found)
 
 
@@ -138,7 +136,7 @@ def _renamed(kernel: Kernel) -> Kernel:
     bound: dict[Axis, None] = {}
     for value in kernel.values():
         if value.fn == "reduce":
-            bound.update(dict.fromkeys(a for a in value.data[1] if a not in kernel.axes))
+            bound.update(dict.fromkeys(a for a in value.reduce_axes if a not in kernel.axes))
     fresh = [Axis(f"i{n}", a.extent, PARALLEL) for n, a in enumerate(kernel.axes)]
     inner = [Axis(f"r{n}", a.extent, REDUCE) for n, a in enumerate(bound)]
     mapping = {

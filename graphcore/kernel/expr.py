@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from graphcore.kernel.index import Axis, Index
 __all__ = [
     "BINARY",
     "COMPARISONS",
+    "INDEXED",
     "LOGIC",
     "REDUCERS",
     "UNARY",
@@ -51,9 +52,38 @@ BINARY = frozenset(
 )
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 LOGIC = frozenset(["and", "or", "xor", "not", "isnan", "isinf", "isfinite"])
+# Kinds that have an index.
+INDEXED = frozenset(("load", "index", "in_range"))
 # The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if
 # any).
 REDUCERS = frozenset("add mul max min and or argmax argmin".split())
+
+_T = TypeVar("_T")
+
+
+class _Field(Generic[_T]):
+    """A typed property of some kinds of expressions, each of which keeps it at a position of its data."""
+
+    def __init__(self, **positions: int) -> None:
+        self.positions = positions
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, e: None, owner: type) -> _Field[_T]: ...
+
+    @overload
+    def __get__(self, e: Expr, owner: type) -> _T: ...
+
+    def __get__(self, e: Expr | None, owner: type) -> _T | _Field[_T]:
+        if e is None:
+            return self
+        position = self.positions.get(e.fn)
+        if position is None:
+            raise AttributeError(f"a {e.fn} has no {self.name}: {e!r}")
+        found: _T = e._data[position]
+        return found
 
 
 class Expr:
@@ -63,16 +93,40 @@ class Expr:
         fn: what it is: ``const load index size in_range reduce let cast select`` or a scalar function's name.
         args: operand expressions.
         dtype: its type.
-        data: what is not an operand: a constant's value, a load's parameter and index, a reduction's monoid and axes.
         axes: the free axes that its value depends on.
+
+    What is not an operand is a typed property that only the kinds named with it have; asking another kind is an
+    AttributeError.
     """
 
-    __slots__ = ("__weakref__", "_hash", "args", "axes", "data", "dtype", "fn")
+    __slots__ = ("__weakref__", "_data", "args", "axes", "dtype", "fn")
     fn: str
     args: tuple[Expr, ...]
     dtype: DType
-    data: tuple[Any, ...]
     axes: frozenset[Axis]
+    _data: tuple[Any, ...]
+
+    # The number of a constant: a bool, an int, or a float that its type can hold.
+    value = _Field[Any](const=0)
+    # The position of the parameter that is read.
+    param = _Field[int](load=0)
+    # Where a load reads, what an index gives as a number, what in_range compares.
+    index = _Field[Index](load=1, index=0, in_range=0)
+    # The symbolic extent whose number it is.
+    extent = _Field[Dim](size=0)
+    # The smallest index that is in range, and the extent that it must stay below.
+    low = _Field[int](in_range=1)
+    high = _Field[Extent](in_range=2)
+    # The monoid of a reduction, one of REDUCERS, and the axes that it combines over, outermost first.
+    combine = _Field[str](reduce=0)
+    reduce_axes = _Field[tuple[Axis, ...]](reduce=1)
+
+    @property
+    def guard(self) -> Expr | None:
+        """The condition without which a load reads nothing and is 0; None if it always reads."""
+        if self.fn != "load":
+            raise AttributeError(f"a {self.fn} has no guard: {self!r}")
+        return self.args[0] if self.args else None
 
     def substitute(self, mapping: Mapping[Axis, Index]) -> Expr:
         """The expression with free axes replaced by indices."""
@@ -83,12 +137,12 @@ class Expr:
 
     def __repr__(self) -> str:
         if self.fn == "const":
-            return repr(self.data[0])
+            return repr(self.value)
         if self.fn == "load":
-            return f"{self.data[0]}[{self.data[1]}]" + (f" if {self.args[0]}" if self.args else "")
+            return f"{self.param}[{self.index}]" + (f" if {self.guard}" if self.guard else "")
         if self.fn == "in_range":
-            return f"{self.data[1]} <= {self.data[0]} < {self.data[2]}"
-        inner = ", ".join([*map(repr, self.args), *map(str, self.data)])
+            return f"{self.low} <= {self.index} < {self.high}"
+        inner = ", ".join([*map(repr, self.args), *map(str, self._data)])
         return f"{self.fn}<{self.dtype}>({inner})" if self.fn == "cast" else f"{self.fn}({inner})"
 
 
@@ -101,7 +155,7 @@ def _intern(fn: str, args: tuple[Expr, ...], dtype: DType, data: tuple[Any, ...]
     found = _interned.get(key)
     if found is None:
         found = object.__new__(Expr)
-        found.fn, found.args, found.dtype, found.data, found.axes = fn, args, dtype, data, axes
+        found.fn, found.args, found.dtype, found._data, found.axes = fn, args, dtype, data, axes
         _interned[key] = found
     return found
 
@@ -136,10 +190,10 @@ def const(value: bool | int | float, dtype: DType) -> Expr:
     return _intern("const", (), dtype, (stored, dtype.name), _NO_AXES)
 
 
-def load(param: Any, index: Index, dtype: DType, guard: Expr | None = None) -> Expr:
+def load(param: int, index: Index, dtype: DType, guard: Expr | None = None) -> Expr:
     """An element of a parameter at a flat index; where ``guard`` is false nothing is read and the value is 0."""
     if guard is not None and guard.fn == "const":
-        return load(param, index, dtype) if guard.data[0] else const(0, dtype)
+        return load(param, index, dtype) if guard.value else const(0, dtype)
     args = () if guard is None else (guard,)
     return _intern("load", args, dtype, (param, index), index.axes() | _union(args))
 
@@ -180,9 +234,9 @@ def let_ref(name: str, value: Expr) -> Expr:
 def both(a: Expr, b: Expr) -> Expr:
     """Logical and, folded for constants."""
     if a.fn == "const":
-        return b if a.data[0] else a
+        return b if a.value else a
     if b.fn == "const":
-        return a if b.data[0] else b
+        return a if b.value else b
     return a if a is b else call("and", a, b)
 
 
@@ -191,7 +245,7 @@ def cast(value: Expr, dtype: DType) -> Expr:
     if value.dtype.name == dtype.name:
         return value
     if value.fn == "const":
-        number = value.data[0]
+        number = value.value
         if not dtype.is_integer or not isinstance(number, float):
             return const(_wrap(number, dtype), dtype)
     return _intern("cast", (value,), dtype, (), value.axes)
@@ -204,7 +258,7 @@ def _wrap(number: Any, dtype: DType) -> Any:
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     """``yes`` where ``condition`` holds, else ``no``; both are evaluated, loads inside are guarded by the caller."""
     if condition.fn == "const":
-        return yes if condition.data[0] else no
+        return yes if condition.value else no
     if yes is no:
         return yes
     args = (condition, yes, no)
@@ -235,9 +289,8 @@ def walk(*roots: Expr) -> Iterator[Expr]:
 
 def children(node: Expr) -> tuple[Expr, ...]:
     """Operands, and the values that the indices of a load read."""
-    if node.fn in ("load", "index", "in_range"):
-        index = node.data[1] if node.fn == "load" else node.data[0]
-        dynamic = tuple(dynamic_values(index))
+    if node.fn in INDEXED:
+        dynamic = tuple(dynamic_values(node.index))
         return node.args + dynamic if dynamic else node.args
     return node.args
 
@@ -255,20 +308,15 @@ def dynamic_values(index: Index) -> Iterator[Expr]:
 def _rebuild(node: Expr, memo: Mapping[Expr, Expr], mapping: Mapping[Axis, Index]) -> Expr:
     args = tuple(memo[a] for a in node.args)
     if node.fn == "load":
-        return load(node.data[0], node.data[1].substitute(mapping), node.dtype, *args)
+        return load(node.param, node.index.substitute(mapping), node.dtype, *args)
     if node.fn == "index":
-        return index_value(node.data[0].substitute(mapping), node.dtype)
+        return index_value(node.index.substitute(mapping), node.dtype)
     if node.fn == "in_range":
-        return in_range(node.data[0].substitute(mapping), *node.data[1:])
+        return in_range(node.index.substitute(mapping), node.low, node.high)
     if node.fn == "reduce":
-        combine, axes = node.data
-        replaced = [mapping.get(a) for a in axes]
-        bound = tuple(
-            dict.fromkeys(
-                b for a, r in zip(axes, replaced, strict=True) for b in (sorted(r.axes(), key=str) if r else (a,))
-            )
-        )
-        return reduce(combine, bound, args[0])
+        replaced = [(a, mapping.get(a)) for a in node.reduce_axes]
+        bound = dict.fromkeys(b for a, r in replaced for b in (sorted(r.axes(), key=str) if r else (a,)))
+        return reduce(node.combine, tuple(bound), args[0])
     return rebuild(node, args)
 
 
@@ -277,16 +325,14 @@ def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
     if args == node.args:
         return node
     if node.fn == "reduce":
-        combine, axes = node.data
-        return reduce(combine, axes, args[0])
+        return reduce(node.combine, node.reduce_axes, args[0])
     if node.fn == "load":
-        param, index = node.data
-        return load(param, index, node.dtype, *args)
+        return load(node.param, node.index, node.dtype, *args)
     if node.fn == "cast":
         return cast(args[0], node.dtype)
     if node.fn == "select":
         return select(*args)
-    return _intern(node.fn, args, node.dtype, node.data, _union(args))
+    return _intern(node.fn, args, node.dtype, node._data, _union(args))
 
 
 def transform(root: Expr, change: Callable[[Expr, tuple[Expr, ...]], Expr | None]) -> Expr:

@@ -58,7 +58,7 @@ class Computed:
 
     def loaded(self) -> frozenset[int]:
         """Parameters that it is made of."""
-        return frozenset(v.data[0] for v in walk(self.value) if v.fn == "load")
+        return frozenset(v.param for v in walk(self.value) if v.fn == "load")
 
     def renumbered(self, position: Mapping[int, int]) -> Computed:
         """The same over parameters at other positions."""
@@ -69,11 +69,7 @@ def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
     """A value over parameters at other positions."""
 
     def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return (
-            load(position[node.data[0]], node.data[1], node.dtype, args[0] if args else None)
-            if node.fn == "load"
-            else None
-        )
+        return load(position[node.param], node.index, node.dtype, *args) if node.fn == "load" else None
 
     return transform(value, moved)
 
@@ -121,7 +117,7 @@ class Kernel:
     def read(self) -> frozenset[int]:
         """Parameters that are read."""
         return frozenset(
-            (*(v.data[0] for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use))
+            (*(v.param for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use))
         )
 
 
@@ -144,14 +140,14 @@ def verify_kernel(kernel: Kernel) -> None:
         if free:
             raise VerifyError(f"kernel {kernel.name}: axes {sorted(map(str, free))} are not bound")
     for value in kernel.values():
-        if value.fn == "load" and not (isinstance(value.data[0], int) and 0 <= value.data[0] < len(kernel.params)):
-            raise VerifyError(f"kernel {kernel.name}: load from unknown parameter {value.data[0]}")
-        if value.fn == "load" and kernel.params[value.data[0]].dtype.name != value.dtype.name:
+        if value.fn == "load" and not (isinstance(value.param, int) and 0 <= value.param < len(kernel.params)):
+            raise VerifyError(f"kernel {kernel.name}: load from unknown parameter {value.param}")
+        if value.fn == "load" and kernel.params[value.param].dtype.name != value.dtype.name:
             raise VerifyError(
-                f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.data[0]].dtype} buffer"
+                f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.param].dtype} buffer"
             )
-        if value.fn == "reduce" and value.data[0] not in REDUCERS:
-            raise VerifyError(f"kernel {kernel.name}: unknown reducer {value.data[0]}")
+        if value.fn == "reduce" and value.combine not in REDUCERS:
+            raise VerifyError(f"kernel {kernel.name}: unknown reducer {value.combine}")
     for axis in kernel.axes:
         if not isinstance(axis.extent, (int, Dim)):
             raise VerifyError(f"kernel {kernel.name}: axis {axis} has extent {axis.extent!r}")
@@ -185,17 +181,19 @@ def _text(value: Expr, names: dict[Expr, str]) -> str:
     if value in names:
         return names[value]
     if value.fn == "const":
-        return f"{value.data[0]}"
+        return f"{value.value}"
     if value.fn == "load":
-        guard = f" if {_text(value.args[0], names)}" if value.args else ""
-        return f"p{value.data[0]}[{value.data[1]}]{guard}"
+        guard = f" if {_text(value.guard, names)}" if value.guard else ""
+        return f"p{value.param}[{value.index}]{guard}"
     if value.fn == "in_range":
-        return f"{value.data[1]}<={value.data[0]}<{value.data[2]}"
-    if value.fn in ("index", "size"):
-        return str(value.data[0])
+        return f"{value.low}<={value.index}<{value.high}"
+    if value.fn == "index":
+        return str(value.index)
+    if value.fn == "size":
+        return str(value.extent)
     inner = ", ".join(_text(a, names) for a in value.args)
     if value.fn == "reduce":
-        return f"{value.data[0]} over {','.join(map(str, value.data[1]))} of {inner}"
+        return f"{value.combine} over {','.join(map(str, value.reduce_axes))} of {inner}"
     return f"{value.fn}{'_' + value.dtype.name if value.fn == 'cast' else ''}({inner})"
 
 
@@ -204,10 +202,10 @@ def symbolic_sizes(kernel: Kernel) -> list[Dim]:
     found: dict[Dim, None] = {}
     for value in kernel.values():
         if value.fn == "size":
-            found[value.data[0]] = None
+            found[value.extent] = None
         elif value.fn == "reduce":
-            found.update(dict.fromkeys(a.extent for a in value.data[1] if isinstance(a.extent, Dim)))
-        elif value.fn == "in_range" and isinstance(value.data[2], Dim):
-            found[value.data[2]] = None
+            found.update(dict.fromkeys(a.extent for a in value.reduce_axes if isinstance(a.extent, Dim)))
+        elif value.fn == "in_range" and isinstance(value.high, Dim):
+            found[value.high] = None
     found.update(dict.fromkeys(a.extent for a in kernel.axes if isinstance(a.extent, Dim)))
     return list(found)

@@ -215,7 +215,7 @@ class _Arg(_Monoid):
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         value = super().lower(call, index, read)
-        return value if value.fn == "reduce" and value.data[0] == self.combine else expr.const(0, dtypes.int64)
+        return value if value.fn == "reduce" and value.combine == self.combine else expr.const(0, dtypes.int64)
 
 
 @primitive

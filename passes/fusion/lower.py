@@ -77,7 +77,7 @@ class LoweredGroup:
             )
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
-        bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.data[1]}
+        bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.reduce_axes}
         # A scalar that another kernel's loops store on the side must not lose them all to an empty axis.
         axes = tuple(
             a
@@ -147,7 +147,7 @@ class LoweredGroup:
             value = lower_node(
                 node, t.index, index, lambda x, at, inner=None: self.value(x, at, _both(guard, inner)), self.axis_for
             )
-        if guard is None or (value.fn == "load" and value.args and value.args[0] is guard):
+        if guard is None or (value.fn == "load" and value.guard is guard):
             return value
         return expr.select(guard, value, expr.const(0, t.dtype))
 

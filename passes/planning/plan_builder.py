@@ -357,7 +357,7 @@ def _reads_before_writing(step: Step, old: int, new: int) -> bool:
     """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may
     come after that store."""
     reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
-    bound = {a for v in reductions for a in v.data[1]}
+    bound = {a for v in reductions for a in v.reduce_axes}
     stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
     if not any(s.index.axes() & bound for s in stores):
         return True  # it is written after all loops, when the values of all such stores have been computed
@@ -365,7 +365,7 @@ def _reads_before_writing(step: Step, old: int, new: int) -> bool:
         *(v.args[0] for v in reductions),
         *(s.value for s in step.kernel.stores if step.buffers[s.param] != new),
     ]
-    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in expr.walk(*elsewhere))
+    return not any(v.fn == "load" and step.buffers[v.param] == old for v in expr.walk(*elsewhere))
 
 
 def _same_elements(step: Step, old: int, new: int) -> bool:
@@ -375,11 +375,11 @@ def _same_elements(step: Step, old: int, new: int) -> bool:
     if len(stores) != 1:
         return False
     store = stores[0]
-    if any(v.data[1] != store.index for v in kernel.values() if v.fn == "load" and step.buffers[v.data[0]] == old):
+    if any(v.index != store.index for v in kernel.values() if v.fn == "load" and step.buffers[v.param] == old):
         return False
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
+    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
     if store.index.axes() >= set(kernel.axes) - bound:
         return True
     # It is stored once, by one task, while other tasks may still need the old value for other stores.
     others = walk(*(s.value for s in kernel.stores if s is not store))
-    return not any(v.fn == "load" and step.buffers[v.data[0]] == old for v in others)
+    return not any(v.fn == "load" and step.buffers[v.param] == old for v in others)

@@ -45,7 +45,7 @@ from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim, Extent, bind
-from graphcore.kernel.expr import Expr
+from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Computed, Kernel, Param, Store
 from graphcore.plan.backend import Piece
@@ -144,10 +144,8 @@ def _epilogue_indices(kernel: Kernel) -> list[Any]:
         if value in seen or value.fn == "reduce":
             continue
         seen.add(value)
-        if value.fn == "load":
-            found.append(value.data[1])
-        elif value.fn in ("index", "in_range"):
-            found.append(value.data[0])
+        if value.fn in INDEXED:
+            found.append(value.index)
         stack.extend(value.args)
     return found
 
@@ -254,7 +252,7 @@ class Convolution:
 
         def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
             emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
-            emitter.scopes = [Scope(frozenset((*kernel.axes, *total.data[1])))]
+            emitter.scopes = [Scope(frozenset((*kernel.axes, *total.reduce_axes)))]
             for axis in kernel.axes:
                 emitter.axis_code[axis] = fixed.get(axis.name, "0")
             lanes = width if axes else 1

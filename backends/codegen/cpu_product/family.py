@@ -56,10 +56,10 @@ class MatmulConfig:
 def find_product(kernel: Kernel) -> Product | Reject:
     """The product inside a kernel, or why there is none."""
     sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].data[0] != "add" or len(sums[0].data[1]) != 1:
+    if len(sums) != 1 or sums[0].combine != "add" or len(sums[0].reduce_axes) != 1:
         return Reject("it is not one sum over one axis")
     total = sums[0]
-    (term,) = total.data[1]
+    (term,) = total.reduce_axes
     body = total.args[0]
     if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
         return Reject("the sum's terms are not products of float32 or float64 values")
@@ -91,7 +91,7 @@ def _is_plain(factor: Expr, own: Axis | None, term: Axis) -> bool:
     """Whether a factor is a matrix in memory: a load whose address steps evenly along both its axes."""
     if factor.fn != "load" or factor.args:
         return False
-    index = factor.data[1]
+    index = factor.index
     return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(
         True for _ in dynamic_values(index)
     )
@@ -120,9 +120,9 @@ class Prologue:
     @property
     def along_term(self) -> bool:
         """The direction of its vectors: the one in which more of its loads are contiguous."""
-        loads = [v.data[1] for v in walk(self.factor) if v.fn == "load"]
-        near_term, near_own = (sum(i.stride(axis) == 1 for i in loads) for axis in (self.term, self.own))
-        return bool(near_term >= near_own)
+        loads = [v.index for v in walk(self.factor) if v.fn == "load"]
+        near_term = sum(i.stride(self.term) == 1 for i in loads)
+        return near_term >= sum(self.own is not None and i.stride(self.own) == 1 for i in loads)
 
     def call(self, names: Sequence[str], own: str, term: str, width: int) -> str:
         self.widths.add(width)
@@ -205,12 +205,9 @@ class Matmul:
 
         def operand(letter: str, factor: Expr, own: Axis | None) -> Operand:
             if _is_plain(factor, own, product.term):
-                index = factor.data[1]
-                return Operand(
-                    self._pointer(kernel, factor, product, batch, dialect),
-                    index.stride(own) if own else 0,
-                    index.stride(product.term),
-                )
+                step, term_step = factor.index.stride(own) if own else 0, factor.index.stride(product.term)
+                assert step is not None and term_step is not None, "a plain factor is read in even steps"
+                return Operand(self._pointer(kernel, factor, product, batch, dialect), step, term_step)
             prologue = Prologue(letter, factor, own, product.term, batch)
             found.append(prologue)
             steps = (2, 1) if prologue.along_term else (1, 2)
@@ -297,7 +294,7 @@ class Matmul:
         self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect
     ) -> str:
         """The operand's start as C: its parameter, plus what the batch axes and constants add."""
-        param, index = operand.data
+        param, index = operand.param, operand.index
         emitter = Emitter(kernel, dialect, [], {})
         emitter.axis_code.update(batch)
         rest = index.without([a for a in (product.row, product.col, product.term) if a is not None])

@@ -71,9 +71,9 @@ class TileConfig:
 def find_contraction(kernel: Kernel) -> Contraction | Reject:
     """The sum of products inside a kernel, or why there is none."""
     sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].data[0] != "add":
+    if len(sums) != 1 or sums[0].combine != "add":
         return Reject("it is not one sum")
-    total, terms, body = sums[0], sums[0].data[1], sums[0].args[0]
+    total, terms, body = sums[0], sums[0].reduce_axes, sums[0].args[0]
     if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
         return Reject("the sum's terms are not products of float32 or float64 values")
     if set(terms) & set(kernel.axes):
@@ -238,7 +238,7 @@ class _Tiles:
     @staticmethod
     def contiguous(factor: Expr, term: Axis, outer: Axis) -> bool:
         """Whether the factor's elements along the terms are closer in memory than those along its own axis."""
-        loads = [v.data[1] for v in walk(factor) if v.fn == "load"]
+        loads = [v.index for v in walk(factor) if v.fn == "load"]
 
         def near(axis: Axis) -> int:
             return sum(i.stride(axis) == 1 for i in loads)

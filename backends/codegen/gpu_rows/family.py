@@ -55,7 +55,7 @@ def row_reductions(kernel: Kernel) -> list[Expr]:
 
 def row_length(kernel: Kernel, reductions: Sequence[Expr], sizes: Mapping[str, int]) -> int:
     """Elements of the longest reduction of a row."""
-    return max((int(bind(product(a.extent for a in r.data[1]), sizes)) for r in reductions), default=0)
+    return max((int(bind(product(a.extent for a in r.reduce_axes), sizes)) for r in reductions), default=0)
 
 
 def contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:
@@ -65,9 +65,9 @@ def contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:
     for r in reductions:
         for value in _below(r):
             # What all rows share stays in the cache.
-            if value.fn == "load" and (not rows or rows[-1] in value.data[1].axes()):
-                along += value.data[1].stride(r.data[1][-1]) == 1
-                across += bool(rows) and value.data[1].stride(rows[-1]) == 1
+            if value.fn == "load" and (not rows or rows[-1] in value.index.axes()):
+                along += value.index.stride(r.reduce_axes[-1]) == 1
+                across += bool(rows) and value.index.stride(rows[-1]) == 1
     return along >= across
 
 
@@ -93,7 +93,7 @@ def _reason(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> str |
         return "no reduction has one result a row"
     columns = set(columns_of(kernel))
     for value in kernel.values():
-        if value.fn == "reduce" and columns & {*value.data[1], *value.axes} and set(value.data[1]) != columns:
+        if value.fn == "reduce" and columns & {*value.reduce_axes, *value.axes} and set(value.reduce_axes) != columns:
             return "a reduction takes a part of the columns"
     if any(s.mode != "set" for s in kernel.stores):
         return "it adds to memory"
@@ -155,7 +155,7 @@ class GpuRows:
 
 def _slot_bytes(r: Expr, config: RowsConfig) -> int:
     """Local memory of one reduction: an element a work item, and its position for arg-reductions."""
-    return config.group * (8 + (8 if r.data[0].startswith("arg") else 0))
+    return config.group * (8 + (8 if r.combine.startswith("arg") else 0))
 
 
 def _depths(kernel: Kernel) -> dict[Expr, int]:
@@ -232,7 +232,7 @@ class _Rows:
             accumulator.declare(em.scope.lines)
         walks: dict[tuple[Axis, ...], list[Expr]] = {}
         for r in reduces:
-            walks.setdefault(self.columns if set(r.data[1]) == set(self.columns) else r.data[1], []).append(r)
+            walks.setdefault(self.columns if set(r.reduce_axes) == set(self.columns) else r.reduce_axes, []).append(r)
         if stores:
             walks.setdefault(self.columns, [])
         for axes, members in walks.items():
@@ -248,7 +248,7 @@ class _Rows:
         with em.block(f"if (live) for (int {name} = lane; {name} < {count}; {name} += {self.config.lanes})", axes):
             decode(em, axes, name)
             for accumulator, r in members:
-                accumulator.add(r.args[0], linear_position(em, r.data[1]))
+                accumulator.add(r.args[0], linear_position(em, r.reduce_axes))
             em.store_all(stores)
 
     def tree(self, accumulators: Mapping[Expr, Accumulator]) -> None:

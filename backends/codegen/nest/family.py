@@ -93,7 +93,7 @@ class NestCode:
             self.depth[value] = below + (1 if self.is_row_reduce(value) else 0)
 
     def is_row_reduce(self, value: Expr) -> bool:
-        return value.fn == "reduce" and bool(self.columns) and value.data[1][0] in self.columns
+        return value.fn == "reduce" and bool(self.columns) and value.reduce_axes[0] in self.columns
 
     def emit(self) -> list[str]:
         em, config = self.em, self.config
@@ -474,7 +474,7 @@ class NestCode:
         kept = self.kept
         em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
         for accumulator, reduce in zip(accumulators, reduces, strict=True):
-            accumulator.add(reduce.args[0], linear_position(em, reduce.data[1]))
+            accumulator.add(reduce.args[0], linear_position(em, reduce.reduce_axes))
         em.store_all(stores)
         for e, (name, first) in kept.items():
             if first == level and e in em.scope.names:

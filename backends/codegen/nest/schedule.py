@@ -67,7 +67,7 @@ class NestConfig:
 
 def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
     """The domain axes that reductions bind."""
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.data[1]}
+    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
     return tuple(a for a in kernel.axes if a in bound)
 
 
@@ -77,7 +77,7 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
     best: Axis | None = None
     best_score = 0.0
     columns = columns_of(kernel)
-    ordered = [v.data[1] for v in kernel.values() if v.fn == "reduce" and v.data[0].startswith("arg")]
+    ordered = [v.reduce_axes for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg")]
     for position, axis in enumerate(kernel.axes):
         if (isinstance(axis.extent, int) and axis.extent < 2) or any(axis in axes[:-1] for axes in ordered):
             continue  # of equal elements the first counts: lanes run along the innermost of the axes that are searched
@@ -102,9 +102,9 @@ def _tiled(kernel: Kernel, lane: Axis) -> Axis | None:
     """The axis along which something is contiguous that is far apart along the lanes: a transposed operand's, or
     result's."""
     together = columns_of(kernel) if lane in columns_of(kernel) else rows_of(kernel)
-    if any(v.fn == "reduce" and v.data[0].startswith("arg") for v in kernel.values()):
+    if any(v.fn == "reduce" and v.combine.startswith("arg") for v in kernel.values()):
         return None  # of equal elements the first counts
-    steps = [(v.data[1], v.dtype.itemsize) for v in kernel.values() if v.fn == "load"] + [
+    steps = [(v.index, v.dtype.itemsize) for v in kernel.values() if v.fn == "load"] + [
         (s.index, s.value.dtype.itemsize) for s in kernel.stores
     ]
     far = [index for index, size in steps if abs(index.stride(lane) or 0) * size >= _FAR]
@@ -117,7 +117,7 @@ def _contiguity(kernel: Kernel, axis: Axis) -> float:
     stores count double."""
     score = 0.0
     for index, weight in [(s.index, 2.0) for s in kernel.stores] + [
-        (v.data[1], 1.0) for v in kernel.values() if v.fn == "load"
+        (v.index, 1.0) for v in kernel.values() if v.fn == "load"
     ]:
         step = index.stride(axis)
         score += weight * (1.0 if step == 1 else 0.2 if step == 0 else 0.5 if step in (-1, 2) else -1.0)
@@ -144,7 +144,7 @@ def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
     axes = dict.fromkeys(kernel.axes)
     for value in kernel.values():
         if value.fn == "reduce":
-            axes.update(dict.fromkeys(value.data[1]))
+            axes.update(dict.fromkeys(value.reduce_axes))
     for axis in axes:
         points *= float(bind(axis.extent, sizes))
     return points * (4 + sum(8 if v.fn in EXPENSIVE else 1 for v in kernel.values()))

@@ -245,10 +245,10 @@ class _Helpers:
 
     def keys(self) -> tuple[list[int], Expr]:
         """The parameters that the rows of the points are read from, and the rows in terms of these alone."""
-        params = sorted({v.data[0] for v in walk(self.one.key) if v.fn == "load"})
+        params = sorted({v.param for v in walk(self.one.key) if v.fn == "load"})
 
         def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-            return load(params.index(node.data[0]), node.data[1], node.dtype, *args) if node.fn == "load" else None
+            return load(params.index(node.param), node.index, node.dtype, *args) if node.fn == "load" else None
 
         return params, transform(self.one.key, moved)
 
@@ -350,9 +350,9 @@ def _work(kernel: Kernel, sums: Sequence[BucketSum], sizes: Mapping[str, int]) -
     touched: dict[int, float] = {}
     for value in walk(*(transform(s.value, lambda node, _: walked.get(node)) for s in kernel.stores)):
         if value.fn == "load":
-            touched[value.data[0]] = touched.get(value.data[0], 0.0) + count(value.axes)
+            touched[value.param] = touched.get(value.param, 0.0) + count(value.axes)
         elif value.fn == "reduce":
-            flops += count(value.axes | frozenset(value.data[1]))
+            flops += count(value.axes | frozenset(value.reduce_axes))
         elif value.fn not in ("const", "index", "size", "in_range", "cast"):
             flops += count(value.axes)
     nbytes = sum(

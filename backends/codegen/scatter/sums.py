@@ -47,7 +47,12 @@ def find_sums(kernel: Kernel, along: bool = False) -> tuple[BucketSum, ...] | Re
     slots: dict[Expr, int] = {}
     reason = "it has no sum over one axis of its own"
     for value in kernel.values():
-        if value.fn != "reduce" or value.data[0] != "add" or len(value.data[1]) != 1 or value.data[1][0] in kernel.axes:
+        if (
+            value.fn != "reduce"
+            or value.combine != "add"
+            or len(value.reduce_axes) != 1
+            or value.reduce_axes[0] in kernel.axes
+        ):
             continue
         seen = _bucket_sum(kernel, value, slots, along)
         if isinstance(seen, str):
@@ -58,14 +63,14 @@ def find_sums(kernel: Kernel, along: bool = False) -> tuple[BucketSum, ...] | Re
 
 
 def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool) -> BucketSum | str:
-    (axis,), body = total.data[1], total.args[0]
+    (axis,), body = total.reduce_axes, total.args[0]
     guard = body.args[0] if _is_guarded(body) else None
     if guard is None:
         return "its sum's terms have no common guard"
     conditions = _conditions(guard)
     for test in conditions:
         named = _named(test, axis, along)
-        if named is None or any(True for v in walk(named[0]) if v.fn == "load" for _ in dynamic_values(v.data[1])):
+        if named is None or any(True for v in walk(named[0]) if v.fn == "load" for _ in dynamic_values(v.index)):
             continue
         counted, position = named
         below = next(
@@ -74,7 +79,8 @@ def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool
         above = next((c for c in conditions if c.fn == "ge" and c.args[0] is counted and _is_zero(c.args[1])), None)
         if below is None or (above is None and counted.dtype.kind != "u"):
             return "its indices' range is not tested"
-        rows: Extent = below.args[1].data[0]
+        limit = below.args[1]
+        rows: Extent = limit.value if limit.fn == "const" else limit.extent
         if not _within(position, rows) or not position.axes() <= set(kernel.axes):
             return "its rows are not known to be in range"
         inside = below if above is None else both(above, below)
@@ -87,7 +93,7 @@ def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool
 
 
 def _is_guarded(body: Expr) -> bool:
-    return (body.fn == "load" and bool(body.args)) or (body.fn == "select" and _is_zero(body.args[2]))
+    return (body.fn == "load" and body.guard is not None) or (body.fn == "select" and _is_zero(body.args[2]))
 
 
 def _is_zero(value: Expr) -> bool:
@@ -110,7 +116,7 @@ def _named(test: Expr, axis: Axis, along: bool) -> tuple[Expr, Index] | None:
             and axis not in place.axes
             and counted.dtype.is_integer
         ):
-            return counted, place.data[0]
+            return counted, place.index
     return None
 
 

@@ -20,6 +20,7 @@ from backends.codegen.scalars import identity
 from backends.codegen.template import Scheduler
 from graphcore.base.shapes import Dim, bind, product
 from graphcore.kernel.expr import (
+    INDEXED,
     Expr,
     both,
     call,
@@ -101,14 +102,14 @@ class Split:
             min(
                 4 * dialect.cores // max(units, 1),
                 work // _TASK_WORK,
-                _number(reductions[0].data[1], hints) // _BLOCK,
+                _number(reductions[0].reduce_axes, hints) // _BLOCK,
                 _MOST,
             )
         )
 
     def _gpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
         """Into how many blocks to cut: as many as fill the device, each worth a start."""
-        length = _number(reductions[0].data[1], hints)
+        length = _number(reductions[0].reduce_axes, hints)
         if length < (_LONGEST if contiguous(kernel, reductions) else _LONGEST // 8):
             return 1
         config = self._scheduled(kernel, dialect, hints)[0].config
@@ -138,8 +139,8 @@ def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
     """Why a kernel is not cut in two."""
     if not reductions or len(reductions) != sum(v.fn == "reduce" for v in kernel.values()):
         return "it has no reductions, or others inside of them"
-    axes = reductions[0].data[1]
-    if any(r.data[1] != axes or r.data[0].startswith("arg") or r.dtype.rounds for r in reductions):
+    axes = reductions[0].reduce_axes
+    if any(r.reduce_axes != axes or r.combine.startswith("arg") or r.dtype.rounds for r in reductions):
         return "its reductions are over different axes, or not sums"
     if set(axes) & set(kernel.axes) and set(axes) != set(columns_of(kernel)):
         return "its reductions take a part of the columns"
@@ -147,12 +148,7 @@ def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
         return "a reduction needs another one"
     if sum(isinstance(a.extent, Dim) for a in kernel.axes) > 1:
         return "several extents are symbolic"
-    if any(
-        True
-        for v in kernel.values()
-        if v.fn in ("load", "index", "in_range")
-        for _ in dynamic_values(v.data[v.fn == "load"])
-    ):
+    if any(True for v in kernel.values() if v.fn in INDEXED for _ in dynamic_values(v.index)):
         return "it gathers"
     if any(s.mode != "set" or any(True for _ in dynamic_values(s.index)) for s in kernel.stores):
         return "it scatters"
@@ -170,7 +166,7 @@ def split_reductions(
         parts: blocks wanted; as many or fewer are made.
         hints: sizes that decide which axis is cut.
     """
-    axes: tuple[Axis, ...] = reductions[0].data[1]
+    axes: tuple[Axis, ...] = reductions[0].reduce_axes
     rows, columns = rows_of(kernel), frozenset(columns_of(kernel))
     cut = _cut(_chosen(axes, parts, hints), parts)
     inside = tuple(cut.inside if a == cut.axis else a for a in axes)
@@ -189,9 +185,9 @@ def split_reductions(
     combined: dict[Expr, Expr] = {}
     whole = Axis("part", cut.block.extent, REDUCE)
     for r in reductions:
-        sums.append(Store(len(params), at, reduce(r.data[0], inside, _cut_body(r, cut))))
+        sums.append(Store(len(params), at, reduce(r.combine, inside, _cut_body(r, cut))))
         combined[r] = reduce(
-            r.data[0], (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype)
+            r.combine, (whole,), load(len(params), at.substitute({cut.block: as_index(whole)}), r.dtype)
         )
         params.append(Param(f"p{len(params)}", r.dtype, shape))
     results = [with_values(s, combined) for s in kernel.stores if s not in (*over, *on_the_way)]
@@ -265,12 +261,12 @@ def _cut_body(r: Expr, cut: _Cut) -> Expr:
     def guarded(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
         if node.fn != "load" or not node.axes & new:
             return None
-        return load(node.data[0], node.data[1], node.dtype, both(args[0], guard) if args else guard)
+        return load(node.param, node.index, node.dtype, both(args[0], guard) if args else guard)
 
     body = transform(body, guarded)
-    if r.data[0] == "add" and body.fn == "mul":  # keep the form of a product of two factors
+    if r.combine == "add" and body.fn == "mul":  # keep the form of a product of two factors
         return call("mul", *(select(guard, f, const(0, f.dtype)) for f in body.args))
-    return select(guard, body, const(identity(r.data[0], r.args[0].dtype), r.args[0].dtype))
+    return select(guard, body, const(identity(r.combine, r.args[0].dtype), r.args[0].dtype))
 
 
 def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:

@@ -49,7 +49,7 @@ class _Parts:
 
 def _find(kernel: Kernel) -> _Parts | None:
     sums = (
-        tuple(v for v in kernel.values() if v.fn == "reduce" and set(v.data[1]) & set(kernel.axes))
+        tuple(v for v in kernel.values() if v.fn == "reduce" and set(v.reduce_axes) & set(kernel.axes))
         if kernel.kind == "contract"
         else ()
     )
@@ -89,7 +89,7 @@ class Statistics:
         alone = template.schedule(probe, dialect, hints)
         blocks = template.blocks(probe, alone[-1]) if not isinstance(alone, Reject) else None
         if blocks is None or any(
-            not blocks.keys() <= set(r.data[1]) or r.dtype.name != _accumulated(probe).name for r in parts.sums
+            not blocks.keys() <= set(r.reduce_axes) or r.dtype.name != _accumulated(probe).name for r in parts.sums
         ):
             return None
         cut: dict[Axis, Axis] = {}
@@ -105,7 +105,7 @@ class Statistics:
         params, stores, known = list(kernel.params), list(parts.elements), {}
         for r in parts.sums:
             stores.append(Store(len(params), here, r.args[0], "add"))
-            inner = {a: Axis(f"{a.name}_all", a.extent, REDUCE) for a in r.data[1] if a not in blocks}
+            inner = {a: Axis(f"{a.name}_all", a.extent, REDUCE) for a in r.reduce_axes if a not in blocks}
             there = at.substitute({a: as_index(b) for a, b in (*over.items(), *inner.items())})
             places = (*over.values(), *inner.values())
             total = load(len(params), there, r.dtype)
@@ -132,7 +132,7 @@ class Statistics:
                 stored = Store(len(params), at, body)
                 stores.append(stored)
                 params.append(Param(f"p{len(params)}", body.dtype, whole))
-            known[r] = reduce("add", r.data[1], load(stored.param, stored.index, r.dtype))
+            known[r] = reduce("add", r.reduce_axes, load(stored.param, stored.index, r.dtype))
         made = replace(kernel, params=tuple(params), stores=tuple(stores))
         used, small = without_unused(made)
         count, work = len(kernel.params), _workspaces(kernel, made)
@@ -151,7 +151,7 @@ class Statistics:
     ) -> list[Piece]:
         """The kernel of everything that is made of the sums."""
         stores = tuple(with_values(s, known) for s in parts.results)
-        needed = {a for r in known.values() for a in r.data[1]} | {a for s in stores for a in s.index.axes()}
+        needed = {a for r in known.values() for a in r.reduce_axes} | {a for s in stores for a in s.index.axes()}
         axes = tuple(a for a in kernel.axes if a in needed)
         sums = collapse_axes(
             replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind="rows", facts=())
