@@ -21,7 +21,7 @@ __all__ = ["NumpyBackend", "open_numpy"]
 
 
 def _schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece]:
-    return [Piece(kernel, "nest", "oracle", tuple(range(len(kernel.params))))]
+    return [Piece(kernel, "nest", "oracle", tuple(range(len(kernel.params))), elementwise_order=True)]
 
 
 def open_numpy(spec: str) -> NumpyBackend:

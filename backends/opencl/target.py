@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backends.codegen.emitter import Dialect
@@ -74,16 +75,7 @@ def make_target(info: DeviceInfo) -> Target:
 
 
 def _with_work(piece: Piece, flops: float, nbytes: float) -> Piece:
-    return Piece(
-        piece.kernel,
-        piece.template,
-        piece.config,
-        piece.params,
-        piece.workspace,
-        piece.helper,
-        piece.flops or flops,
-        piece.nbytes or nbytes,
-    )
+    return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes)
 
 
 def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from graphcore.base.dtypes import DType
@@ -17,7 +18,30 @@ from graphcore.base.shapes import Dim, Extent, Shape, product
 from graphcore.kernel.expr import REDUCERS, Expr, load, transform, walk
 from graphcore.kernel.index import Axis, Index
 
-__all__ = ["Computed", "Kernel", "Param", "Store", "print_kernel", "renumbered", "symbolic_sizes", "verify_kernel"]
+__all__ = [
+    "Computed",
+    "Kernel",
+    "KernelKind",
+    "Param",
+    "Store",
+    "print_kernel",
+    "renumbered",
+    "symbolic_sizes",
+    "verify_kernel",
+]
+
+
+class KernelKind(Enum):
+    """The loops that grouping had in mind."""
+
+    MAP = "map"  # elementwise work
+    ROWS = "rows"  # reductions bind axes of the domain
+    WINDOW = "window"  # reductions bind axes of their own
+    CONTRACT = "contract"  # sums of products, with an epilogue
+    SCATTER = "scatter"  # a helper that puts indices in order
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 @dataclass(frozen=True)
@@ -87,7 +111,7 @@ class Kernel:
         params: buffers; loads and stores name them by position.
         axes: the parallel axes, outermost first; the sequential axes of a scatter follow.
         stores: what is written.
-        kind: the template family that grouping had in mind: ``map rows columns contract conv window scatter``.
+        kind: the loops that grouping had in mind.
         origins: lines for the comment above the source: graph nodes and the user's lines.
         facts: template-specific constants (a convolution's geometry), by name.
         scratch: how a template uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
@@ -97,7 +121,7 @@ class Kernel:
     params: tuple[Param, ...]
     axes: tuple[Axis, ...]
     stores: tuple[Store, ...]
-    kind: str = "map"
+    kind: KernelKind = KernelKind.MAP
     origins: tuple[str, ...] = ()
     facts: tuple[tuple[str, Any], ...] = field(default=())
     scratch: tuple[tuple[int, str], ...] = ()

@@ -28,6 +28,8 @@ class Piece:
         workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
         helper: packing or partial results, counted apart from the plan's kernels.
         flops, nbytes: its work for the hinted sizes.
+        elementwise_order: whether every element is stored right after what it needs has been loaded: a result may then
+            lie over an operand of which each element is loaded only for the one that takes its place.
     """
 
     kernel: Any
@@ -38,6 +40,7 @@ class Piece:
     helper: bool = False
     flops: float = 0.0
     nbytes: float = 0.0
+    elementwise_order: bool = False
 
 
 class Executable(Protocol):

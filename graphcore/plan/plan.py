@@ -55,7 +55,9 @@ class Step:
         level: steps of one level do not depend on each other.
         workspace: buffers for packing or partial results, after ``buffers``.
         helper: a packing or split step that belongs to another kernel; counted apart.
-        flops: arithmetic of the whole kernel for the hinted sizes.
+        flops, nbytes: arithmetic and memory traffic of the whole kernel for the hinted sizes.
+        why: what a step that computes nothing is there for.
+        elementwise_order: as the family that scheduled it says (``Piece``): its loads and stores go element by element.
     """
 
     kernel: Kernel
@@ -68,6 +70,7 @@ class Step:
     flops: float = 0.0
     nbytes: float = 0.0
     why: str = ""
+    elementwise_order: bool = False
     _reads: tuple[int, ...] | None = field(default=None, repr=False)
     _writes: tuple[int, ...] | None = field(default=None, repr=False)
 

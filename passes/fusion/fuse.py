@@ -25,6 +25,7 @@ from graphcore.ir.op import Kind, Reduce
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index
+from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
 from passes.fusion.axes import INVERTIBLE, Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.fusion.lower import lower_node
@@ -88,7 +89,9 @@ class Fuse:
         last = [
             g
             for g in self.groups
-            if g.kind == "map" and all(n.serial in self.update_only for n in g.nodes) and not read & g.members.keys()
+            if g.kind is KernelKind.MAP
+            and all(n.serial in self.update_only for n in g.nodes)
+            and not read & g.members.keys()
         ]
         together = max((g.level for g in last), default=0)
         for group in last:
@@ -161,7 +164,7 @@ class Fuse:
                 listed += [
                     (g, True)
                     for g in self.readers.get(t.key, ())
-                    if g.kind == "window" and g.shape == node.types[0].shape
+                    if g.kind is KernelKind.WINDOW and g.shape == node.types[0].shape
                 ]
         if size == 1 and (node.serial, 0) in self.forced:
             listed += self.hosts(sources)
@@ -173,8 +176,11 @@ class Fuse:
         Best one of many axes: it is not going to vanish because its values are better computed again.
         """
         level = 1 + max((self.home[t.key].level for t in sources if t.key in self.home), default=0)
-        fitting = [g for g in self.groups[:64] if g.level >= level and g.kind in ("map", "rows") and g.shape != ()]
-        return [(g, True) for g in sorted(fitting, key=lambda g: (g.kind != "rows", -len(g.axes), g.level))[:1]]
+        loops = (KernelKind.MAP, KernelKind.ROWS)
+        fitting = [g for g in self.groups[:64] if g.level >= level and g.kind in loops and g.shape != ()]
+        return [
+            (g, True) for g in sorted(fitting, key=lambda g: (g.kind is not KernelKind.ROWS, -len(g.axes), g.level))[:1]
+        ]
 
     def join(self, node: Node, group: Group, sources: tuple[Tensor, ...], sibling: bool) -> None:
         self.check_kind(node, group)
@@ -201,7 +207,7 @@ class Fuse:
             raise _Refused(f"the kernel holds {caps.max_ops} ops already")
         if len(group.reads) + len(group.members) // 4 >= caps.max_operands:
             raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
-        if group.kind == "contract":
+        if group.kind is KernelKind.CONTRACT:
             if node.serial in self.update_only and not any(t.key in group.sums for t in self.collect_sources(node)):
                 raise _Refused(
                     "an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue"
@@ -211,7 +217,7 @@ class Fuse:
             if not isinstance(node.op, Reduce) and node.op.kind not in (Kind.MAP, Kind.VIEW):
                 raise _Refused("a product's epilogue takes elementwise work only")
         if isinstance(node.op, Reduce):
-            if group.kind not in ("map", "rows", "contract"):
+            if group.kind is KernelKind.WINDOW:
                 raise _Refused(f"a {group.kind} kernel takes no further reductions")
             if group.reductions >= caps.max_reductions:
                 raise _Refused(f"the kernel has {group.reductions} reductions already")
@@ -297,14 +303,14 @@ class Fuse:
         for output in range(len(node.types)):
             lower_node(node, output, index, read, axis)
         needed = frozenset().union(*(i.axes() for i in index)) if index else frozenset()
-        if group.kind == "contract":
+        if group.kind is KernelKind.CONTRACT:
             self.check_epilogue(node, group, needed, bound)
             return
         reads_members = any(t.key in group.members for t in self.collect_sources(node))
         row_axes = free - (group.columns or frozenset())
         if isinstance(node.op, Reduce) and needed - free:
             raise _Refused("its result has axes that the kernel lacks")
-        if group.kind == "window" and needed != free and reads_members:
+        if group.kind is KernelKind.WINDOW and needed != free and reads_members:
             raise _Refused("it is smaller than the kernel's result")
         if needed and needed < row_axes and group.columns is not None:
             raise _Refused("it is smaller than the kernel's rows")
@@ -346,10 +352,12 @@ class Fuse:
         group.ops += self.weight(node)
         for position, axis in bound.items():
             group.bound[node.serial, position] = axis
-        if group.kind == "contract" and (isinstance(node.op, Reduce) or any(t.key in group.sums for t in sources)):
+        if group.kind is KernelKind.CONTRACT and (
+            isinstance(node.op, Reduce) or any(t.key in group.sums for t in sources)
+        ):
             group.sums |= {(node.serial, i) for i in range(len(node.types))}
         if isinstance(node.op, Reduce):
-            group.kind = "contract" if group.kind == "contract" else "rows"
+            group.kind = KernelKind.CONTRACT if group.kind is KernelKind.CONTRACT else KernelKind.ROWS
             group.columns = frozenset(a for a in bound.values() if a is not None)
             group.reductions += 1
         self.note_reads(group, sources)
@@ -368,9 +376,9 @@ class Fuse:
         plain = isinstance(node.op, Reduce)
         shape = node.inputs[0].shape if plain else node.types[0].shape
         axes, index = fresh_axes(shape)
-        kind = {Kind.CONTRACT: "contract", Kind.OPAQUE: "window"}.get(node.op.kind, "map")
-        if kind == "window" and _is_pointwise(node):
-            kind = "map"
+        kind = KernelKind.MAP if _is_pointwise(node) else KernelKind.WINDOW
+        if node.op.kind is Kind.CONTRACT:
+            kind = KernelKind.CONTRACT
         group = Group(len(self.groups), kind, axes, shape, level)
         group.by_shape[shape] = index
         self.groups.append(group)

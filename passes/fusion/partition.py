@@ -11,6 +11,7 @@ from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel.index import Axis, Index
+from graphcore.kernel.ir import KernelKind
 
 __all__ = ["Group", "Key", "Partition", "is_alias", "is_inline", "is_scalar_constant"]
 
@@ -38,8 +39,7 @@ class Group:
 
     Attributes:
         number: position in the partition.
-        kind: ``map``, ``rows`` (reductions bind domain axes), ``window`` (reductions bind axes of their own) or
-            ``contract``.
+        kind: the loops of its kernel.
         axes: the iteration domain.
         shape: the domain's extents, size-1 axes included.
         members: the canonical index of every member value over the domain's axes.
@@ -55,7 +55,7 @@ class Group:
     """
 
     number: int
-    kind: str
+    kind: KernelKind
     axes: tuple[Axis, ...]
     shape: Shape
     level: int

@@ -13,6 +13,7 @@ from typing import Any
 from graphcore.base.shapes import typical
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind, Map, Reduce
+from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
 from passes.fusion.partition import Group, Key, Partition, is_inline, is_scalar_constant
 
@@ -218,7 +219,7 @@ def _gain(
         if loads is None or (product is not None and flops > _PROLOGUE_FLOPS):
             return None  # a product reads every element many times
         saved += nbytes * loads
-        if reader.kind == "window" and any(getattr(n.op, "loops", False) for n in reader.nodes):
+        if reader.kind is KernelKind.WINDOW and any(getattr(n.op, "loops", False) for n in reader.nodes):
             return None
         extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
         for source in sources:

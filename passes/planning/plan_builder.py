@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphcore.base.errors import CompileError
+from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel import expr
 from graphcore.kernel.expr import walk
 from graphcore.kernel.index import PARALLEL, Axis, as_index
-from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
+from graphcore.kernel.ir import Kernel, KernelKind, Param, Store, verify_kernel
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
 from graphcore.plan.target import Reject, Target
 from passes.fusion.fuse import stored_root
@@ -71,10 +72,10 @@ class _Planner:
             return found
         node = t.node
         label = f"{node.op.name} at {node.origin}"
-        if node.op.name == "variable":
-            return self.variable(node.op.variable)  # type: ignore[attr-defined]
-        if node.op.name == "constant":
-            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)  # type: ignore[attr-defined]
+        if isinstance(node.op, VariableRead):
+            return self.variable(node.op.variable)
+        if isinstance(node.op, Constant):
+            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)
         else:
             if node.op.kind is Kind.LEAF and role != "feed":
                 raise CompileError(
@@ -131,6 +132,7 @@ class _Planner:
                     piece.flops,
                     piece.nbytes,
                     why,
+                    piece.elementwise_order,
                 )
             )
 
@@ -146,8 +148,7 @@ class _Planner:
             (Param("p0", b.dtype, shape), Param("p1", b.dtype, shape)),
             axes,
             (Store(1, at, expr.load(0, at, b.dtype)),),
-            "map",
-            (why,),
+            origins=(why,),
         )
         self.schedule(kernel, (source, target), why)
 
@@ -215,7 +216,7 @@ class _Planner:
             return "several kernels write its new value"
         place = writers[0]
         writer = plan.steps[place]
-        if old in writer.buffers and writer.template not in ("nest", "scatter"):
+        if old in writer.buffers and not writer.elementwise_order:
             return "the kernel that computes it reads the old value out of order"
         if old in writer.buffers and not _same_elements(writer, old, new):
             return "the kernel that computes it reads other elements of the old value than it writes"
@@ -306,7 +307,7 @@ class _Planner:
         after = self.dependencies()
         # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
         followed: set[int] = set().union(*after)
-        sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind == "map"]
+        sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind is KernelKind.MAP]
         levels, name = (
             single_steps(plan, after, plan.hints) if self.fewest_bytes else levels_of(plan, after, sinks, plan.hints)
         )
@@ -320,8 +321,8 @@ class _Planner:
 
     def fetch(self, t: Tensor) -> Fetch:
         root = stored_root(t)
-        if root.node.op.name == "constant":
-            return Fetch(None, t.shape, t.dtype, root.node.op.array)  # type: ignore[attr-defined]
+        if isinstance(root.node.op, Constant):
+            return Fetch(None, t.shape, t.dtype, root.node.op.array)
         number = self.old_values.get(root.key, -1)
         if number < 0:
             number = self.buffer(root)

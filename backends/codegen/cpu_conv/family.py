@@ -47,7 +47,7 @@ from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim, Extent, bind
 from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.index import Axis
-from graphcore.kernel.ir import Computed, Kernel, Param, Store
+from graphcore.kernel.ir import Computed, Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
@@ -230,7 +230,7 @@ class Convolution:
             Param(f"p{end}", dtype, (size,)),
         )
         scratch = (*((i, "r") for i in range(end)), (end, "w"))
-        sums = Kernel(f"{kernel.name}_sums", params, (), (), "contract", kernel.origins, (), scratch)
+        sums = Kernel(f"{kernel.name}_sums", params, (), (), KernelKind.CONTRACT, kernel.origins, (), scratch)
         inner = replace(config, operands=(moved(dy, position), moved(x, position)))
         first = Piece(sums, ConvolutionWeightSums.name, inner, (*used, len(kernel.params)), (work,), True)
         last = Piece(

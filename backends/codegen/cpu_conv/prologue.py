@@ -143,7 +143,7 @@ def packed_weights(
         Param(f"p{len(used)}", dtype, (size,)),
     )
     axes = tuple(a for a in operand.axes if a.extent != 1)
-    made = Kernel(f"{kernel.name}_weights", params, axes, (Store(len(used), at, inner.value),), "map", kernel.origins)
+    made = Kernel(f"{kernel.name}_weights", params, axes, (Store(len(used), at, inner.value),), origins=kernel.origins)
     answer = Nest().schedule(made, dialect, hints)
     if isinstance(answer, Reject):
         return answer

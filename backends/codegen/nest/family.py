@@ -53,7 +53,7 @@ class Nest:
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel), strided=dialect.kind == "gpu")
-        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
+        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))), elementwise_order=True)]
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
         return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]

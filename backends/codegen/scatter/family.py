@@ -38,7 +38,7 @@ from graphcore.kernel.expr import (
     walk,
 )
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Dynamic, as_index
-from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
@@ -113,6 +113,7 @@ class Scatter:
             named,
             flops=flops,
             nbytes=nbytes,
+            elementwise_order=True,
         )
 
     def arguments(self, kernel: Kernel, config: ScatterConfig) -> list[Extent]:
@@ -236,7 +237,7 @@ class _Helpers:
             tuple(Param(f"p{i}", dtype, shape) for i, (dtype, shape) in enumerate(types)),
             axes,
             tuple(stores),
-            "scatter",
+            KernelKind.SCATTER,
             kernel.origins,
             scratch=tuple((len(params) + i, use) for i, use in enumerate(uses.values())),
         )

@@ -20,7 +20,7 @@ from graphcore.base.shapes import Extent
 from graphcore.kernel.collapse import collapse_axes
 from graphcore.kernel.expr import Expr, load, reduce, walk
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, as_index
-from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
@@ -50,7 +50,7 @@ class _Parts:
 def _find(kernel: Kernel) -> _Parts | None:
     sums = (
         tuple(v for v in kernel.values() if v.fn == "reduce" and set(v.reduce_axes) & set(kernel.axes))
-        if kernel.kind == "contract"
+        if kernel.kind is KernelKind.CONTRACT
         else ()
     )
     results = tuple(s for s in kernel.stores if any(v in sums for v in walk(s.value)))
@@ -154,7 +154,7 @@ class Statistics:
         needed = {a for r in known.values() for a in r.reduce_axes} | {a for s in stores for a in s.index.axes()}
         axes = tuple(a for a in kernel.axes if a in needed)
         sums = collapse_axes(
-            replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind="rows", facts=())
+            replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind=KernelKind.ROWS, facts=())
         )
         used, small = without_unused(sums)
         return _moved(self._scheduled(small, dialect, hints), small, used, count, work)
