@@ -39,10 +39,10 @@ def main() -> None:
 
     x = gc.placeholder("float32", (3,), name="x")
     feed = np.array([-1.0, 2.0, 100.0], np.float32)
-    plain = gc.gradients((x * x).sum(), x)
-    reversed_ = gc.gradients((reverse_gradient(x) ** 2).sum(), x)
-    clipped = gc.gradients((clip_gradient(x, 1.0) ** 2).sum(), x)
-    stable = gc.gradients(stable_log1pexp(x).sum(), x)
+    plain = gc.gradients((x * x).sum(), x)[0]
+    reversed_ = gc.gradients((reverse_gradient(x) ** 2).sum(), x)[0]
+    clipped = gc.gradients((clip_gradient(x, 1.0) ** 2).sum(), x)[0]
+    stable = gc.gradients(stable_log1pexp(x).sum(), x)[0]
 
     # The values between the layers of a checkpointed block are not kept for the gradient but computed again.
     weights = [gc.Variable(np.eye(3, dtype=np.float32) * 0.5, name=f"w{i}") for i in range(4)]
@@ -52,8 +52,8 @@ def main() -> None:
             h = gc.tanh(h @ w)
         return h
 
-    stored = gc.gradients(block(x[None]).sum(), weights[0])
-    recomputed = gc.gradients(gc.checkpoint(block)(x[None]).sum(), weights[0])
+    stored = gc.gradients(block(x[None]).sum(), weights[0])[0]
+    recomputed = gc.gradients(gc.checkpoint(block)(x[None]).sum(), weights[0])[0]
 
     with gc.Session(device=options.device) as sess:
         plain, reversed_, clipped, stable, stored, recomputed = sess.run(

@@ -11,7 +11,8 @@ def by_hand(device: str, steps: int) -> float:
     """Build the gradient and the update yourself."""
     x = gc.Variable(-4.0, name="x")
     y = (x - 3) ** 2 + 1
-    step = x.assign(x - 0.1 * gc.gradients(y, x))
+    (slope,) = gc.gradients(y, x)
+    step = x.assign(x - 0.1 * slope)
 
     with gc.Session(device=device) as sess:
         for i in range(steps):

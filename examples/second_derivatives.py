@@ -17,8 +17,8 @@ def rosenbrock(x: gc.Tensor) -> gc.Tensor:
 def newton(device: str) -> np.ndarray:
     """x <- x - H^-1 g. Gradients are ordinary tensors, so each row of H is the gradient of a gradient's element."""
     x = gc.placeholder("float32", (2,), name="x")
-    gradient = gc.gradients(rosenbrock(x), x)
-    hessian = gc.stack([gc.gradients(gradient[i], x) for i in range(2)])
+    (gradient,) = gc.gradients(rosenbrock(x), x)
+    hessian = gc.stack([gc.gradients(gradient[i], x)[0] for i in range(2)])
 
     position = np.array([-1.2, 1.0], np.float32)
     with gc.Session(device=device) as sess:
@@ -34,7 +34,7 @@ def newton_without_a_hessian(device: str, size: int, steps: int) -> np.ndarray:
     """The same in many dimensions: solve H d = g by conjugate gradients, which need H only as H v."""
     x = gc.placeholder("float32", (size,), name="x")
     v = gc.placeholder("float32", (size,), name="v")
-    gradient = gc.gradients(rosenbrock(x), x)
+    (gradient,) = gc.gradients(rosenbrock(x), x)
     (product,) = gc.hvp(rosenbrock, [x], [v])
 
     position = np.full(size, 0.9, np.float32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
+
+import numpy as np
 
 from graphcore.api.variable import Variable, as_tensor
 from graphcore.base import source
@@ -19,44 +21,47 @@ __all__ = ["backward", "checkpoint", "custom_gradient", "gradients", "hvp", "jvp
 
 
 def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    """A single value in a list; lists, tuples and other iterables but tensors and arrays as lists."""
+    single = isinstance(value, (Tensor, np.ndarray, Mapping, str)) or not isinstance(value, Iterable)
+    return [value] if single else list(value)
 
 
-def gradients(ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None, unconnected: str = "none") -> Any:
+def gradients(
+    ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None, unconnected: str = "none"
+) -> list[Any]:
     """Symbolic gradients of ``sum(ys)`` with respect to ``xs``.
 
     Args:
-        ys: a tensor or a list of them. One that is not a scalar needs its ``grad_ys``.
-        xs: a tensor or list of tensors or variables.
+        ys: a tensor or a list of them, of floating types. One that is not a scalar needs its ``grad_ys``.
+        xs: a tensor or variable, or a list (or other iterable) of them, of floating types.
         grad_ys: cotangents, one for each of ``ys``, of the same shapes; None entries mean one for a scalar.
         stop_gradients: tensors that gradients do not pass through.
-        unconnected: what stands for the gradient of an x that ``ys`` do not depend on: ``"none"``, ``"zero"`` or
+        unconnected: what stands for the gradient of an x that ``ys`` do not depend on: ``"none"`` (None), ``"zero"`` or
             ``"raise"``.
 
     Returns:
-        A list like ``xs``, or one gradient if ``xs`` is a single tensor. Gradients are ordinary tensors: differentiate
-        them again.
+        Always a list, one entry for each of ``xs``, also where that is a single tensor. Gradients are ordinary tensors
+        of the shapes and types of ``xs``: differentiate them again.
 
     Raises:
         GradientError: a non-scalar y without grad_ys, a non-differentiable op on the path, or an unconnected x with
             ``"raise"``.
 
     >>> w = Variable(3.0)
-    >>> gradients(w * w, w).shape
+    >>> (g,) = gradients(w * w, w)
+    >>> g.shape
     ()
     """
     if unconnected not in ("none", "zero", "raise"):
         raise UsageError(f"gradients: unconnected is {unconnected!r}; use 'none', 'zero' or 'raise'")
     outputs = [_checked(y, "ys") for y in _listed(ys)]
     targets = [_checked(x, "xs") for x in _listed(xs)]
-    single = not isinstance(ys, (list, tuple)) and not (
-        isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1
-    )  # then a list is an array
-    given = [None] * len(outputs) if grad_ys is None else [grad_ys] if single else _listed(grad_ys)
-    if len(given) != len(outputs):
-        raise UsageError(f"gradients: {len(outputs)} ys but {len(given)} grad_ys")
+    given = _cotangents(ys, outputs, grad_ys)
     seeds = [_seed(y, g) for y, g in zip(outputs, given, strict=True)]
-    stops = list(_listed(stop_gradients)) if stop_gradients is not None else []
+    stops = _listed(stop_gradients) if stop_gradients is not None else []
+    for t in stops:
+        if not isinstance(t, Tensor):
+            raise UsageError(f"gradients: stop_gradients must be tensors, got {type(t).__name__}")
     found = differentiate(outputs, targets, seeds, stops)
     for i, (x, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and unconnected == "raise":
@@ -65,7 +70,18 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None, stop_gradients: Any = None,
             )
         if g is None and unconnected == "zero":
             found[i] = Builder().zeros_like(x)
-    return found if isinstance(xs, (list, tuple)) else found[0]
+    return found
+
+
+def _cotangents(ys: Any, outputs: Sequence[Tensor], grad_ys: Any) -> list[Any]:
+    """One cotangent, or None, for each output. For a single ``ys`` a list is an array, unless it holds one tensor."""
+    if grad_ys is None:
+        return [None] * len(outputs)
+    single = isinstance(ys, Tensor) and not (isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1)
+    given = [grad_ys] if single else _listed(grad_ys)
+    if len(given) != len(outputs):
+        raise UsageError(f"gradients: {len(outputs)} ys but {len(given)} grad_ys")
+    return given
 
 
 def _checked(value: Any, role: str) -> Tensor:
@@ -106,40 +122,74 @@ def backward(loss: Tensor, variables: Sequence[Variable] | None = None) -> None:
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., list[Any]]]:
-    """``f(*primals)`` and a function from its cotangent to the primals' cotangents."""
+    """``f(*primals)`` and a function from its cotangent to the primals' cotangents.
+
+    Args:
+        f: from tensors to a tensor, or a list or tuple of them, of floating types.
+        primals: tensors or arrays.
+
+    Returns:
+        What ``f`` gives, and a function of one cotangent for each of its results (one by one, or in one list); that
+        always gives a list, one entry for each primal.
+
+    >>> y, back = vjp(lambda x: x * x, Variable(3.0))
+    >>> (g,) = back(1.0)
+    """
     inputs = [as_tensor(p) for p in primals]
     y = f(*inputs)
-    return y, lambda *cotangents: gradients(_listed(y), inputs, list(cotangents), unconnected="zero")
+
+    def back(*cotangents: Any) -> list[Any]:
+        together = isinstance(y, (list, tuple)) and len(cotangents) == 1 and isinstance(cotangents[0], (list, tuple))
+        return gradients(_listed(y), inputs, list(cotangents[0] if together else cotangents), unconnected="zero")
+
+    return y, back
 
 
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     """``f(*primals)`` and its directional derivative along ``tangents``.
 
     By two reverse sweeps: with ``g(u) = J^T u`` linear in ``u``, ``J v`` is the gradient of ``<g(u), v>`` for ``u``.
+
+    Args:
+        f: from tensors to a tensor, or a list or tuple of them, of floating types.
+        primals: a tensor or array, or a list or tuple of them.
+        tangents: one for each of ``primals``, of the same shapes.
+
+    Returns:
+        ``(y, dy)``: what ``f`` gives, and the same nesting of its derivatives.
+
+    >>> y, dy = jvp(lambda x: x * x, [Variable(3.0)], [1.0])
+    >>> dy.shape
+    ()
     """
-    primals, tangents = _listed(primals), _listed(tangents)
-    if len(primals) != len(tangents):
-        raise UsageError(f"jvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
+    primals, tangents = _paired("jvp", primals, tangents)
     inputs = [as_tensor(p) for p in primals]
     y = f(*inputs)
     ys = _listed(y)
     us = [Builder().full(t.shape, 0, t.dtype) for t in ys]
     back = gradients(ys, inputs, us, unconnected="zero")
-    forward = gradients(
-        back, us, [as_tensor(t, b.dtype) for t, b in zip(tangents, back, strict=True)], unconnected="zero"
-    )
-    return y, forward if isinstance(y, (list, tuple)) else forward[0]
+    directions = [as_tensor(t, b.dtype) for t, b in zip(tangents, back, strict=True)]
+    return y, _like(y, gradients(back, us, directions, unconnected="zero"))
 
 
-def hvp(f: Callable[..., Tensor], primals: Sequence[Any], tangents: Sequence[Any]) -> list[Tensor]:
-    """Hessian of a scalar function times a vector."""
-    primals, tangents = _listed(primals), _listed(tangents)
-    if len(primals) != len(tangents):
-        raise UsageError(f"hvp: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
+def hvp(f: Callable[..., Tensor], primals: Any, tangents: Any) -> list[Tensor]:
+    """Hessian of a scalar function times a vector: always a list, one entry for each of ``primals``.
+
+    >>> (product,) = hvp(lambda x: x**3, [Variable(2.0)], [1.0])
+    """
+    primals, tangents = _paired("hvp", primals, tangents)
     inputs = [as_tensor(p) for p in primals]
     first = gradients(f(*inputs), inputs, unconnected="zero")
     directions = [as_tensor(t, g.dtype) for t, g in zip(tangents, first, strict=True)]
-    return gradients(first, inputs, directions, unconnected="zero")  # type: ignore[no-any-return]
+    return gradients(first, inputs, directions, unconnected="zero")
+
+
+def _paired(op: str, primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
+    """Primals and as many tangents."""
+    primals, tangents = _listed(primals), _listed(tangents)
+    if len(primals) != len(tangents):
+        raise UsageError(f"{op}: {len(primals)} primals but {len(tangents)} tangents; pass one tangent for each primal")
+    return primals, tangents
 
 
 def stop_gradient(x: Any) -> Tensor:
@@ -207,4 +257,8 @@ def _trace(function: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Tens
 
 
 def _like(nested: Any, outputs: Sequence[Tensor]) -> Any:
-    return type(nested)(outputs) if isinstance(nested, (list, tuple)) else outputs[0]
+    """The outputs in the nesting of what a function returned."""
+    if not isinstance(nested, (list, tuple)):
+        return outputs[0]
+    kind: Any = type(nested)
+    return kind(*outputs) if hasattr(nested, "_fields") else kind(outputs)

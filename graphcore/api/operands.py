@@ -73,18 +73,21 @@ def tensor(op: str, value: Any, dtype: DType | None = None) -> Tensor:
         raise UsageError(
             f"{op}: an operand is {value!r} of type {type(value).__name__}; pass a tensor, a number or an array"
         )
+    if isinstance(value, (list, tuple)) and _holds_tensors(value):
+        raise UsageError(
+            f"{op}: an operand is a {type(value).__name__} that holds tensors; join them with gc.stack([...]), or take "
+            f"one of them, as in gc.gradients(y, x)[0]"
+        )
     try:
         return constant(value, dtype)
     except (ValueError, TypeError) as error:
         if isinstance(error, GraphcoreError):
             raise
-        held = (
-            [v for v in np.ravel(np.asarray(value, object)) if isinstance(v, Tensor)]
-            if isinstance(value, (list, tuple))
-            else []
-        )
-        hint = "; it holds tensors, join them with gc.stack([...])" if held else ""
-        raise UsageError(f"{op}: {value!r} is no array of numbers{hint}") from None
+        raise UsageError(f"{op}: {value!r} is no array of numbers") from None
+
+
+def _holds_tensors(values: Sequence[Any]) -> bool:
+    return any(isinstance(v, Tensor) or (isinstance(v, (list, tuple)) and _holds_tensors(v)) for v in values)
 
 
 def scalar(op: str, value: bool | int | float, dtype: DType) -> Tensor:

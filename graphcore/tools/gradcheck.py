@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -105,55 +106,102 @@ def gradgradcheck(
     def first(*tensors: Tensor) -> list[Tensor]:
         xs, us = tensors[:count], tensors[count:]
         ys = [y for y in _listed(f(*xs)) if isinstance(y, Tensor) and y.dtype.is_float]
-        return gradients(ys, [x for x in xs if x.dtype.is_float], list(us), unconnected="zero")  # type: ignore[no-any-return]
+        return gradients(ys, [x for x in xs if x.dtype.is_float], list(us), unconnected="zero")
 
     return gradcheck(first, [*arrays, *given], eps, atol, rtol, raise_exception)
 
 
-def jacobian(f: Function, inputs: Any) -> Any:
+def jacobian(f: Any, inputs: Any = None, *, argnums: int | Sequence[int] = 0) -> Any:
     """The derivatives of every output element for every input element, built one output element at a time.
 
     Args:
-        f: from tensors to a tensor, or a tuple of them.
-        inputs: a tensor or array, or a tuple of them.
+        f: a function from tensors to a tensor or a tuple of them; or the outputs themselves, a tensor or a tuple.
+        inputs: a tensor or array, or a tuple of them. Without it, for a function, the result is a function of them.
+        argnums: of that function's arguments, which to differentiate for: a position, or several.
 
     Returns:
-        A tensor of the shape ``y.shape + x.shape``; a tuple over inputs if there are several, in a tuple over outputs
-        if these are.
+        A tensor of the shape ``y.shape + x.shape``; a tuple over inputs if these are a tuple or list, in a tuple over
+        outputs if those are. Without ``inputs`` a function that gives this.
 
     Raises:
         ShapeError: a symbolic extent.
+        UsageError: outputs without inputs.
 
     >>> jacobian(lambda x: x * x, np.ones((3,), np.float32)).shape
     (3, 3)
+    >>> jacobian(lambda x: x * x)(np.ones((3,), np.float32)).shape
+    (3, 3)
     """
+    if inputs is None:
+        return _of_arguments("jacobian", jacobian, f, argnums)
+    ys, xs = _evaluated("jacobian", f, inputs)
     several = isinstance(inputs, (list, tuple))
-    xs = [as_tensor(x) for x in _listed(inputs)]
-    answer = f(*xs)
-    rows = tuple(_jacobian(y, xs, several) for y in _listed(answer))
-    return rows if isinstance(answer, (list, tuple)) else rows[0]
+    rows = tuple(_jacobian(y, xs, several) for y in _listed(ys))
+    return rows if isinstance(ys, (list, tuple)) else rows[0]
 
 
-def hessian(f: Function, inputs: Any) -> Any:
-    """The second derivatives of a scalar function.
+def hessian(f: Any, inputs: Any = None, *, argnums: int | Sequence[int] = 0) -> Any:
+    """The second derivatives of a scalar.
 
     Args:
-        f: from tensors to a scalar tensor.
-        inputs: a tensor or array, or a tuple of them.
+        f: a function from tensors to a scalar tensor; or the scalar tensor itself.
+        inputs, argnums: as for ``jacobian``.
 
     Returns:
-        A tensor of the shape ``x.shape + x.shape``; a tuple of tuples of ``x_i.shape + x_j.shape`` for several inputs.
+        A tensor of the shape ``x.shape + x.shape``; a tuple of tuples of ``x_i.shape + x_j.shape`` if ``inputs`` is a
+        tuple or list. Without ``inputs`` a function that gives this.
 
     Raises:
-        GradientError: ``f`` gives no scalar.
+        GradientError: no scalar.
+        ShapeError: a symbolic extent.
 
     >>> hessian(lambda x: (x * x).sum(), np.ones((3,), np.float32)).shape
     (3, 3)
+    >>> x = placeholder("float32", (3,))
+    >>> hessian((x * x).sum(), x).shape
+    (3, 3)
     """
+    if inputs is None:
+        return _of_arguments("hessian", hessian, f, argnums)
+    y, xs = _evaluated("hessian", f, inputs)
     several = isinstance(inputs, (list, tuple))
-    xs = [as_tensor(x) for x in _listed(inputs)]
-    rows = tuple(_jacobian(g, xs, several) for g in gradients(f(*xs), xs, unconnected="zero"))
+    rows = tuple(_jacobian(g, xs, several) for g in gradients(y, xs, unconnected="zero"))
     return rows if several else rows[0]
+
+
+def _evaluated(op: str, f: Any, inputs: Any) -> tuple[Any, list[Tensor]]:
+    """The outputs, and the inputs as tensors."""
+    xs = [as_tensor(x) for x in _listed(inputs)]
+    if callable(f):
+        return f(*xs), xs
+    for x in _listed(inputs):
+        if not isinstance(x, Tensor):
+            raise UsageError(
+                f"{op}: the inputs of a tensor are the tensors that it was built from, got {type(x).__name__}; "
+                f"pass those, or a function and arrays"
+            )
+    return f, xs
+
+
+def _of_arguments(op: str, derive: Function, f: Any, argnums: int | Sequence[int]) -> Function:
+    """``derive`` of a function, as a function of its arguments."""
+    if not callable(f):
+        raise UsageError(f"{op}: for which inputs? Write gc.{op}(y, x)")
+
+    @wraps(f)
+    def derivative(*arguments: Any) -> Any:
+        places = [argnums] if isinstance(argnums, int) else list(argnums)
+        if not all(-len(arguments) <= place < len(arguments) for place in places):
+            raise UsageError(f"{op}: argnums is {argnums}, but there are {len(arguments)} arguments")
+        places = [place % len(arguments) for place in places]
+
+        def partly(*varied: Any) -> Any:
+            return f(*(varied[places.index(i)] if i in places else a for i, a in enumerate(arguments)))
+
+        chosen = tuple(arguments[place] for place in places)
+        return derive(partly, chosen[0] if isinstance(argnums, int) else chosen)
+
+    return derivative
 
 
 def _jacobian(y: Tensor, xs: Sequence[Tensor], several: bool) -> Any:

@@ -3,7 +3,7 @@ themselves."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_a_value_used_often_gets_one_sum() -> None:
     for i in range(50):
         total = total + y * float(i)
     before = len(toposort([total]))
-    g = gc.gradients(total.sum(), x)
+    g = gc.gradients(total.sum(), x)[0]
     sums = [n for n in toposort([g]) if n.op.name == "add_n"]
     assert len(sums) == 1 and len(sums[0].inputs) == 51
     assert len(toposort([g])) < 6 * before
@@ -64,7 +64,7 @@ def test_sharing_does_not_grow_exponentially() -> None:
     y = x
     for _ in range(60):
         y = y * y * 0.5 + y
-    g = gc.gradients(y, x)
+    g = gc.gradients(y, x)[0]
     assert len(toposort([g])) < 2000
 
 
@@ -82,18 +82,18 @@ def test_disconnected_not_differentiable_and_zero_are_three_answers() -> None:
     x, z = ph(3, name="x"), ph(3, name="z")
     n = ph(3, dtype="int32", name="n")
     loss = (x * 2).sum()
-    assert gc.gradients(loss, z) is None  # disconnected
+    assert gc.gradients(loss, z)[0] is None  # disconnected
     assert gc.gradients(loss, [x, z])[1] is None
     through_integers = x.astype("int32").astype("float64").sum()
-    assert gc.gradients(through_integers, x) is None
-    assert gc.gradients((x * n.astype("float64")).sum(), [x]) is not None
-    zero = gc.gradients(gc.floor(x).sum(), x, unconnected="zero")  # a rule that contributes nothing
+    assert gc.gradients(through_integers, x)[0] is None
+    assert gc.gradients((x * n.astype("float64")).sum(), [x])[0] is not None
+    zero = gc.gradients(gc.floor(x).sum(), x, unconnected="zero")[0]  # a rule that contributes nothing
     np.testing.assert_array_equal(evaluate([zero], {x: np.ones(3)})[0], np.zeros(3))
-    assert gc.gradients(gc.argmax(x).astype("float64") + loss, x) is not None
+    assert gc.gradients(gc.argmax(x).astype("float64") + loss, x)[0] is not None
     rough = Builder().rough_steps
     text = message_of(gc.GradientError, lambda: gc.gradients(rough(x).sum(), x))  # not differentiable
     assert "rough_steps is not differentiable" in text and "gc.stop_gradient" in text and f"{HERE}:" in text
-    assert gc.gradients(rough(x).sum() + loss, z) is None  # not on a path to z
+    assert gc.gradients(rough(x).sum() + loss, z)[0] is None  # not on a path to z
 
 
 def test_what_stands_for_an_unconnected_gradient() -> None:
@@ -120,8 +120,8 @@ def test_the_gradient_of_a_value_for_itself_and_for_values_on_the_way() -> None:
 def test_several_ys_and_repeated_operands() -> None:
     x = ph(2)
     at = {x: np.array([1.0, 3])}
-    np.testing.assert_array_equal(evaluate([gc.gradients([x.sum(), (x * x).sum(), x.sum()], x)], at)[0], [4, 8])
-    np.testing.assert_array_equal(evaluate([gc.gradients((x * x * x + x / x).sum(), x)], at)[0], [3, 27])
+    np.testing.assert_array_equal(evaluate([gc.gradients([x.sum(), (x * x).sum(), x.sum()], x)[0]], at)[0], [4, 8])
+    np.testing.assert_array_equal(evaluate([gc.gradients((x * x * x + x / x).sum(), x)[0]], at)[0], [3, 27])
     np.testing.assert_array_equal(evaluate(gc.gradients(x.sum(), [x, x]), at), [[1, 1], [1, 1]])
 
 
@@ -132,12 +132,12 @@ def test_stop_gradient_and_stop_gradients() -> None:
     x = ph(2)
     at = {x: np.array([2.0, 3])}
     for stopped in (gc.stop_gradient(x), x.detach()):
-        np.testing.assert_array_equal(evaluate([gc.gradients((stopped * x).sum(), x)], at)[0], [2, 3])
-        assert gc.gradients(stopped.sum(), x) is None
+        np.testing.assert_array_equal(evaluate([gc.gradients((stopped * x).sum(), x)[0]], at)[0], [2, 3])
+        assert gc.gradients(stopped.sum(), x)[0] is None
     h = x * x
     y = (h * x).sum()
-    np.testing.assert_array_equal(evaluate([gc.gradients(y, x)], at)[0], [12, 27])
-    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, stop_gradients=[h])], at)[0], [4, 9])
+    np.testing.assert_array_equal(evaluate([gc.gradients(y, x)[0]], at)[0], [12, 27])
+    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, stop_gradients=[h])[0]], at)[0], [4, 9])
     gx, gh = gc.gradients(y, [x, h], stop_gradients=h)
     np.testing.assert_array_equal(evaluate([gx, gh], at), [[4, 9], [2, 3]])
 
@@ -156,10 +156,10 @@ def test_no_grad_as_context_and_decorator() -> None:
     def f(t: Tensor) -> Tensor:
         return t * 11
 
-    np.testing.assert_array_equal(evaluate([gc.gradients((frozen * x + live + f(x)).sum(), x)], at)[0], [17, 22])
+    np.testing.assert_array_equal(evaluate([gc.gradients((frozen * x + live + f(x)).sum(), x)[0]], at)[0], [17, 22])
     y = (x * x).sum()
     with gc.no_grad():  # gradients may be taken inside: what was built outside is differentiable
-        g = gc.gradients(y, x)
+        g = gc.gradients(y, x)[0]
     np.testing.assert_array_equal(evaluate([g], at)[0], [4, 6])
 
 
@@ -167,16 +167,16 @@ def test_grad_ys() -> None:
     x = ph(2, name="x")
     y = x * x
     at = {x: np.array([1.0, 2])}
-    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, grad_ys=[10.0, 100])], at)[0], [20, 400])
+    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, grad_ys=[10.0, 100])[0]], at)[0], [20, 400])
     u = ph(2)
-    g = gc.gradients(y, x, u)
-    np.testing.assert_array_equal(evaluate([gc.gradients(g, u, [1.0, 1.0])], {**at, u: np.ones(2)})[0], [2, 4])
+    g = gc.gradients(y, x, u)[0]
+    np.testing.assert_array_equal(evaluate([gc.gradients(g, u, [1.0, 1.0])[0]], {**at, u: np.ones(2)})[0], [2, 4])
     assert "no grad_ys; reduce it to a scalar" in message_of(gc.GradientError, lambda: gc.gradients(y, x))
     assert "grad_ys has the shape (3,), its y (2,)" in message_of(
         gc.ShapeError, lambda: gc.gradients(y, x, [1.0, 1.0, 1.0])
     )
     assert "1 ys but 2 grad_ys" in message_of(gc.UsageError, lambda: gc.gradients([y], [x], [u, u]))
-    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, [u])], {**at, u: np.ones(2)})[0], [2, 4])
+    np.testing.assert_array_equal(evaluate([gc.gradients(y, x, [u])[0]], {**at, u: np.ones(2)})[0], [2, 4])
     assert "grad_ys is float32, its y float64" in message_of(
         gc.DTypeError, lambda: gc.gradients(y, x, ph(2, dtype="float32"))
     )
@@ -209,12 +209,12 @@ def test_custom_gradient_captures_and_uses_inner_values() -> None:
 
     x = ph(2)
     y = f(x)
-    g = gc.gradients(y.sum(), x)
+    g = gc.gradients(y.sum(), x)[0]
     at = {x: np.zeros(2), scale: np.array([1.0, 3])}
     np.testing.assert_allclose(evaluate([y, g], at), [[3, 13], [20, 120]])
     (captured,) = gc.gradients(y.sum(), [w], unconnected="zero")
     np.testing.assert_array_equal(evaluate([captured], at)[0], [0, 0])  # the rule speaks for the arguments only
-    second = gc.gradients(g.sum(), x)  # the rule itself is differentiable
+    second = gc.gradients(g.sum(), x)[0]  # the rule itself is differentiable
     np.testing.assert_allclose(evaluate([second], at)[0], [20, 120])
 
 
@@ -230,7 +230,7 @@ def test_custom_gradients_nest_and_run() -> None:
 
     x = ph(2)
     a, b = outer(x)
-    g = gc.gradients(a.sum() + 3 * b.sum(), x)
+    g = gc.gradients(a.sum() + 3 * b.sum(), x)[0]
     at = np.array([1.0, 2])
     np.testing.assert_array_equal(evaluate([a, b], {x: at}), [[3, 5], [6, 10]])
     np.testing.assert_array_equal(evaluate([g], {x: at})[0], [400, 400])
@@ -269,7 +269,7 @@ def test_checkpoint_gives_the_same_values_and_gradients() -> None:
     results = [evaluate([loss, *gc.gradients(loss, [x, w])], at) for loss in (plain, again)]
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
-    second = [gc.gradients(gc.gradients(loss, x).sum(), w) for loss in (plain, again)]
+    second = [gc.gradients(gc.gradients(loss, x)[0].sum(), w)[0] for loss in (plain, again)]
     np.testing.assert_allclose(*evaluate(second, at), rtol=1e-10)
 
 
@@ -279,7 +279,7 @@ def test_recomputed_nodes_stay_apart_from_the_originals() -> None:
     from passes.graph.simplify import Simplify
 
     def exps(loss: Tensor) -> int:
-        graph = gc.Graph((loss, gc.gradients(loss, x)), (), (x,))
+        graph = gc.Graph((loss, gc.gradients(loss, x)[0]), (), (x,))
         for p in (InlineRegions(), Simplify()):
             graph = p.run(graph, PassContext())
         return sum(n.op.name == "exp" for n in graph.nodes())
@@ -310,7 +310,7 @@ def test_checkpoint_of_several_values_in_several_sessions() -> None:
 def test_dropout_inside_a_checkpoint_draws_one_mask() -> None:
     x = ph(200, dtype="float32")
     y = gc.checkpoint(lambda t: F.dropout(t, 0.5) * 1.0)(x)
-    g = gc.gradients(y.sum(), x)
+    g = gc.gradients(y.sum(), x)[0]
     with gc.Session("numpy") as session:
         value, slope_ = session.run([y, g], {x: np.ones(200)})
     np.testing.assert_array_equal(value, slope_)
@@ -359,6 +359,65 @@ def test_matrices_of_several_inputs_and_outputs() -> None:
     np.testing.assert_array_equal(evaluate([blocks[0][1]], {})[0], np.ones((2, 2, 1)))
     assert "symbolic extent" in message_of(gc.ShapeError, lambda: gc.jacobian(lambda t: t * 2, ph(None)))
     assert gc.jacobian(lambda t: t[:0], p).shape == (0, 2)
+
+
+class Pair(NamedTuple):
+    """Two results by name."""
+
+    square: Tensor
+    cube: Tensor
+
+
+def test_what_is_single_changes_no_type() -> None:
+    """One x, one y, one primal: the result is a list where it is one for several."""
+    at = {(x := ph(2)): np.array([2.0, 3.0])}
+    for xs in (x, [x], (x,), {x: None}.keys()):
+        for ys in ((x * x).sum(), [(x * x).sum()]):
+            found = gc.gradients(ys, xs)
+            assert type(found) is list and len(found) == 1
+            np.testing.assert_array_equal(evaluate(found, at), [[4, 6]])
+    assert gc.gradients(gc.sum(x), ph(2)) == [None] and gc.gradients(gc.sum(x), []) == []
+    for primals, tangents in ((x, np.ones(2)), ([x], [np.ones(2)])):
+        product = gc.hvp(lambda t: (t**3).sum(), primals, tangents)
+        assert type(product) is list and len(product) == 1
+        y, along = gc.jvp(lambda t: t**2, primals, tangents)
+        np.testing.assert_array_equal(evaluate([*product, y, along], at), [[12, 18], [4, 9], [4, 6]])
+    two, back = gc.vjp(lambda t: (t**2, t**3), x)
+    assert type(two) is tuple
+    for answer in (back(np.ones(2), np.ones(2)), back((np.ones(2), np.ones(2)))):
+        np.testing.assert_array_equal(evaluate(answer, at), [[16, 33]])
+    y, along = gc.jvp(lambda t: Pair(t**2, t**3), x, np.ones(2))
+    assert type(y) is type(along) is Pair
+    np.testing.assert_array_equal(evaluate([along.cube, along.square], at), [[12, 27], [4, 6]])
+
+
+def test_a_list_of_gradients_is_no_operand() -> None:
+    x = ph(2)
+    for use in (lambda g: x - g, lambda g: gc.where(x > 0, g, 0.0), lambda g: x @ g, lambda g: gc.exp(g)):
+        text = message_of(gc.UsageError, lambda use=use: use(gc.gradients(gc.sum(x * x), x)))
+        assert "gc.stack" in text and "gc.gradients(y, x)[0]" in text
+
+
+def test_matrices_of_functions_curried_and_of_tensors() -> None:
+    at = np.array([2.0, 3.0])
+    x, y = ph(2), ph(2)
+
+    def f(t: Tensor, u: Tensor) -> Tensor:
+        return (t * t * u).sum()
+
+    by_hand = np.diag([4.0, 6.0])
+    second = [gc.hessian(lambda t: (t**3).sum() / 3, x), gc.hessian(lambda t: (t**3).sum() / 3)(x)]
+    second += [gc.hessian((x**3).sum() / 3, x), gc.hessian((x**3).sum() / 3, (x,))[0][0], gc.jacobian(x * x, x)]
+    np.testing.assert_allclose(evaluate(second, {x: at}), [by_hand] * len(second), rtol=1e-12)
+    blocks = gc.hessian(f, argnums=(0, 1))(x, y)
+    assert [len(row) for row in blocks] == [2, 2]
+    first = [gc.jacobian(f)(x, y), gc.jacobian(f, argnums=-1)(x, y), blocks[0][1], gc.hessian(f(x, y), (x, y))[0][1]]
+    got = evaluate(first, {x: at, y: np.array([5.0, 7.0])})
+    for value, expected in zip(got, [[20, 42], [4, 9], by_hand, by_hand], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+    assert "Write gc.hessian(y, x)" in message_of(gc.UsageError, lambda: gc.hessian(x.sum()))
+    assert "argnums is 2" in message_of(gc.UsageError, lambda: gc.jacobian(f, argnums=2)(x, y))
+    assert "got ndarray" in message_of(gc.UsageError, lambda: gc.jacobian(x * 2, at))
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
@@ -425,7 +484,7 @@ def test_detect_anomaly_names_the_first_op() -> None:
     w = gc.Variable(np.array([1.0, -4.0]), name="w")
     with gc.Session("numpy:kernels") as session:
         loss = (gc.sqrt(x) * 0).sum()
-        g = gc.gradients(loss, x)
+        g = gc.gradients(loss, x)[0]
         plain = session.run(g, {x: [0.0, 1.0]})
         assert np.isnan(plain[0])  # not watched: no error
         with gc.detect_anomaly():
