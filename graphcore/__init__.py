@@ -30,10 +30,12 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.api.elementwise import *  # noqa: F403
     from graphcore.api.gradients import *  # noqa: F403
     from graphcore.api.indexing import *  # noqa: F403
+    from graphcore.api.logic import *  # noqa: F403
     from graphcore.api.padding import *  # noqa: F403
     from graphcore.api.products import *  # noqa: F403
     from graphcore.api.reductions import *  # noqa: F403
     from graphcore.api.shaping import *  # noqa: F403
+    from graphcore.api.special import *  # noqa: F403
     from graphcore.api.variable import Variable as Variable
     from graphcore.api.variable import constant as constant
     from graphcore.api.variable import placeholder as placeholder
@@ -84,15 +86,17 @@ _NAMES = {
         arange array asarray eye full full_like linspace meshgrid ones ones_like tril triu zeros zeros_like
     """,
     "graphcore.api.elementwise": """
-        abs acos acosh add add_n asin asinh astype atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift
-        bitwise_or bitwise_right_shift bitwise_xor ceil clip copysign cos cosh digamma divide equal erf erfc erfinv exp
-        exp2 expm1 floor floor_divide greater greater_equal hypot isclose isfinite isinf isnan less less_equal lgamma
-        log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor maximum minimum multiply
-        nan_to_num negative not_equal polygamma positive pow reciprocal relu remainder round rsqrt sigmoid sign signbit
-        sin sinh softplus sqrt square stop_gradient subtract tan tanh trunc where
+        abs acos acosh add add_n asin asinh astype atan atan2 atanh ceil copysign cos cosh divide exp exp2 expm1
+        floor floor_divide log log10 log1p log2 maximum minimum multiply negative positive pow reciprocal relu
+        remainder round rsqrt sigmoid sign sin sinh sqrt square stop_gradient subtract tan tanh trunc
     """,
     "graphcore.api.gradients": "backward checkpoint custom_gradient gradients hvp jvp vjp",
     "graphcore.api.indexing": "gather index_add one_hot scatter_add take take_along_axis",
+    "graphcore.api.logic": """
+        bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clip equal
+        greater greater_equal isclose isfinite isinf isnan less less_equal logical_and logical_not logical_or
+        logical_xor nan_to_num not_equal signbit where
+    """,
     "graphcore.api.padding": "pad",
     "graphcore.api.products": "diagonal dot einsum matmul outer tensordot trace vecdot",
     "graphcore.api.reductions": """
@@ -102,6 +106,7 @@ _NAMES = {
         broadcast_arrays broadcast_to concat concatenate dim_value expand_dims flatten flip matrix_transpose moveaxis
         permute permute_dims repeat reshape roll split squeeze stack swapaxes tile transpose unsqueeze unstack
     """,
+    "graphcore.api.special": "digamma erf erfc erfinv hypot lgamma logaddexp polygamma softplus",
     "graphcore.api.variable": "Variable constant placeholder",
     "graphcore.functional": "embedding log_softmax softmax",
     "graphcore.runtime.options": "RunMetadata RunOptions",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphcore.api.elementwise import add, divide, equal, greater_equal, less, maximum, minimum, multiply, where
+from graphcore.api.elementwise import add, divide, maximum, minimum, multiply
 from graphcore.api.indexing import (
     Basic,
     basic_index,
@@ -15,6 +15,7 @@ from graphcore.api.indexing import (
     is_mask,
     rows_added,
 )
+from graphcore.api.logic import equal, greater_equal, less, where
 from graphcore.api.operands import align, build, cast, fail, fit, full, promote, tensor
 from graphcore.api.reductions import max as largest
 from graphcore.api.shaping import reshape

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import operands as coercion
-from graphcore.api.elementwise import add, equal, greater_equal, less_equal, multiply, where
+from graphcore.api.elementwise import add, multiply
+from graphcore.api.logic import equal, greater_equal, less_equal, where
 from graphcore.api.operands import build, cast, fail, promote, tensor
 from graphcore.api.shaping import stack
 from graphcore.api.variable import constant

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.elementwise import add, less, multiply, where
+from graphcore.api.elementwise import add, multiply
+from graphcore.api.logic import less, where
 from graphcore.api.operands import axis_of, build, cast, fail, fit, promote, tensor
 from graphcore.api.shaping import flip, moveaxis, permute_dims, reshape
 from graphcore.base import dtypes

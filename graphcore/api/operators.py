@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from graphcore.api import elementwise, gradients, indexing, reductions, shaping
+from graphcore.api import elementwise, gradients, indexing, logic, reductions, shaping, special
 from graphcore.api import products as linear
 from graphcore.api.at import At
 from graphcore.api.operands import fail, is_operand
@@ -81,7 +81,7 @@ class Casts:
     bfloat16 = _cast("bfloat16")
     int = _cast("int32")
     long = _cast("int64")
-    bool = elementwise.as_bool
+    bool = logic.as_bool
 
 
 class Operators(Casts):
@@ -97,18 +97,18 @@ class Operators(Casts):
     __mod__, __rmod__ = _both(elementwise.remainder)
     __pow__, __rpow__ = _both(elementwise.pow)
     __matmul__, __rmatmul__ = _both(linear.matmul)
-    __and__, __rand__ = _both(_bits(elementwise.logical_and, elementwise.bitwise_and))
-    __or__, __ror__ = _both(_bits(elementwise.logical_or, elementwise.bitwise_or))
-    __xor__, __rxor__ = _both(_bits(elementwise.logical_xor, elementwise.bitwise_xor))
-    __lshift__, __rlshift__ = _both(elementwise.bitwise_left_shift)
-    __rshift__, __rrshift__ = _both(elementwise.bitwise_right_shift)
-    __lt__ = _operator(elementwise.less)
-    __le__ = _operator(elementwise.less_equal)
-    __gt__ = _operator(elementwise.greater)
-    __ge__ = _operator(elementwise.greater_equal)
+    __and__, __rand__ = _both(_bits(logic.logical_and, logic.bitwise_and))
+    __or__, __ror__ = _both(_bits(logic.logical_or, logic.bitwise_or))
+    __xor__, __rxor__ = _both(_bits(logic.logical_xor, logic.bitwise_xor))
+    __lshift__, __rlshift__ = _both(logic.bitwise_left_shift)
+    __rshift__, __rrshift__ = _both(logic.bitwise_right_shift)
+    __lt__ = _operator(logic.less)
+    __le__ = _operator(logic.less_equal)
+    __gt__ = _operator(logic.greater)
+    __ge__ = _operator(logic.greater_equal)
     # Declared, for a checker takes what has no declaration as the base class, object here, has it: bool.
-    __eq__: ClassVar[_Operator] = _operator(elementwise.equal)  # type: ignore[assignment]
-    __ne__: ClassVar[_Operator] = _operator(elementwise.not_equal)  # type: ignore[assignment]
+    __eq__: ClassVar[_Operator] = _operator(logic.equal)  # type: ignore[assignment]
+    __ne__: ClassVar[_Operator] = _operator(logic.not_equal)  # type: ignore[assignment]
     __neg__ = elementwise.negative
     __pos__ = elementwise.positive
     __abs__ = elementwise.abs
@@ -127,21 +127,21 @@ class Operators(Casts):
     tanh = elementwise.tanh
     sigmoid = elementwise.sigmoid
     relu = elementwise.relu
-    softplus = elementwise.softplus
+    softplus = special.softplus
     sin = elementwise.sin
     cos = elementwise.cos
     tan = elementwise.tan
-    erf = elementwise.erf
+    erf = special.erf
     floor = elementwise.floor
     ceil = elementwise.ceil
     round = elementwise.round
     trunc = elementwise.trunc
     sign = elementwise.sign
-    isnan = elementwise.isnan
-    isinf = elementwise.isinf
-    isfinite = elementwise.isfinite
-    logical_not = elementwise.logical_not
-    clip = clamp = elementwise.clip
+    isnan = logic.isnan
+    isinf = logic.isinf
+    isfinite = logic.isfinite
+    logical_not = logic.logical_not
+    clip = clamp = logic.clip
     astype = to = elementwise.astype
     detach = elementwise.stop_gradient
 
@@ -168,7 +168,7 @@ class Operators(Casts):
     gather = indexing.gather
 
     def __invert__(self: Any) -> Tensor:
-        return elementwise.logical_not(self) if self.dtype.is_bool else elementwise.bitwise_invert(self)
+        return logic.logical_not(self) if self.dtype.is_bool else logic.bitwise_invert(self)
 
     def __len__(self: Any) -> int:
         if self.ndim == 0:
@@ -271,7 +271,7 @@ class Operators(Casts):
 
     def masked_fill(self, mask: _Operand, value: _Operand) -> Tensor:
         """The value where the mask holds."""
-        return elementwise.where(mask, value, self)
+        return logic.where(mask, value, self)
 
     def backward(self: Any) -> None:
         """Add the gradient of this scalar to ``w.grad`` of every trainable variable that it depends on (symbolically,

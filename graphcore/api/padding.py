@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.elementwise import where
+from graphcore.api.logic import where
 from graphcore.api.operands import build, cast, fail, full, tensor
 from graphcore.api.shaping import concat, cut, flip, repeat, whole
 from graphcore.base import dtypes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphcore.api.elementwise import equal, multiply, where
+from graphcore.api.elementwise import multiply
+from graphcore.api.logic import equal, where
 from graphcore.api.operands import axis_of, build, cast, fail, fit, promote, tensor
 from graphcore.api.reductions import sum as total
 from graphcore.api.shaping import moveaxis, permute_dims, reshape

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import operands as coercion
-from graphcore.api.elementwise import add, clip, erfinv, less, log, minimum, multiply, negative, subtract
+from graphcore.api.elementwise import add, log, minimum, multiply, negative, subtract
+from graphcore.api.logic import clip, less
 from graphcore.api.operands import align, build, cast, fail, tensor
 from graphcore.api.reductions import argmax
 from graphcore.api.reductions import sum as total
+from graphcore.api.special import erfinv
 from graphcore.api.variable import Variable
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType

@@ -6,24 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api.elementwise import abs as absolute
-from graphcore.api.elementwise import (
-    add,
-    as_bool,
-    divide,
-    exp,
-    isfinite,
-    log,
-    maximum,
-    multiply,
-    not_equal,
-    pow,
-    safe_sqrt,
-    stop_gradient,
-    subtract,
-    where,
-)
+from graphcore.api.elementwise import add, divide, exp, log, maximum, multiply, pow, stop_gradient, subtract
+from graphcore.api.logic import as_bool, isfinite, not_equal, where
 from graphcore.api.operands import align, axes_of, axis_of, build, cast, count_of, fail, promote, scalar, tensor
 from graphcore.api.shaping import reshape
+from graphcore.api.special import safe_sqrt
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError

@@ -4,6 +4,8 @@ from graphcore.functional.activations import *  # noqa: F403
 from graphcore.functional.activations import __all__ as _activations
 from graphcore.functional.attention import *  # noqa: F403
 from graphcore.functional.attention import __all__ as _attention
+from graphcore.functional.classification import *  # noqa: F403
+from graphcore.functional.classification import __all__ as _classification
 from graphcore.functional.conv import *  # noqa: F403
 from graphcore.functional.conv import __all__ as _conv
 from graphcore.functional.dropout import *  # noqa: F403
@@ -15,4 +17,4 @@ from graphcore.functional.losses import __all__ as _losses
 from graphcore.functional.norms import *  # noqa: F403
 from graphcore.functional.norms import __all__ as _norms
 
-__all__ = [*_activations, *_attention, *_conv, *_dropout, *_embedding, *_losses, *_norms]
+__all__ = [*_activations, *_attention, *_classification, *_conv, *_dropout, *_embedding, *_losses, *_norms]

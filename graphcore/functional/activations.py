@@ -11,7 +11,6 @@ from graphcore.api.elementwise import (
     divide,
     exp,
     expm1,
-    greater,
     log,
     maximum,
     minimum,
@@ -19,15 +18,15 @@ from graphcore.api.elementwise import (
     negative,
     relu,
     sigmoid,
-    softplus,
     stop_gradient,
     subtract,
     tanh,
-    where,
 )
 from graphcore.api.gradients import custom_gradient
+from graphcore.api.logic import greater, where
 from graphcore.api.operands import axis_of, build, cast, fail, promote
 from graphcore.api.shaping import split
+from graphcore.api.special import softplus
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import format_shape

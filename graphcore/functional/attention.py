@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from graphcore.api.creation import tril
-from graphcore.api.elementwise import add, multiply, where
+from graphcore.api.elementwise import add, multiply
+from graphcore.api.logic import where
 from graphcore.api.operands import cast, fail, promote, tensor
 from graphcore.api.products import einsum, matmul
 from graphcore.api.shaping import broadcast_to, matrix_transpose

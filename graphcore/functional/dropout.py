@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import random
-from graphcore.api.elementwise import add, multiply, where
+from graphcore.api.elementwise import add, multiply
+from graphcore.api.logic import where
 from graphcore.api.operands import fail, fit, promote
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Shape, format_shape

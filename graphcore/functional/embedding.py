@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import indexing
-from graphcore.api.elementwise import not_equal, stop_gradient, where
+from graphcore.api.elementwise import stop_gradient
+from graphcore.api.logic import not_equal, where
 from graphcore.api.operands import build, fail, tensor
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape

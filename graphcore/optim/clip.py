@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphcore.api import elementwise as ew
+from graphcore.api.logic import clip
 from graphcore.api.reductions import sum as sum_of
+from graphcore.api.special import safe_sqrt
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
@@ -31,7 +33,7 @@ def clip_by_value(gradients: Any, low: float, high: float) -> Any:
     """
     if low > high:
         raise UsageError(f"clip_by_value: low {low} is above high {high}")
-    return _mapped(lambda g: ew.clip(g, low, high), gradients)
+    return _mapped(lambda g: clip(g, low, high), gradients)
 
 
 def clip_by_norm(gradients: Any, max_norm: float) -> Any:
@@ -87,7 +89,7 @@ def _squared(g: Tensor) -> Tensor:
 
 def _factor(squared: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """What to multiply by (exactly 1 within the limit), and the norm. Differentiable at 0."""
-    norm = ew.safe_sqrt(squared)
+    norm = safe_sqrt(squared)
     return ew.divide(limit, ew.maximum(norm, limit)), norm
 
 

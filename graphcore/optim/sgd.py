@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphcore.api import elementwise as ew
+from graphcore.api.logic import equal, where
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
@@ -56,8 +57,8 @@ class SGD(Optimizer):
     def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
         if not (self.momentum and self.dampening):
             return {"lr": lr}
-        first = ew.equal(count(), 1)
-        return {"lr": lr, "entering": ew.astype(ew.where(first, 1.0, 1.0 - self.dampening), lr.dtype)}
+        first = equal(count(), 1)
+        return {"lr": lr, "entering": ew.astype(where(first, 1.0, 1.0 - self.dampening), lr.dtype)}
 
     def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> _Updates:
         p = variable

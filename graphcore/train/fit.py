@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.elementwise import astype, equal
+from graphcore.api.elementwise import astype
+from graphcore.api.logic import equal
 from graphcore.api.reductions import argmax, mean
 from graphcore.api.variable import Variable, placeholder
 from graphcore.base import dtypes

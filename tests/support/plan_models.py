@@ -53,7 +53,7 @@ def train(model: Any, inputs: Sequence[int], batch: int, classes: int = 10) -> t
     """Fetches and feeds of a training step: mean cross entropy and Adam."""
     x = gc.placeholder("float32", (None, *inputs), name="x")
     y = gc.placeholder("int64", (None,), name="y")
-    loss = gc.functional.losses.cross_entropy(model(x), y)
+    loss = gc.functional.cross_entropy(model(x), y)
     rng = np.random.default_rng(0)
     feeds = {x: rng.standard_normal((batch, *inputs)).astype(np.float32), y: rng.integers(0, classes, batch)}
     return [loss, optim.Adam(1e-3).minimize(loss)], feeds
