@@ -244,7 +244,6 @@ def sources() -> list[Path]:
 LONG = {
     "backends/codegen/cpu_product/code.py": 523,
     "backends/codegen/nest/family.py": 529,
-    "graphcore/runtime/session.py": 542,
 }
 
 

@@ -5,38 +5,25 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
 
 import numpy as np
 
-from graphcore.api import random
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
 from graphcore.io.checkpoint import load_arrays, save_arrays
-from graphcore.ir.fingerprint import fingerprint
-from graphcore.ir.graph import Graph, Update, collect
+from graphcore.ir.graph import Update
 from graphcore.ir.node import Tensor
 from graphcore.plan.backend import open_backend
 from graphcore.runtime.anomaly import anomaly_error, holds_nan, watching
 from graphcore.runtime.compiled import Compiled
-from graphcore.runtime.feeds import (
-    as_feed,
-    cast_feed,
-    check_feeds,
-    constraints_of,
-    feed_points,
-    shape_of,
-    sizes_of,
-    split_feeds,
-    symbols_in,
-)
+from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, shape_of, sizes_of, split_feeds
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.locks import Line, Turn
 from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
-from graphcore.runtime.program_cache import CACHE_SIZE, Entry, Program, shrink
-from graphcore.runtime.variable_store import checked_variable, fitting_value, keyed_variables, match_state
+from graphcore.runtime.program_cache import CACHE_SIZE, Entry, Program, ProgramCache, run_graph, shrink
+from graphcore.runtime.variable_store import VariableStore, checked_variable, fitting_value, keyed_variables
 from passes.pipeline import choose_passes
 
 __all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
@@ -88,22 +75,16 @@ class Session:
         self.deterministic = deterministic
         self._passes = checked_passes(passes)
         self._verify = verify
-        self._seed = checked_seed(seed)
         self._backend = open_backend(device)
         self._backend.launch = launch
         self._pid = os.getpid()
         self._closed = False
-        self._entries: OrderedDict[tuple[Any, ...], Entry] = (
-            OrderedDict()
-        )  # by the serials of tensors, which are never used again
-        self._programs: OrderedDict[bytes, Program] = OrderedDict()  # by fingerprint
-        self._cache_lock = threading.Lock()
-        self._init_lock = threading.RLock()  # initial values may be tensors that read other variables
+        self._cache = ProgramCache()
         self._line = Line()
-        self._known: dict[int, Variable] = {}  # by uid, in the order of first use
-        self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
-        self._only_restored = False  # whether a variable that was not restored is an error
-        self._numbers: dict[int, int] = {}
+        mine = weakref.ref(self)  # a closure over the session itself would keep it from dying
+        self._variables = VariableStore(
+            self._backend, self._line, checked_seed(seed), lambda t: cast(Session, mine()).run(t), mine
+        )
 
     # Life
 
@@ -121,9 +102,7 @@ class Session:
     def close(self) -> None:
         """Release compiled programs; later runs raise."""
         self._closed = True
-        with self._cache_lock:
-            self._entries.clear()
-            self._programs.clear()
+        self._cache.clear()
 
     @property
     def closed(self) -> bool:
@@ -170,7 +149,7 @@ class Session:
         if watching():
             bound, values = self._watched(tensors, updates, keys, arrays)
         else:
-            bound, values = self._execute(self._entry(tensors, updates, keys), keys, arrays)
+            bound, values = self._execute(self._cache.entry(tensors, updates, keys), keys, arrays)
         checked = self.check_numerics if options is None or options.check_numerics is None else options.check_numerics
         if checked:
             refuse_nonfinite(tensors, values)
@@ -192,7 +171,7 @@ class Session:
         for t in listed:
             if not isinstance(t, Tensor):
                 raise UsageError(f"make_callable: inputs must be tensors, got {type(t).__name__}")
-        entry = self._entry(tensors, updates, listed)
+        entry = self._cache.entry(tensors, updates, listed)
 
         def call(*arrays: Any) -> Any:
             self._check_alive()
@@ -219,53 +198,17 @@ class Session:
         self._check_alive()
         keys, given = split_feeds(feeds)
         tensors, updates, _ = flatten_fetches(fetches)
-        entry = self._entry(tensors, updates, keys)
+        entry = self._cache.entry(tensors, updates, keys)
         shapes = [shape_of(t, v) for t, v in zip(keys, given, strict=True)]
         sizes = sizes_of(keys, shapes, entry.needed, entry.constraints)
         program = entry.program
         if entry.lines == program.lines:
             sizes = {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}
         else:  # shared with a graph of other lines and names, which would show
-            graph = self._graph(tensors, updates, keys)
+            graph = run_graph(tensors, updates, keys)
             program = Program(graph, tuple(entry.rename), entry.lines, ())
         bound = self._bind(program, sizes)
         return bound.compiled.at(bound)  # type: ignore[no-any-return]
-
-    def _graph(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Graph:
-        graph, _ = feed_points(collect(tensors, updates, fed), fed)
-        check_feeds(graph, fed)
-        return graph
-
-    def _entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
-        key = (
-            tuple(t.key for t in tensors),
-            tuple((u.variable.uid, u.value.key) for u in updates),
-            tuple(t.key for t in fed),
-        )
-        with self._cache_lock:
-            entry = self._entries.get(key)
-            if entry is not None:
-                self._entries.move_to_end(key)
-                return entry
-        graph = self._graph(tensors, updates, fed)
-        found = fingerprint(graph)
-        nodes = graph.nodes()
-        with self._cache_lock:
-            program = self._programs.get(found.digest)
-            if program is None:
-                program = self._programs[found.digest] = Program(graph, found.symbols, found.lines, found.pinned)
-            self._programs.move_to_end(found.digest)
-            entry = self._entries[key] = Entry(
-                program,
-                tuple(t.dtype.storage for t in fed),
-                dict(zip(found.symbols, program.symbols, strict=True)),
-                symbols_in(nodes),
-                constraints_of(nodes),
-                found.lines,
-            )
-            shrink(self._entries)
-            shrink(self._programs)
-        return entry
 
     def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         prepared = []
@@ -289,12 +232,12 @@ class Session:
         self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
     ) -> tuple[Any, list[Any]]:
         """A run under ``detect_anomaly``."""
-        entry = self._entry(tensors, updates, fed)
-        graph = self._graph(tensors, updates, fed)
+        entry = self._cache.entry(tensors, updates, fed)
+        graph = run_graph(tensors, updates, fed)
         variables = [n.op.variable for n in graph.nodes() if n.op.name == "variable"]  # type: ignore[attr-defined]
-        before = dict(zip((v.uid for v in variables), self._read(variables), strict=True))
+        before = dict(zip((v.uid for v in variables), self._variables.read(variables), strict=True))
         bound, values = self._execute(entry, fed, arrays)
-        if any(map(holds_nan, values)) or any(map(holds_nan, self._read([v for v, _ in graph.updates]))):
+        if any(map(holds_nan, values)) or any(map(holds_nan, self._variables.read([v for v, _ in graph.updates]))):
             feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
             sizes = sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints)
             raise anomaly_error(graph, sizes, feeds, before)
@@ -309,7 +252,7 @@ class Session:
                 program.compiled.append(compiled)
                 del program.compiled[:-CACHE_SIZE]
         compiled.check_limit(sizes, self.memory_limit)
-        self._initialise(compiled.variables)
+        self._variables.initialise(compiled.variables)
         turn = Turn()
         with turn.lock:  # growing memory must not meet a run
             self._line.wait(turn)
@@ -322,76 +265,20 @@ class Session:
 
     # Variables
 
-    def _initialise(self, variables: Iterable[Variable]) -> None:
-        for variable in variables:
-            if self._backend.has(variable):
-                continue
-            with self._init_lock:
-                if not self._backend.has(variable):  # another thread may have been here
-                    self._note(variable)
-                    self._write([(variable, self._initial_value(variable))])
-
-    def _initial_value(self, variable: Variable) -> Any:
-        key = variable.key_hint or variable.name
-        if key in self._pending:
-            value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
-            del self._pending[key]
-            return value
-        if self._only_restored:
-            raise SessionError(
-                f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
-                f"it used any variable; "
-                "pass strict=False to initialise what is missing"
-            )
-        initial = variable.initial
-        if isinstance(initial, Tensor):
-            return self.run(initial)
-        if hasattr(initial, "sample"):
-            return np.asarray(initial.sample(self.generator_for(variable)))
-        if variable.name == "random/seed" and variable is random.state()[0]:
-            return np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
-        return initial
-
     @property
     def seed(self) -> int:
         """The session's seed."""
-        if self._seed is None:
-            self._seed = random.default_seed()
-        return self._seed
+        return self._variables.seed
 
     def generator_for(self, variable: Variable) -> np.random.Generator:
         """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
         same values."""
-        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self._note(variable)])
-
-    def _note(self, variable: Variable) -> int:
-        """The place of a variable among all that the session has used."""
-        with self._init_lock:
-            number = self._numbers.setdefault(variable.uid, len(self._numbers))
-            variable.live = weakref.ref(self)
-            self._known[variable.uid] = variable
-            return number
-
-    def _write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
-        """Set variables between two runs, all of them."""
-        turn = Turn()
-        with turn.lock:
-            self._line.wait(turn)
-            for variable, value in pairs:
-                self._backend.write(variable, value)
-
-    def _read(self, variables: Sequence[Variable]) -> list[Any]:
-        """The values of variables between two runs, of one moment."""
-        self._check_alive()
-        self._initialise(variables)
-        turn = Turn()
-        with turn.lock:
-            self._line.wait(turn)
-            return [self._backend.read(v) for v in variables]
+        return self._variables.generator_for(variable)
 
     def get_value(self, variable: Variable) -> Any:
         """The variable's value as a fresh array."""
-        return self._read([checked_variable("get_value", variable)])[0]
+        self._check_alive()
+        return self._variables.read([checked_variable("get_value", variable)])[0]
 
     def set_value(self, variable: Variable, value: Any) -> None:
         """Overwrite a variable.
@@ -401,8 +288,8 @@ class Session:
         """
         self._check_alive()
         fitting = fitting_value(checked_variable("set_value", variable), value, "set_value")
-        self._note(variable)
-        self._write([(variable, fitting)])
+        self._variables.note(variable)
+        self._variables.write([(variable, fitting)])
 
     def state_dict(self, module: Any = None) -> dict[str, Any]:
         """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one
@@ -411,9 +298,9 @@ class Session:
         What was restored and not used yet is there, too.
         """
         self._check_alive()
-        keyed = keyed_variables(module, list(self._known.values()))
-        found = dict(zip(keyed, self._read(list(keyed.values())), strict=True))
-        return found if module is not None else {**found, **{k: np.array(v) for k, v in self._pending.items()}}
+        keyed = keyed_variables(module, self._variables.used)
+        found = dict(zip(keyed, self._variables.read(list(keyed.values())), strict=True))
+        return found if module is not None else {**found, **self._variables.pending}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, module: Any = None) -> None:
         """Set variables from ``state_dict``'s arrays: all of them, or none if one does not fit.
@@ -430,19 +317,7 @@ class Session:
             ShapeError, DTypeError: a value that does not fit.
         """
         self._check_alive()
-        if module is None and not self._known:
-            match_state({}, state, strict=False)
-            with self._init_lock:
-                self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
-            return
-        keyed = keyed_variables(module, list(self._known.values()))
-        pairs = [
-            (v, fitting_value(v, value, f"load_state_dict: {key!r}"))
-            for key, v, value in match_state(keyed, state, strict, module is None)
-        ]
-        for variable, _ in pairs:
-            self._note(variable)
-        self._write(pairs)
+        self._variables.load(state, strict, module)
 
     def save(self, path: Any, module: Any = None) -> None:
         """Write all values to a safetensors file, atomically: the old file or the new one, never neither."""

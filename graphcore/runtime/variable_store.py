@@ -1,18 +1,142 @@
-"""Checkpoint keys of variables."""
+"""The variables of a session: their values, how these begin, and their checkpoint keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphcore.api import random
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DTypeError, SessionError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.ir.node import Tensor, describe
+from graphcore.runtime.locks import Line, Turn
 
-__all__ = ["checked_variable", "fitting_value", "keyed_variables", "match_state"]
+__all__ = ["VariableStore", "checked_variable", "fitting_value", "keyed_variables", "match_state"]
+
+
+class VariableStore:
+    """The variables that a session has used, and what was restored for those that it has not.
+
+    Values are on the backend; they are read and written between two runs.
+
+    Args:
+        backend: holds the values.
+        line: the session's runs.
+        seed: of initial values; None takes the one that ``gc.random.seed`` set, at the first use.
+        evaluate: gives the value of an initial value that is a tensor.
+        owner: a weak reference to the session, which every used variable gets.
+    """
+
+    def __init__(
+        self, backend: Any, line: Line, seed: int | None, evaluate: Callable[[Tensor], Any], owner: Callable[[], Any]
+    ) -> None:
+        self._backend = backend
+        self._line = line
+        self._seed = seed
+        self._evaluate = evaluate
+        self._owner = owner
+        self._lock = threading.RLock()  # initial values may be tensors that read other variables
+        self._known: dict[int, Variable] = {}  # by uid, in the order of first use
+        self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
+        self._only_restored = False  # whether a variable that was not restored is an error
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        if self._seed is None:
+            self._seed = random.default_seed()
+        return self._seed
+
+    @property
+    def used(self) -> list[Variable]:
+        """All variables, in the order of first use."""
+        return list(self._known.values())
+
+    @property
+    def pending(self) -> dict[str, Any]:
+        """What was restored and not used yet, by checkpoint key."""
+        return {key: np.array(value) for key, value in self._pending.items()}
+
+    def initialise(self, variables: Iterable[Variable]) -> None:
+        """Give variables that have no value yet their initial ones."""
+        for variable in variables:
+            if self._backend.has(variable):
+                continue
+            with self._lock:
+                if not self._backend.has(variable):  # another thread may have been here
+                    self.note(variable)
+                    self.write([(variable, self._initial_value(variable))])
+
+    def _initial_value(self, variable: Variable) -> Any:
+        key = variable.key_hint or variable.name
+        if key in self._pending:
+            value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
+            del self._pending[key]
+            return value
+        if self._only_restored:
+            raise SessionError(
+                f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
+                f"it used any variable; "
+                "pass strict=False to initialise what is missing"
+            )
+        initial = variable.initial
+        if isinstance(initial, Tensor):
+            return self._evaluate(initial)
+        if hasattr(initial, "sample"):
+            return np.asarray(initial.sample(self.generator_for(variable)))
+        if variable.name == "random/seed" and variable is random.state()[0]:
+            return np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
+        return initial
+
+    def generator_for(self, variable: Variable) -> np.random.Generator:
+        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
+        same values."""
+        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self.note(variable)])
+
+    def note(self, variable: Variable) -> int:
+        """The place of a variable among all that the session has used."""
+        with self._lock:
+            number = self._numbers.setdefault(variable.uid, len(self._numbers))
+            variable.live = self._owner
+            self._known[variable.uid] = variable
+            return number
+
+    def write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
+        """Set variables between two runs, all of them."""
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            for variable, value in pairs:
+                self._backend.write(variable, value)
+
+    def read(self, variables: Sequence[Variable]) -> list[Any]:
+        """The values of variables between two runs, of one moment."""
+        self.initialise(variables)
+        turn = Turn()
+        with turn.lock:
+            self._line.wait(turn)
+            return [self._backend.read(v) for v in variables]
+
+    def load(self, state: Mapping[str, Any], strict: bool, module: Any) -> None:
+        """Set variables from arrays by checkpoint key; see ``Session.load_state_dict``."""
+        if module is None and not self._known:
+            match_state({}, state, strict=False)
+            with self._lock:
+                self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
+            return
+        keyed = keyed_variables(module, self.used)
+        pairs = [
+            (v, fitting_value(v, value, f"load_state_dict: {key!r}"))
+            for key, v, value in match_state(keyed, state, strict, module is None)
+        ]
+        for variable, _ in pairs:
+            self.note(variable)
+        self.write(pairs)
 
 
 def keyed_variables(module: Any, used: Sequence[Variable]) -> dict[str, Variable]:

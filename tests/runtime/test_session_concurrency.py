@@ -364,7 +364,7 @@ def test_an_interrupt_between_two_launches_waits_for_the_last(intel: gc.Session)
     step = [a.assign(gc.tanh(a @ eye) @ eye + 1), b.assign((b + 1) @ eye)]
     intel.run(step)
     intel.set_value(a, np.zeros((200, 200)))
-    (program,) = [p for p in intel._programs.values() if p.bound]
+    (program,) = [p for p in intel._cache.programs.values() if p.bound]
     (bound,) = program.bound.values()
     launches = list(bound._work)
     assert len(launches) > 2

@@ -336,7 +336,7 @@ def test_rebuilding_a_graph_neither_compiles_nor_leaks(compilations: list[Any]) 
                 garbage.collect()
                 programs.append(build_count())
                 nodes.append(sum(isinstance(o, gc.Node) for o in garbage.get_objects()))
-                held.append(len(session._programs))
+                held.append(len(session._cache.programs))
         np.testing.assert_allclose(session.get_value(w), reference, rtol=1e-2, atol=1e-3)
         assert len(compilations) == 1 and len(set(programs)) == 1 and set(held) == {1}
         assert max(nodes) - min(nodes) <= 0, nodes
@@ -445,7 +445,7 @@ def test_a_dropped_graph_is_freed_while_its_program_lives(fast: gc.Session) -> N
         once()
     garbage.collect()
     assert sum(isinstance(o, gc.Node) for o in garbage.get_objects()) <= before
-    assert len(fast._programs) == 1
+    assert len(fast._cache.programs) == 1
 
 
 def test_the_caches_are_bounded(fast: gc.Session) -> None:
@@ -454,4 +454,4 @@ def test_the_caches_are_bounded(fast: gc.Session) -> None:
     x = gc.placeholder("float32", ())
     for i in range(CACHE_SIZE + 5):
         assert fast.run(x * float(i), {x: 2}) == 2 * i
-    assert len(fast._programs) == len(fast._entries) == CACHE_SIZE
+    assert len(fast._cache.programs) == len(fast._cache.entries) == CACHE_SIZE
