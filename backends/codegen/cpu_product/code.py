@@ -11,8 +11,9 @@ place stays legal. Everything in this module is a pure function from sizes to te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+from backends.codegen.cpu_product.packing import Panels, block, indent, up
 from backends.codegen.cpu_product.schedule import GemmConfig, Operand, added, choose, tasks
 
 __all__ = ["GemmConfig", "Operand", "choose", "emit_gemm", "tasks"]
@@ -62,37 +63,7 @@ def emit_gemm(
     return "\n".join(_Gemm(name, params, config, dims, a, b, epilogue).lines(before, after)) + "\n"
 
 
-def _literal(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
-
-
-def _up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
-
-
-def _pieces(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yields (start, width) of vectors, each at most ``width`` wide, that cover ``begin`` to ``end``."""
-    while begin < end:
-        while width > end - begin or width == 2:
-            width //= 2
-        yield begin, width
-        begin += width
-
-
-def _indent(lines: list[str], levels: int = 1) -> list[str]:
-    return [" " * (4 * levels) + line for line in lines]
-
-
-def _block(head: str, body: list[str]) -> list[str]:
-    return [f"{head} {{", *_indent(body), "}"]
-
-
-def _set(array: str, index: str, value: str, width: int) -> str:
-    """Returns the statement that stores ``width`` elements in a private array."""
-    return f"*(__private gm_v{width}*)({array} + {index}) = {value};" if width > 1 else f"{array}[{index}] = {value};"
-
-
-class _Gemm:
+class _Gemm(Panels):
     """The text of one product; each method returns the lines of one part of it."""
 
     def __init__(
@@ -105,36 +76,8 @@ class _Gemm:
         b: Operand,
         epilogue: Epilogue,
     ) -> None:
-        self.name, self.params, self.config, self.dims = name, params, config, dims
-        self.a, self.b, self.epilogue = a, b, epilogue
-        self.m, self.n, self.k = (_literal(text) for text in dims)
-        self.mr = min(config.mr, self.m) if self.m and not config.pack_a else config.mr
-        self.nr, self.width = config.nr, config.width
-        self.nv = self.nr if config.dot else self.nr // self.width
-        self.vector = f"{config.dtype}{self.width}"
-        self.kb = self._k_block()
-        # Several blocks of K: the block's accumulators wait in a private array while the next panels are packed.
-        self.blocked = self.kb > 0 and (self.k is None or self.k > self.kb)
-        self.edge_only = self.n is not None and self.n < self.nr
-        self._check()
-
-    def _k_block(self) -> int:
-        if self.config.k_block:
-            return min(self.config.k_block, self.k) if self.k else self.config.k_block
-        return self.k or 0 if self.config.pack_a or self.config.pack_b else 0
-
-    def _check(self) -> None:
-        config, packs = self.config, self.config.pack_a or self.config.pack_b
-        if packs and not self.kb:
-            raise ValueError("packing with a K known only at run time needs k_block")
-        if self.blocked and not (config.m_block and config.n_block):
-            raise ValueError("several blocks of K need m_block and n_block, which bound the waiting sums")
-        if not config.pack_b and (self.n is None or self.n < self.nr):
-            raise ValueError(f"without pack_b N must be a literal of at least nr = {self.nr}, not {self.dims[1]}")
-        if config.dot and not (self.a.col == 1 and self.b.row == 1):
-            raise ValueError("a dot schedule needs both operands contiguous along K")
-        if not config.dot and not config.pack_b and self.b.col != 1:
-            raise ValueError("without pack_b the rows of B must be contiguous")
+        super().__init__(config, dims, a, b)
+        self.name, self.params, self.epilogue = name, params, epilogue
 
     # -- the frame: what the task covers -------------------------------------------------------------------------
 
@@ -157,17 +100,17 @@ class _Gemm:
             *self._k_loop(),
             *after,
         ]
-        return _block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
+        return block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
 
     def _arrays(self) -> list[str]:
         config, kind = self.config, self.vector
         tiles = config.m_block * config.n_block if self.blocked else 1
-        size = _up(self.config.mr * self.nr, self.width) // self.width
+        size = up(self.config.mr * self.nr, self.width) // self.width
         out = [f"__private {kind} gm_c[{tiles * size}];"]
         if config.pack_b:
             out.append(f"__private {kind} gm_pb[{self.kb * self.nv}];")
         if config.pack_a:
-            out.append(f"__private {kind} gm_pa[{self._strip_size() * (config.m_block or 1) // self.width}];")
+            out.append(f"__private {kind} gm_pa[{self.strip_size() * (config.m_block or 1) // self.width}];")
             out.append(f"__private {config.dtype}* const gm_as = (__private {config.dtype}*)gm_pa;")
         out.append(f"__private {config.dtype}* const gm_cs = (__private {config.dtype}*)gm_c;")
         if config.pack_b:
@@ -209,14 +152,14 @@ class _Gemm:
     def _k_loop(self) -> list[str]:
         body = self._columns()
         if self.config.pack_a and self.config.m_block:
-            body = [*self._pack_a_block(), *body]
+            body = [*self.pack_a_block(), *body]
         if not self.blocked:
             return ["const int gm_k0 = gm_kb, gm_kc = gm_ke - gm_kb;", *body]
         # do-while: an empty part of a split sum must still store its zeros.
         return [
             "int gm_k0 = gm_kb;",
             "do {",
-            *_indent([f"const int gm_kc = min({self.kb}, gm_ke - gm_k0);", *body]),
+            *indent([f"const int gm_kc = min({self.kb}, gm_ke - gm_k0);", *body]),
             f"    gm_k0 += {self.kb};",
             "} while (gm_k0 < gm_ke);",
         ]
@@ -233,15 +176,15 @@ class _Gemm:
         if self.n and self.n % self.nr == 0:
             body = [f"const int gm_j1 = gm_j0 + {self.nr}, gm_js = gm_j0;"]
         if self.config.pack_b:
-            body += self._pack_b()
+            body += self.pack_b()
         body += self._rows()
-        return _block(f"for (int gm_j0 = gm_jb; gm_j0 < gm_je; gm_j0 += {self.nr})", body)
+        return block(f"for (int gm_j0 = gm_jb; gm_j0 < gm_je; gm_j0 += {self.nr})", body)
 
     def _rows(self) -> list[str]:
         if self.config.pack_a or self.m or self.mr == 1:
             return self._row_tiles(self.mr)
         # The early start of the last tile needs mr rows; a smaller batch goes row by row.
-        return [*_block(f"if (gm_m >= {self.mr})", self._row_tiles(self.mr)), *_block("else", self._row_tiles(1))]
+        return [*block(f"if (gm_m >= {self.mr})", self._row_tiles(self.mr)), *block("else", self._row_tiles(1))]
 
     def _row_tiles(self, mr: int) -> list[str]:
         exact = self.config.pack_a or mr == 1 or (self.m is not None and self.m % mr == 0)
@@ -252,18 +195,18 @@ class _Gemm:
         if self.m and self.m % mr == 0:
             body = [f"const int gm_i1 = gm_i0 + {mr}, gm_is = gm_i0;"]
         if self.config.pack_a and not self.config.m_block:
-            body += self._pack_a()
+            body += self.pack_a()
         offset = "0"
         if self.blocked:
             offset = "gm_co"
             rows = self.config.m_block * self.config.mr
             body.append(f"const int gm_co = ((gm_j0 - gm_jb) / {self.nr} * {rows} + gm_i0 - gm_ib) * {self.nr};")
         if self.config.pack_a:
-            body.append(f"const int gm_ap = {self._strip()};")
+            body.append(f"const int gm_ap = {self.strip()};")
         body += self._dot_tile(mr) if self.config.dot else self._tile(mr, offset)
         store = self._store(offset)
-        body += _block(f"if (gm_k0 + {self.kb} >= gm_ke)", store) if self.blocked else store
-        return _block(f"for (int gm_i0 = gm_ib; gm_i0 < gm_ie; gm_i0 += {mr})", body)
+        body += block(f"if (gm_k0 + {self.kb} >= gm_ke)", store) if self.blocked else store
+        return block(f"for (int gm_i0 = gm_ib; gm_i0 < gm_ie; gm_i0 += {mr})", body)
 
     # -- the tile: accumulators in registers ---------------------------------------------------------------------
 
@@ -277,22 +220,16 @@ class _Gemm:
         ]
         out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
         if self.blocked:
-            out += _block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
+            out += block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
         unroll = self.config.k_unroll
         out.append("int gm_p = 0;")
-        out += _block(
+        out += block(
             f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})",
             [line for u in range(unroll) for line in self._step(names, u)],
         )
-        if unroll > 1 and self._remainder(unroll):
-            out += _block("for (; gm_p < gm_kc; ++gm_p)", self._step(names, 0))
+        if unroll > 1 and self.remainder(unroll):
+            out += block("for (; gm_p < gm_kc; ++gm_p)", self._step(names, 0))
         return out + [f"gm_c[{place}] = {name};" for name, place in places]
-
-    def _remainder(self, unroll: int) -> bool:
-        """Whether the number of terms may be no multiple of ``unroll``."""
-        if self.k is None or self.config.split_k > 1:
-            return True
-        return self.k % unroll != 0 or (self.blocked and self.kb % unroll != 0)
 
     def _step(self, names: list[list[str]], u: int) -> list[str]:
         """One term of the sum, number gm_p + u."""
@@ -311,7 +248,7 @@ class _Gemm:
                 value = self.a.at(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
             fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
             out.append(f"{{ const {self.vector} gm_a = ({self.vector})({value}); {fmas} }}")
-        return ["{", _CONTRACT, *_indent(out), "}"]
+        return ["{", _CONTRACT, *indent(out), "}"]
 
     def _dot_tile(self, mr: int) -> list[str]:
         """Inner products: vectors along K, summed across their lanes at the end."""
@@ -325,7 +262,7 @@ class _Gemm:
         for c, value in enumerate(cols):
             fmas = " ".join(f"{names[r][c]} += gm_a{r} * gm_b;" for r in range(mr))
             step.append(f"{{ const {self.vector} gm_b = {value}; {fmas} }}")
-        out += _block(f"for (; gm_p + {width} <= gm_ke; gm_p += {width})", step)
+        out += block(f"for (; gm_p + {width} <= gm_ke; gm_p += {width})", step)
         for r in range(mr):
             for c in range(self.nr):
                 out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
@@ -337,11 +274,11 @@ class _Gemm:
             f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;",
         ]
         if self.k is None or self.k % width or self.config.split_k > 1:
-            out += _block(
+            out += block(
                 "if (gm_p < gm_ke)",
-                _block(
+                block(
                     f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)",
-                    _block(f"for (int gm_c = 0; gm_c < {self.nr}; ++gm_c)", sums),
+                    block(f"for (int gm_c = 0; gm_c < {self.nr}; ++gm_c)", sums),
                 ),
             )
         return out
@@ -359,8 +296,8 @@ class _Gemm:
                 f"const {kind}{width if width > 1 else ''} gm_v = {load};",
                 *self.epilogue("gm_i", "gm_j", "gm_v", width),
             ]
-            out += _block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
-        return _block("for (int gm_i = gm_i0; gm_i < gm_i1; ++gm_i)", out)
+            out += block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
+        return block("for (int gm_i = gm_i0; gm_i < gm_i1; ++gm_i)", out)
 
     def _needs_width(self, width: int, widths: list[int]) -> bool:
         """Whether some row of some tile has a vector of this width, given that wider ones come first."""
@@ -373,132 +310,6 @@ class _Gemm:
                 return True
         return self.n is None
 
-    # -- packing -------------------------------------------------------------------------------------------------
-
-    def _pack_a_block(self) -> list[str]:
-        """Copies all strips of the task. Contiguous columns are read whole, across the strips."""
-        strips = f"for (int gm_i0 = gm_ib; gm_i0 < gm_ie; gm_i0 += {self.mr})"
-        if self.a.row != 1:
-            return _block(strips, self._pack_a())
-        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", _block(strips, self._pack_a_column()))
-
-    def _pack_a(self) -> list[str]:
-        """Copies the strip of mr rows at gm_i0 to gm_as as [k][row]."""
-        if self.a.load is not None and self.a.col == 1:
-            return self._pack_a_turned()
-        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", self._pack_a_column())
-
-    def _pack_a_column(self) -> list[str]:
-        """Copies term gm_p of the strip at gm_i0; rows beyond the matrix repeat the last one."""
-        mr, a = self.mr, self.a
-        at = f"{added(self._strip(), f'gm_p * {mr}')}"
-        k = ("(gm_k0 + gm_p)",)
-        full = []
-        for r, width in _pieces(0, mr, self.width if a.row == 1 else 1):
-            value = a.at(("gm_i0", str(r)), k, width)
-            place = added(at, str(r))
-            full.append(_set("gm_as", place, value, width))
-        if self.m and self.m % mr == 0:
-            return full
-        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
-        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {a.at(row, k, 1)};"]
-        return [*_block(f"if (gm_i0 + {mr} <= gm_m)", full), *_block("else", edge)]
-
-    def _pack_a_turned(self) -> list[str]:
-        """Row by row, so that a fused load computes whole vectors; their lanes are scattered."""
-        mr, width, at = self.mr, self.width, added(self._strip(), "gm_r")
-        row = ("min(gm_i0 + gm_r, gm_m - 1)",)
-        body = [
-            f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
-            *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width)),
-        ]
-        loops = ["int gm_p = 0;", *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body)]
-        if self._remainder(width):
-            value = self.a.at(row, ("(gm_k0 + gm_p)",), 1)
-            loops.append(f"for (; gm_p < gm_kc; ++gm_p) gm_as[{at} + gm_p * {mr}] = {value};")
-        return _block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", loops)
-
-    def _strip(self) -> str:
-        """Where the strip of gm_i0 starts in gm_as: strips of one task lie one after the other."""
-        return f"(gm_i0 - gm_ib) / {self.mr} * {self._strip_size()}" if self.config.m_block else "0"
-
-    def _strip_size(self) -> int:
-        """Elements from strip to strip; the odd cache line keeps strips out of each other's cache sets."""
-        return _up(self.kb * self.mr, self.width) + (self.width if self.config.m_block else 0)
-
-    def _pack_b(self) -> list[str]:
-        """Copies the panel of nr columns at gm_js to gm_pb as [k][column]."""
-        if self.edge_only:
-            return self._pack_b_edge(self.n or 0)
-        whole = (
-            self._pack_b_rows()
-            if self.b.col == 1
-            else self._pack_b_turned()
-            if self.b.row == 1
-            else self._pack_b_scalars(f"{self.nr}")
-        )
-        if self.n is not None:
-            return whole
-        return [*_block(f"if (gm_n >= {self.nr})", whole), *_block("else", self._pack_b_scalars("gm_n"))]
-
-    def _pack_b_rows(self) -> list[str]:
-        row = ("(gm_k0 + gm_p)",)
-        body = [
-            f"gm_pb[gm_p * {self.nv} + {v}] = {self.b.at(row, ('gm_js', str(v * self.width)), self.width)};"
-            for v in range(self.nv)
-        ]
-        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
-
-    def _pack_b_turned(self) -> list[str]:
-        """Transposes squares of width x width elements in registers."""
-        width, nv, b = self.width, self.nv, self.b
-        body = [
-            f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
-            for t in range(width)
-        ]
-        body += _transpose([f"gm_t{t}" for t in range(width)], self.vector)
-        body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
-        scalars = _block(
-            "for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)",
-            [
-                (
-                    f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
-                    f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};"
-                )
-            ],
-        )
-        return _block(
-            f"for (int gm_v = 0; gm_v < {nv}; ++gm_v)",
-            [
-                "int gm_p = 0;",
-                *_block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body),
-                *(scalars if self._remainder(width) else []),
-            ],
-        )
-
-    def _pack_b_scalars(self, columns: str) -> list[str]:
-        """Element by element; columns beyond the matrix become zeros."""
-        value = self.b.at(("(gm_k0 + gm_p)",), ("(gm_js + gm_r)",), 1)
-        if columns == str(self.nr):
-            loop = [f"for (int gm_r = 0; gm_r < {columns}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
-        else:
-            value = f"gm_r < {columns} ? {value} : 0"
-            loop = [f"for (int gm_r = 0; gm_r < {self.nr}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
-        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", loop)
-
-    def _pack_b_edge(self, columns: int) -> list[str]:
-        """A matrix narrower than one panel."""
-        if self.b.col != 1:
-            return self._pack_b_scalars(str(columns))
-        row = ("(gm_k0 + gm_p)",)
-        body = []
-        for start, width in [*_pieces(0, columns, self.width), *_pieces(columns, self.nr, self.width)]:
-            place = added(f"gm_p * {self.nr}", str(start))
-            zero = f"({self.config.dtype}{width})(0)" if width > 1 else "0"
-            value = self.b.at(row, (str(start),), width) if start < columns else zero
-            body.append(_set("gm_bs", place, value, width))
-        return _block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
-
 
 def _lane_sum(name: str, width: int) -> str:
     """Returns the sum of a vector's lanes, added pairwise."""
@@ -507,17 +318,3 @@ def _lane_sum(name: str, width: int) -> str:
         half = len(terms) // 2
         terms = [f"({terms[i]} + {terms[i + half]})" for i in range(half)]
     return terms[0]
-
-
-def _transpose(names: list[str], vector: str) -> list[str]:
-    """Returns statements that transpose the square held by vectors ``names``: swap halves of halves of ... blocks."""
-    width, out = len(names), []
-    step = 1
-    while step < width:
-        for i in (i for i in range(width) if not i & step):
-            x, y = names[i], names[i + step]
-            low = ", ".join(f"{y}.s{c - step:x}" if c & step else f"{x}.s{c:x}" for c in range(width))
-            high = ", ".join(f"{y}.s{c:x}" if c & step else f"{x}.s{c + step:x}" for c in range(width))
-            out.append(f"{{ const {vector} gm_x = ({vector})({low}); {y} = ({vector})({high}); {x} = gm_x; }}")
-        step *= 2
-    return out
