@@ -83,7 +83,8 @@ class Split:
         for i, made in enumerate(kernels):
             used, small = without_unused(made)
             (piece,) = self._scheduled(small, dialect, hints)
-            pieces.append(replace(piece, params=used, workspace=numbered, helper=i < len(kernels) - 1))
+            mine = tuple(w for w in numbered if len(kernel.params) + w[0] in used)
+            pieces.append(replace(piece, params=used, workspace=mine, helper=i < len(kernels) - 1))
         return pieces
 
     def _scheduled(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
