@@ -93,12 +93,6 @@ class Step:
         self.buffers = tuple(new if b == old else b for b in self.buffers)
         self._reads = self._writes = None
 
-    def rename_written(self, old: int, new: int) -> None:
-        """Write another buffer, but read the same ones as before."""
-        written = self.kernel.written()
-        self.buffers = tuple(new if b == old and i in written else b for i, b in enumerate(self.buffers))
-        self._reads = self._writes = None
-
 
 @dataclass(frozen=True)
 class Fetch:
@@ -133,7 +127,6 @@ class Plan:
     in_place: list[tuple[int, int]] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
     why: list[str] = field(default_factory=list)
-    written: set[int] = field(default_factory=set)
 
     @property
     def levels(self) -> list[list[Step]]:

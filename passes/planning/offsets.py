@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcore.base.errors import VerifyError
+from passes.planning.flow import live_sizes
 
 __all__ = ["Block", "Placement", "assign_offsets", "check_no_overlap"]
 
@@ -90,10 +91,7 @@ class _Problem:
 
     def live(self) -> Ints:
         """Live units at each slot."""
-        change = np.zeros(self.slots + 1, np.int64)
-        np.add.at(change, self.start, self.size)
-        np.subtract.at(change, self.end + 1, self.size)
-        return np.cumsum(change)[:-1]
+        return live_sizes(self.start, self.end, self.size, self.slots)
 
 
 class _Gaps:

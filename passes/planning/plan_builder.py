@@ -3,7 +3,7 @@ levels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from graphcore.base.errors import CompileError
@@ -19,6 +19,7 @@ from graphcore.plan.target import Reject, Target
 from passes.fusion.fuse import stored_root
 from passes.fusion.lower import lower_group
 from passes.fusion.partition import Key, Partition, is_scalar_constant
+from passes.planning.flow import Flow, accesses, arena_sizes
 from passes.planning.levels import levels_of, single_steps
 
 __all__ = ["build_plan"]
@@ -41,11 +42,6 @@ class _Planner:
         self.plan = Plan(hints=dict(hints), why=list(partition.why))
         self.buffer_of: dict[Key, int] = {}
         self.variable_buffer: dict[int, int] = {}
-        self.users: dict[int, list[int]] = {}  # steps that touch a buffer
-        self.keys_of: dict[int, list[Key]] = {}
-        self.new_readers: dict[
-            int, set[int]
-        ] = {}  # steps that read a variable's buffer after its update was written there
         self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
 
     def run(self) -> Plan:
@@ -157,43 +153,42 @@ class _Planner:
         end."""
         plan = self.plan
         self.keep_old_values()
-        for i, step in enumerate(plan.steps):
-            for number in step.buffers:
-                if not self.users.setdefault(number, []) or self.users[number][-1] != i:
-                    self.users[number].append(i)
-        for key, number in self.buffer_of.items():
-            self.keys_of.setdefault(number, []).append(key)
-        replaced: list[tuple[int, int, int]] = []
-        last: list[tuple[int, int, str]] = []
+        flow = Flow(accesses(plan), self.state())
+        over: dict[int, int] = {}  # new values that are written over their variable's old one
+        copied: list[tuple[int, int, str]] = []
         for variable, value in self.graph.updates:
             old = self.variable(variable)
             root = stored_root(value)
             if root.key == variable.key:
                 continue
+            why = f"{variable.name} <- {root.node.op.name}"
             if is_scalar_constant(root.node) or root.node.op.kind is Kind.LEAF:
                 held = self.scratch(variable.shape, variable.dtype, f"new value of {variable.name}")
                 self.copy(self.buffer(root), held, f"{variable.name} takes the value of another leaf")
-                last.append((held, old, f"{variable.name} <- {root.node.op.name}"))
+                copied.append((held, old, why))
                 continue
             new = self.buffer_of[root.key]
-            reason = self.cannot_replace(old, new)
+            reason = "another variable takes it" if new in over else self.cannot_replace(flow, old, new)
             if reason is None:
-                replaced.append((old, new, self.replace(old, new)))
+                over[new] = old
             else:
                 plan.why.append(f"the update of {variable.name} is copied at the end: {reason}")
-                last.append((new, old, f"{variable.name} <- {root.node.op.name}"))
-        circular = set(circular_steps(self.dependencies()))
-        for old, new, writer in replaced if circular else ():
-            if writer in circular:
-                self.restore(old, new, writer)
-                plan.why.append(
-                    f"the update of {plan.buffers[old].label} is copied at the end: updates need each other's old "
-                    f"values"
-                )
-                last.append((new, old, plan.buffers[old].label))
-        for source, target, why in last:
-            plan.written.add(target)
+                copied.append((new, old, why))
+        circular = Flow(accesses(plan), self.state(), over).circular()
+        for new, old in tuple(over.items()):
+            if circular.intersection(flow.writers[new]):
+                del over[new]
+                name = plan.buffers[old].label
+                plan.why.append(f"the update of {name} is copied at the end: updates need each other's old values")
+                copied.append((new, old, name))
+        for source, target, why in copied:
             self.copy(source, target, why)
+        self.flow = Flow(accesses(plan), self.state(), over)
+        self.replace(over)
+
+    def state(self) -> set[int]:
+        """The variables' buffers: whatever reads one reads its value from before the run."""
+        return {number for _, number in self.plan.variables}
 
     def keep_old_values(self) -> None:
         """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
@@ -207,11 +202,12 @@ class _Planner:
                 )
                 self.copy(self.variable(variable), held, f"{variable.name} is fetched and updated")
 
-    def cannot_replace(self, old: int, new: int) -> str | None:
+    def cannot_replace(self, flow: Flow, old: int, new: int) -> str | None:
+        """Why the kernel that computes a variable's new value cannot write it over the old one; None if it can."""
         plan = self.plan
         if plan.buffers[new].space != ARENA or plan.buffers[new].role == "feed":
             return "its new value is no computed value of its own"
-        writers = [i for i in self.users.get(new, ()) if new in plan.steps[i].writes]
+        writers = flow.writers.get(new, ())
         if len(writers) != 1:
             return "several kernels write its new value"
         place = writers[0]
@@ -222,95 +218,30 @@ class _Planner:
             return "the kernel that computes it reads other elements of the old value than it writes"
         if old in writer.buffers and not _reads_before_writing(writer, old, new):
             return "a reduction of the kernel that computes it may read the old value later"
-        for i in self.users.get(old, ()):
-            if i > place and self.follows(i, place):
-                return f"{plan.steps[i].kernel.name} needs the old value later"
-        return None
+        late = flow.follows(place, [i for i in flow.readers.get(old, ()) if i > place])
+        return None if late is None else f"{plan.steps[late].kernel.name} needs the old value later"
 
-    def follows(self, later: int, writer: int) -> bool:
-        """Whether a step, which comes after ``writer`` in the list, depends on it; if not, it can be ordered before."""
-        plan = self.plan
-        reached = set(plan.steps[writer].writes)
-
-        def touches(i: int, buffers: Iterable[int]) -> bool:
-            """Whether step ``i`` needs what was written; of variables most steps read the old value."""
-            return any(
-                b in reached and (plan.buffers[b].space != VARIABLE or i in self.new_readers.get(b, ()))
-                for b in buffers
-            )
-
-        for i in range(writer + 1, later):
-            if touches(i, plan.steps[i].reads):
-                reached |= set(plan.steps[i].writes)
-        return touches(later, plan.steps[later].buffers)
-
-    def replace(self, old: int, new: int) -> int:
-        """Let the kernel that computes the new value write the variable's own buffer; returns that step."""
-        plan = self.plan
-        plan.written.add(old)
-        for key in self.keys_of.get(new, ()):
-            self.buffer_of[key] = old
-        writer = -1
-        for i in self.users.pop(new, ()):
-            step = plan.steps[i]
-            if new in step.writes:
-                plan.in_place.append((old, i))
-                writer = i
-            else:
-                self.new_readers.setdefault(old, set()).add(i)
-            step.rename(new, old)
-            self.users.setdefault(old, []).append(i)
-        plan.buffers[new].role = "replaced"
-        return writer
-
-    def restore(self, old: int, new: int, writer: int) -> None:
-        """Take ``replace`` back."""
-        plan = self.plan
-        plan.written.discard(old)
-        plan.in_place.remove((old, writer))
-        plan.buffers[new].role = "value"
-        for key in self.keys_of.get(new, ()):
-            self.buffer_of[key] = new
-        for i in self.new_readers.pop(old, set()):
-            plan.steps[i].rename(old, new)
-        plan.steps[writer].rename_written(old, new)
-
-    def dependencies(self) -> list[set[int]]:
-        """For every step those before it: the writers of what it reads, and for a variable's writer the readers of the
-        old value."""
-        plan = self.plan
-        writers: dict[int, list[int]] = {}
-        after: list[set[int]] = [set() for _ in plan.steps]
-        readers: dict[int, list[int]] = {}
-        for i, step in enumerate(plan.steps):
-            for b in step.reads:
-                readers.setdefault(b, []).append(i)
-                if plan.buffers[b].space != VARIABLE:
-                    after[i].update(writers.get(b, ()))
-            for b in step.writes:
-                writers.setdefault(b, []).append(i)
-        for b, steps in writers.items():
-            if plan.buffers[b].space != VARIABLE:
-                continue
-            late = self.new_readers.get(b, set())
-            for w in steps:
-                for j in readers.get(b, ()):
-                    if j in late:
-                        after[j].add(w)
-                    elif j != w:
-                        after[w].add(j)
-        return after
+    def replace(self, over: Mapping[int, int]) -> None:
+        """Let the kernels that compute new values write the variables' own buffers."""
+        plan, flow = self.plan, self.flow
+        for new, old in over.items():
+            plan.buffers[new].role = "replaced"
+            plan.in_place += [(old, i) for i in flow.writers[new]]
+            for i in dict.fromkeys((*flow.writers[new], *flow.readers.get(new, ()))):
+                plan.steps[i].rename(new, old)
+        self.buffer_of = {key: over.get(number, number) for key, number in self.buffer_of.items()}
 
     def level(self) -> None:
         """Put the steps in levels and in order."""
-        plan = self.plan
-        after = self.dependencies()
+        plan, flow = self.plan, self.flow
+        sizes = arena_sizes(plan, plan.hints)
+        fetched = {f.buffer for f in plan.fetches if f.buffer is not None}
         # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
-        followed: set[int] = set().union(*after)
-        sinks = [i for i, s in enumerate(plan.steps) if i not in followed and s.kernel.kind is KernelKind.MAP]
-        levels, name = (
-            single_steps(plan, after, plan.hints) if self.fewest_bytes else levels_of(plan, after, sinks, plan.hints)
-        )
+        sinks = [i for i, s in enumerate(plan.steps) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
+        if self.fewest_bytes:
+            levels, name = single_steps(flow, sizes, fetched)
+        else:
+            levels, name = levels_of(flow, sinks, sizes, fetched, {n for _, n in plan.feeds})
         plan.why.append(f"steps run {name}")
         for step, level in zip(plan.steps, levels, strict=True):
             step.level = level
@@ -329,22 +260,6 @@ class _Planner:
         if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
             self.plan.buffers[number].role = "fetch"
         return Fetch(number, t.shape, t.dtype)
-
-
-def circular_steps(after: list[set[int]]) -> list[int]:
-    """Steps that wait for a circle of steps, or are in one."""
-    waiting = [len(before) for before in after]
-    users: list[list[int]] = [[] for _ in after]
-    for i, before in enumerate(after):
-        for j in before:
-            users[j].append(i)
-    ready = [i for i, n in enumerate(waiting) if n == 0]
-    while ready:
-        for u in users[ready.pop()]:
-            waiting[u] -= 1
-            if waiting[u] == 0:
-                ready.append(u)
-    return [i for i, n in enumerate(waiting) if n]
 
 
 def _elements(b: Buffer) -> Any:

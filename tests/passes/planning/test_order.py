@@ -9,7 +9,7 @@ import pytest
 
 import graphcore as gc
 from graphcore.base.errors import OutOfMemoryError
-from passes.planning.levels import earliest_levels, latest_levels
+from passes.planning.flow import Access, Flow
 
 
 def _branches() -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ def test_a_memory_limit_orders_for_memory() -> None:
 
 
 def test_earliest_and_latest_levels() -> None:
-    after = [set(), {0}, {1}, {0}, {2, 3}]
-    early = earliest_levels(after)
+    flow = Flow([Access((), (), 0, after) for after in ((), (0,), (1,), (0,), (2, 3))])
+    early = flow.levels()
     assert early == [0, 1, 2, 1, 3]
-    assert latest_levels(after, early) == [0, 1, 2, 2, 3]
+    assert flow.latest_levels(early) == [0, 1, 2, 2, 3]

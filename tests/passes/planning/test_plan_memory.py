@@ -20,8 +20,9 @@ from graphcore.ir.node import Tensor
 from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
 from graphcore.runtime.fetches import flatten_fetches
 from passes.pipeline import Compilation, compile_graph
+from passes.planning.flow import lifetimes
 from passes.planning.offsets import Block, check_no_overlap
-from passes.planning.placement import lifetimes, place
+from passes.planning.placement import place
 
 F = 4
 ALIGNMENT = 128
