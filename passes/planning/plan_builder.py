@@ -159,7 +159,7 @@ class _Planner:
         for variable, value in self.graph.updates:
             old = self.variable(variable)
             root = stored_root(value)
-            if root.key == variable.key:
+            if root.key == variable.key or variable.size == 0:  # no kernel computes what has no elements
                 continue
             why = f"{variable.name} <- {root.node.op.name}"
             if is_scalar_constant(root.node) or root.node.op.kind is Kind.LEAF:
@@ -192,7 +192,7 @@ class _Planner:
 
     def keep_old_values(self) -> None:
         """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
-        updated = {v.key: v for v, value in self.graph.updates if stored_root(value).key != v.key}
+        updated = {v.key: v for v, value in self.graph.updates if stored_root(value).key != v.key and v.size != 0}
         for t in self.graph.outputs:
             root = stored_root(t)
             if root.key in updated and root.key not in self.old_values:

@@ -207,6 +207,13 @@ def test_chains_of_assigns_over_runs(sess: gc.Session) -> None:
     assert sess.run(a.assign(a)) is None and sess.get_value(a) == 1
 
 
+def test_variables_without_elements_are_updated(sess: gc.Session) -> None:
+    a, b, c = (gc.Variable(np.ones(shape, np.float32)) for shape in ((0, 2), (0, 2), (2,)))
+    for step in ([a.assign(a * 2), c.assign(c + a.sum()), a], [a.assign(b), b.assign(a), a], [a.assign(b * 0), b, a]):
+        assert sess.run(step)[-1].shape == (0, 2)
+    assert sess.get_value(a).shape == (0, 2) and sess.get_value(c).tolist() == [1, 1]
+
+
 def test_the_same_update_twice_is_one_and_two_different_ones_are_an_error(sess: gc.Session) -> None:
     w = gc.Variable(1.0, name="w")
     value = w + 1
