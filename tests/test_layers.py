@@ -44,7 +44,7 @@ SIDEWAYS = {
 # Backends stand beside all that: they see plans and what is below, and of each other only code generation.
 BACKENDS = {
     "backends.codegen": ("backends.codegen",),
-    "backends.numpy": ("backends.numpy",),
+    "backends.numpy": ("backends.numpy", "backends.codegen"),
     "backends.opencl": ("backends.opencl", "backends.codegen"),
 }
 BELOW_BACKENDS = ("graphcore.base", "graphcore.kernel", "graphcore.ir", "graphcore.plan")
@@ -307,4 +307,6 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert not may_import("passes.pipeline", "graphcore.api.gradients")
     assert not may_import("passes.fusion.fuse", "backends.codegen.registry")
     assert not may_import("backends.codegen.registry", "graphcore.ops.view")
-    assert not may_import("backends.numpy.runtime", "backends.codegen.registry")
+    assert may_import("backends.numpy.runtime", "backends.codegen.loads")
+    assert not may_import("backends.codegen.loads", "backends.numpy.runtime")
+    assert not may_import("backends.numpy.runtime", "backends.opencl.runtime")

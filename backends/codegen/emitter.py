@@ -41,6 +41,14 @@ class Dialect:
     group: int = 1
     local_memory: int = 0
 
+    @property
+    def is_cpu(self) -> bool:
+        return self.kind == "cpu"
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.kind == "gpu"
+
     def lanes(self, kernel: Kernel) -> int:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
         narrow = _narrow_positions(kernel)

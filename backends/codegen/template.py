@@ -30,8 +30,10 @@ class Template(Scheduler, Protocol):
     """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``.
 
     On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups
-    there.
+    there. ``tiles_products``: its arithmetic is products in register tiles, the fastest that a device does.
     """
+
+    tiles_products: bool
 
     def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
         """The function's text, named ``NAME``."""

@@ -26,7 +26,7 @@ class Memory:
     def __init__(self, device: Device) -> None:
         self.device = device
         # Oclgrind copies what it should use in place, and tells what was never written only of memory that it owns.
-        self.on_host = device.info.kind == "cpu" and device.info.vendor != "oclgrind"
+        self.on_host = device.info.is_cpu and device.info.vendor != "oclgrind"
         self.size = 0
         self.generation = 0
         self.buffer: Any = None

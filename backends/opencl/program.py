@@ -78,7 +78,7 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
         of_step.append(function.number)
     functions = tuple(found.values())
     body = "\n".join(f.text for f in functions)
-    if dialect.kind == "gpu":
+    if dialect.is_gpu:
         shared = PRAGMAS.replace(_NOINLINE, "") + prelude_for(body, dialect.vendor) + body + "\n"
         return Source(
             shared + _step_kernels(functions, dialect.group),
@@ -227,7 +227,7 @@ def compile_whole(device: Any, source: Source, plan: Plan) -> Any:
 def _build(device: Any, text: str, plan: Plan) -> Any:
     origins = "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.steps)
     options: tuple[str, ...] = () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)
-    if device.info.kind == "gpu":  # the one version that all GPUs' compilers know
+    if device.info.is_gpu:  # the one version that all GPUs' compilers know
         options = ("-cl-std=CL1.2",)
     if (
         device.info.vendor == "oclgrind"

@@ -139,7 +139,7 @@ class OpenCLBackend:
         self.device.check_process()
         source = generate(plan, self.dialect)
         program = Program(plan, source)
-        if plan.steps and self.device.info.kind != "gpu":  # there the way to launch decides
+        if plan.steps and not self.device.info.is_gpu:  # there the way to launch decides
             self.built(program)
         return program
 
@@ -243,13 +243,13 @@ class BoundPlan:
     def _choose_mode(self) -> str:
         """One work item for the whole plan where starting its levels would cost more than a second core saves."""
         info = self.backend.device.info
-        if info.kind == "gpu":
+        if info.is_gpu:
             return self._choose_gpu_mode()
-        if info.kind != "cpu":
+        if not info.is_cpu:
             return "launch a level"
         alone = 0.0
         for step in self.plan.steps:
-            rate = PRODUCT_RATE if step.template in ("matmul", "conv", "conv-sums") else SCALAR_RATE
+            rate = PRODUCT_RATE if BY_NAME[step.template].tiles_products else SCALAR_RATE
             alone += max(step.flops / rate, step.nbytes / self.backend.target.bytes_per_second)
         starting = LEVEL_SECONDS.get(info.vendor, 8e-6) * len(self.levels)
         return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a level"
@@ -263,7 +263,7 @@ class BoundPlan:
 
     def _plan_launches(self) -> tuple[list[int], list[Launch]]:
         """The rows in the order of the table, and the launches; rows' first tasks are set to fit them."""
-        gpu = self.backend.device.info.kind == "gpu"
+        gpu = self.backend.device.info.is_gpu
         if gpu and self.mode != "launch a step":
             order, launches = self._gpu_levels()
             return order, [Launch("run_whole", 1, 0, len(order))] if self.mode == "one launch" and order else launches

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.codegen.emitter import Dialect
+from backends.codegen.loads import loads_on
 from backends.codegen.registry import CPU_SCHEDULERS, GPU_SCHEDULERS
 from backends.opencl.device.device import DeviceInfo
 from graphcore.base.shapes import Extent, bind
@@ -24,7 +25,7 @@ _VECTOR_GPUS = ("intel", "arm", "qualcomm")
 
 def dialect_of(info: DeviceInfo) -> Dialect:
     """Code generation's view of a device."""
-    if info.kind == "gpu":
+    if info.is_gpu:
         width = info.vector_width if info.vendor in _VECTOR_GPUS else 1
         group = 1 << (min(info.max_work_group, _GROUP).bit_length() - 1)
         return Dialect(
@@ -48,7 +49,7 @@ def make_target(info: DeviceInfo) -> Target:
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reasons = []
-        for template in GPU_SCHEDULERS if dialect.kind == "gpu" else CPU_SCHEDULERS:
+        for template in GPU_SCHEDULERS if dialect.is_gpu else CPU_SCHEDULERS:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
                 work = [p for p in answer if not p.helper]
@@ -59,7 +60,7 @@ def make_target(info: DeviceInfo) -> Target:
             reasons.append(f"{template.name}: {answer.reason}")
         return Reject("; ".join(reasons))
 
-    gpu = info.kind == "gpu"
+    gpu = info.is_gpu
     return Target(
         name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}",
         kind="gpu" if gpu else "cpu",
@@ -71,6 +72,7 @@ def make_target(info: DeviceInfo) -> Target:
         bytes_per_second=5e11 if gpu else 1e10,
         flops_per_second=1e13 if gpu else 4e10 * info.compute_units,
         schedule=schedule,
+        loads=loads_on(info.compute_units),
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "broadcast_shapes",
     "dim_max",
     "dim_min",
+    "inner_extents",
     "is_static",
     "normalize_axes",
     "normalize_axis",
@@ -288,6 +289,12 @@ def is_static(shape: Sequence[Extent]) -> bool:
 def symbols_of(extents: Iterable[Any]) -> frozenset[str]:
     """The names of all symbols in some extents."""
     return frozenset().union(*(e.symbols() for e in extents if isinstance(e, Dim)))
+
+
+def inner_extents(shape: Shape) -> Shape:
+    """Extents that enter a stride of row-major memory: all behind the first that is not 1."""
+    lead = next((i for i, e in enumerate(shape) if e != 1), len(shape))
+    return shape[lead + 1 :]
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -1,22 +1,36 @@
-"""Values that nothing computes: placeholders, variables, constants, parameters of regions."""
+"""Values that nothing computes: placeholders, variables, constants, parameters of regions; and what is required of
+shapes. These are the ops that passes, tools and the front end may know by their classes."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from graphcore.base.dtypes import DType
-from graphcore.base.shapes import Shape
-from graphcore.ir.op import Leaf, TensorType, one_type, primitive
+from graphcore.base.errors import ShapeError
+from graphcore.base.shapes import Shape, format_shape
+from graphcore.ir.op import Example, Leaf, Lowering, TensorType, View, one_type, primitive
+from graphcore.kernel.index import Index
 
-__all__ = ["Constant", "Parameter", "Placeholder", "VariableRead"]
+__all__ = ["Constant", "Parameter", "Placeholder", "RequireShape", "VariableRead"]
+
+
+class _Labelled(Leaf):
+    """Leaves that a user may name."""
+
+    label: str | None
+
+    @property
+    def given_name(self) -> str | None:
+        return self.label
 
 
 @dataclass(frozen=True, eq=False)
-class _Identity(Leaf):
+class _Identity(_Labelled):
     """Leaves that are equal only to themselves."""
 
 
@@ -49,7 +63,7 @@ class Parameter(_Identity):
 
 
 @primitive
-class VariableRead(Leaf):
+class VariableRead(_Labelled):
     """The value of a variable before the run. All reads of one variable are the same value."""
 
     name = "variable"
@@ -67,7 +81,7 @@ class VariableRead(Leaf):
 
 
 @primitive
-class Constant(Leaf):
+class Constant(_Labelled):
     """A fixed array; equal constants (type, shape and bytes) are one. float16/bfloat16 keep their stored bits."""
 
     array: np.ndarray = field(compare=False)
@@ -92,3 +106,41 @@ class Constant(Leaf):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         return one_type(tuple(self.array.shape), self.dtype)
+
+
+@primitive
+class RequireShape(View):
+    """The operand, known to have ``shape``: an equality between extents that is checked when feeds bind.
+
+    It stands here because verifier, builder and passes need it.
+    """
+
+    is_alias: ClassVar[bool] = True
+    inverts_index: ClassVar[bool] = True
+    shape: Shape
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        given = inputs[0].shape
+        if len(given) != len(self.shape) or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)
+        ):
+            raise ShapeError(f"require_shape: {format_shape(given)} cannot be {format_shape(self.shape)}")
+        return one_type(self.shape, inputs[0].dtype)
+
+    def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return index
+
+    def result_index(self, source: Shape, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return index
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (call.b.require_shape(gradients[0], shape=call.inputs[0].shape),)
+
+    def reference(self, *inputs: Any) -> Any:
+        if inputs[0].shape != self.shape:
+            raise ValueError(f"shape {inputs[0].shape} is not {self.shape}")
+        return inputs[0]
+
+    def examples(self) -> Iterator[Example]:
+        yield RequireShape((2, 3)), np.linspace(-1.5, 2.0, 6, dtype=np.float32).reshape(2, 3)
+        yield RequireShape((4,)), np.arange(4, dtype=np.int32)

@@ -21,7 +21,8 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GradientError, ShapeError
-from graphcore.base.shapes import Shape, format_shape, product
+from graphcore.base.shapes import Extent, Shape, format_shape, product
+from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Index
 
@@ -41,6 +42,7 @@ __all__ = [
     "Map",
     "Op",
     "Opaque",
+    "Precision",
     "Read",
     "Reduce",
     "TensorType",
@@ -70,6 +72,14 @@ class Effect(Enum):
     PURE = "pure"
     HOST = "host"
     COLLECTIVE = "collective"
+
+
+class Precision(Enum):
+    """Where an op may be computed in a narrower floating type."""
+
+    NARROW = "narrow"  # gains from one: sums of products, accumulated in the compute type
+    FOLLOWS = "follows"  # as its operands are
+    WIDE = "wide"  # loses too much: long sums, exponentials, powers
 
 
 @dataclass(frozen=True)
@@ -127,14 +137,61 @@ class Lowering:
 @dataclass(frozen=True)
 class Op:
     """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through
-    ``primitive``."""
+    ``primitive``.
+
+    What follows ``kind`` are facts: what passes, backends and tools ask of an op instead of its name.
+    """
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    arity: ClassVar[int | None] = 1  # None: any number of operands
     kind: ClassVar[Kind] = Kind.OPAQUE
     effect: ClassVar[Effect] = Effect.PURE
-    version: ClassVar[int] = 1
-    arity: ClassVar[int | None] = 1
     differentiable: ClassVar[bool] = True
+    # Where values are: may a reader share, look through, or repeat the op?
+    is_alias: ClassVar[bool] = False  # the result has the very bytes of the operand: they may share a buffer
+    inverts_index: ClassVar[bool] = False  # a view that can be walked backwards: it defines ``result_index``
+    only_repeats: ClassVar[bool] = False  # a view that repeats the operand's elements and leaves none out
+    inline: ClassVar[bool] = False  # costs nothing to repeat: readers compute it where they need it
+    loops: ClassVar[bool] = False  # an OPAQUE op whose element takes a loop of its own
+    updates_operand: ClassVar[int | None] = None  # the result is this operand with some elements replaced
+    runs_once: ClassVar[bool] = False  # a region whose result is what its body gives, run exactly once
+    # What is computed: which operands may be swapped, split or left out, and at what price?
+    commutative: ClassVar[bool] = False  # operands may be swapped
+    identity: ClassVar[float | None] = None  # the operand that changes nothing
+    selects: ClassVar[bool] = False  # picks its second or third operand by its first
+    retypes: ClassVar[bool] = False  # the value of its operand, perhaps in another type
+    cheap: ClassVar[bool] = True  # an elementwise function that takes a few instructions
+    precision: ClassVar[Precision] = Precision.FOLLOWS
+    cosmetic: ClassVar[frozenset[str]] = frozenset({"label", "place"})  # attributes that no result depends on
+
+    @property
+    def given_name(self) -> str | None:
+        """The user's name for the value, where it has one."""
+        return None
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        """Of ``count`` operands those that the result is linear in, all of them together and the others fixed.
+
+        MAP ops need not say so: their derivative is a product. CONTRACT ops are linear in each operand besides.
+        """
+        return ()
+
+    def contraction_roles(self, *inputs: TensorType) -> ContractionRoles | None:
+        """What a CONTRACT op sums over what."""
+        return None
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """Extents that its lowering needs as numbers, wherever its operands and results are."""
+        return ()
+
+    def commutes(self, operands: DType) -> bool:
+        """Whether swapping two operands of a type gives the same bits.
+
+        A maximum of 0 and -0 gives one of the two, and which one depends on the order. Such selections are the
+        commutative ops without an identity element whose results are floats.
+        """
+        return self.commutative and (self.identity is not None or not operands.is_float)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """The results' types.
@@ -190,10 +247,6 @@ class Map(Op):
     kind = Kind.MAP
     operands: ClassVar[str] = ANY
     result: ClassVar[DType | None] = None  # None: the operands' dtype
-    commutative: ClassVar[bool] = False
-    identity: ClassVar[float | None] = None
-    cheap: ClassVar[bool] = True
-    selects: ClassVar[bool] = False  # picks its second or third operand by its first
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         first = inputs[0]
@@ -209,6 +262,9 @@ class Map(Op):
                 )
         return one_type(first.shape, self.result or first.dtype)
 
+    def commutes(self, operands: DType) -> bool:
+        return super().commutes(operands) or (self.commutative and self.result is not None)
+
     def scalar(self, *args: Expr) -> Expr:
         """The scalar function."""
         raise NotImplementedError(self.name)  # pragma: no cover - every map overrides it; a test checks
@@ -221,10 +277,18 @@ class View(Op):
     """An index map of one operand."""
 
     kind = Kind.VIEW
+    inline: ClassVar[bool] = True
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         """The operand's index for an output index."""
         raise NotImplementedError(self.name)  # pragma: no cover - every view overrides it; a test checks
+
+    def result_index(self, source: Shape, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        """The result's index for an index of the operand, which has the shape ``source``; for ``inverts_index``."""
+        raise NotImplementedError(self.name)  # pragma: no cover - a test checks all that invert
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         return read(0, self.source_index(call, index))
@@ -242,16 +306,13 @@ class Contract(Op):
 
     kind = Kind.CONTRACT
     arity = 2
-    template: ClassVar[str] = "contract"
+    precision: ClassVar[Precision] = Precision.NARROW
 
 
 class Opaque(Op):
-    """An op with a lowering of its own. ``loops``: its lowering has reductions; ``inline``: it costs nothing to
-    repeat."""
+    """An op with a lowering of its own."""
 
     kind = Kind.OPAQUE
-    inline: ClassVar[bool] = False
-    loops: ClassVar[bool] = False
 
 
 _REGISTRY: dict[str, type[Op]] = {}

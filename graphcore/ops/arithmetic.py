@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import GraphError
-from graphcore.ir.op import FLOAT, REAL, Example, Map, TensorType, primitive
+from graphcore.ir.op import FLOAT, REAL, Example, Map, Precision, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, integers, positive
@@ -286,6 +286,7 @@ class Pow(Map):
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
     cheap: ClassVar[bool] = False
+    precision: ClassVar[Precision] = Precision.WIDE
 
     def scalar(self, *args: Expr) -> Expr:
         return expr.call("pow", *args)

@@ -385,6 +385,7 @@ class Cast(Map):
     Anything to bool is ``!= 0``.
     """
 
+    retypes: ClassVar[bool] = True
     dtype: DType
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -435,6 +436,8 @@ def _saturated(x: Any, storage: Any) -> Any:
 @primitive
 class StopGradient(Map):
     """x, through which no gradient flows."""
+
+    retypes: ClassVar[bool] = True
 
     def scalar(self, *args: Expr) -> Expr:
         return args[0]

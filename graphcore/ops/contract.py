@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
 from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
+from graphcore.kernel.contraction import ContractionRoles, Role
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
 from graphcore.ops._examples import floats, integers
+from graphcore.ops.view import Permute
 
 __all__ = ["Matmul"]
 
@@ -26,7 +28,11 @@ class Matmul(Contract):
     Transposed operands are permutes of the operands; they cost nothing, since kernels read through views.
     """
 
-    template: ClassVar[str] = "matmul"
+    def contraction_roles(self, *inputs: TensorType) -> ContractionRoles | None:
+        batch = (Role.BATCH,) * (inputs[0].rank - 2)
+        return ContractionRoles(
+            (*batch, Role.ROW, Role.TERM), (*batch, Role.TERM, Role.COLUMN), (*batch, Role.ROW, Role.COLUMN)
+        )
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         a, b = inputs
@@ -62,7 +68,7 @@ class Matmul(Contract):
             return build.permute(x, axes=swap)
 
         def is_turned(x: Any) -> bool:
-            return bool(x.node.op.name == "permute" and x.node.op.axes == swap)
+            return isinstance(x.node.op, Permute) and x.node.op.axes == swap
 
         left = turned(build.matmul(b, turned(g))) if is_turned(a) else build.matmul(g, turned(b))
         right = turned(build.matmul(turned(g), a)) if is_turned(b) else build.matmul(turned(a), g)

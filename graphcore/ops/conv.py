@@ -12,11 +12,14 @@ from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Dim, Extent, Shape, format_shape
 from graphcore.ir.op import REAL, Contract, Example, Lowering, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
+from graphcore.kernel.contraction import ContractionRoles, Role, Window, WindowResult
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Index, as_index
 from graphcore.ops._examples import floats, integers
 
 __all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "fresh_axes", "landing", "summed", "tap", "window_extents"]
+
+_ROW, _COLUMN, _TERM, _WALKED = Role.ROW, Role.COLUMN, Role.TERM, Role.WALKED
 
 
 def window_extents(
@@ -91,7 +94,6 @@ def landing(position: Index, offset: Index, stride: int, dilation: int, low: int
 class _Convolution(Contract):
     """What the three share: geometry, types, and loops over the taps of the window for the references."""
 
-    template: ClassVar[str] = "conv"
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
@@ -123,6 +125,10 @@ class _Convolution(Contract):
     def geometry(self) -> dict[str, Any]:
         """The attributes that all three have."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+
+    def walked(self, result: WindowResult, taps: Shape) -> Window:
+        """The window, for what an element of the result is for."""
+        return Window(result, tuple(map(int, taps)), self.stride, self.padding, self.dilation, self.groups)
 
     def taps(self, padded: Any, window: Shape, counts: tuple[int, int]) -> Iterator[tuple[int, int, Any]]:
         """For every tap the view of a padded input that all windows read through it."""
@@ -186,6 +192,11 @@ class Conv2d(_Convolution):
             )
         return one_type((x.shape[0], w.shape[0], *self.windows(x.shape[2:], w.shape[2:])), x.dtype)
 
+    def contraction_roles(self, *inputs: TensorType) -> ContractionRoles | None:
+        images, weights = (_ROW, _TERM, _WALKED, _WALKED), (_COLUMN, _TERM, _TERM, _TERM)
+        window = self.walked(WindowResult.POSITION, inputs[1].shape[2:])
+        return ContractionRoles(images, weights, (_ROW, _COLUMN, _ROW, _ROW), window)
+
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (n, o, i, j), (x, w) = index, (t.shape for t in call.inputs)
         axes, (c, p, q) = fresh_axes(call, w[1], w[2], w[3])
@@ -244,6 +255,11 @@ class Conv2dInputGrad(_Convolution):
                 f"which the weights {format_shape(w.shape)} and the input size {self.input_size} give"
             )
         return one_type((g.shape[0], w.shape[1] * self.groups, *self.input_size), g.dtype)
+
+    def contraction_roles(self, *inputs: TensorType) -> ContractionRoles | None:
+        gradient, weights = (_ROW, _TERM, _TERM, _TERM), (_TERM, _COLUMN, _TERM, _TERM)
+        window = self.walked(WindowResult.PLACE, inputs[1].shape[2:])
+        return ContractionRoles(gradient, weights, (_ROW, _COLUMN, _WALKED, _WALKED), window)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (n, c, y, z), (g, w) = index, (t.shape for t in call.inputs)
@@ -306,6 +322,11 @@ class Conv2dWeightGrad(_Convolution):
                 f"{counts[0]} x {counts[1]} windows of {self.kernel_size} fit"
             )
         return one_type((g.shape[1], channels, *self.kernel_size), x.dtype)
+
+    def contraction_roles(self, *inputs: TensorType) -> ContractionRoles | None:
+        images, gradient = (_TERM, _COLUMN, _WALKED, _WALKED), (_TERM, _ROW, _TERM, _TERM)
+        window = self.walked(WindowResult.TAP, self.kernel_size)
+        return ContractionRoles(images, gradient, (_ROW, _COLUMN, _COLUMN, _COLUMN), window)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         (o, c, p, q), (x, g) = index, (t.shape for t in call.inputs)

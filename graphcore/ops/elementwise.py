@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphcore.base.errors import GradientError
-from graphcore.ir.op import FLOAT, Example, Map, primitive
+from graphcore.ir.op import FLOAT, Example, Map, Precision, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, positive, unit
@@ -58,6 +58,7 @@ class Unary(Map):
 
     operands: ClassVar[str] = FLOAT
     cheap: ClassVar[bool] = False
+    precision: ClassVar[Precision] = Precision.WIDE
     fn: ClassVar[str] = ""
     function: ClassVar[Any] = None
     domain: ClassVar[Any] = staticmethod(floats)
@@ -167,6 +168,7 @@ class Sqrt(Unary):
     """The square root, elementwise."""
 
     cheap: ClassVar[bool] = True
+    precision: ClassVar[Precision] = Precision.FOLLOWS
     function: ClassVar[Any] = np.sqrt
     domain: ClassVar[Any] = staticmethod(positive)
     halves: ClassVar[tuple[str, ...]] = ("bfloat16",)
@@ -322,6 +324,7 @@ class _Rounding(Unary):
     """Rounding to whole numbers: zero gradient."""
 
     cheap: ClassVar[bool] = True
+    precision: ClassVar[Precision] = Precision.FOLLOWS
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (None,)
@@ -376,6 +379,7 @@ class Relu(Unary):
     """max(x, 0), elementwise; NaN stays NaN. The gradient at 0 is 0."""
 
     cheap: ClassVar[bool] = True
+    precision: ClassVar[Precision] = Precision.FOLLOWS
     function: ClassVar[Any] = staticmethod(lambda x: np.maximum(x, 0))
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 

@@ -109,6 +109,9 @@ class Take(_Gather):
     axis: int
     zeros: bool = False
 
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
+
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, indices = inputs
         self.check(1, indices, INTEGER)
@@ -199,6 +202,9 @@ class TakeAlong(_Gather):
     axis: int
     zeros: bool = False
 
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
+
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, indices = inputs
         self.check(1, indices, INTEGER)
@@ -238,6 +244,9 @@ class ScatterAdd(_Gather):
     loops: ClassVar[bool] = True
 
     rows: Extent
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (1,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         indices, updates = inputs
@@ -283,6 +292,9 @@ class ScatterAlong(_Gather):
 
     axis: int
     extent: Extent
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (1,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         indices, updates = inputs

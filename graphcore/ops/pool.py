@@ -61,7 +61,7 @@ class _Pool(Opaque):
     @property
     def gaps(self) -> Pair:
         """Steps between the taps of a window."""
-        return getattr(self, "dilation", (1, 1))
+        return (1, 1)
 
     def geometry(self) -> dict[str, Any]:
         """The attributes that an op and its gradients share."""
@@ -174,8 +174,18 @@ _MAX: tuple[tuple[Pair, Pair, Quad, Pair, Shape], ...] = (
 )
 
 
+class _Dilated(_Pool):
+    """Windows whose taps may lie apart."""
+
+    dilation: Pair
+
+    @property
+    def gaps(self) -> Pair:
+        return self.dilation
+
+
 @primitive
-class MaxPool(_Pool):
+class MaxPool(_Dilated):
     """The largest element of every window; NaN wins. ``padding`` is top, bottom, left, right, and never the largest.
 
     The gradient goes to the first largest element of a window.
@@ -214,7 +224,7 @@ class MaxPool(_Pool):
 
 
 @primitive
-class MaxPoolIndex(_Pool):
+class MaxPoolIndex(_Dilated):
     """Which tap of every window holds its first largest element (or first NaN): row * window width + column, int32.
 
     A window whose inside elements are all -inf may name a tap in the padding; gradients for it are dropped.
@@ -250,7 +260,7 @@ class MaxPoolIndex(_Pool):
 
 
 @primitive
-class MaxPoolGrad(_Pool):
+class MaxPoolGrad(_Dilated):
     """(g, index) -> dx: what every window has goes to the input element that ``index`` names."""
 
     window: Pair
@@ -259,6 +269,9 @@ class MaxPoolGrad(_Pool):
     dilation: Pair
     input_size: Pair
     arity = 2
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         g, index = inputs
@@ -304,7 +317,7 @@ def _positions(op: _Pool, shape: Shape) -> Any:
 
 
 @primitive
-class MaxPoolGather(_Pool):
+class MaxPoolGather(_Dilated):
     """(v, index) -> the elements that ``index`` names of v, which has the input's shape: max_pool_grad's gradient."""
 
     window: Pair
@@ -312,6 +325,9 @@ class MaxPoolGather(_Pool):
     padding: Quad
     dilation: Pair
     arity = 2
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         v, index = inputs
@@ -390,6 +406,9 @@ class AvgPool(_Average):
     padding: Quad
     count_include_pad: bool
 
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
+
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
         return one_type(self.pooled(inputs[0]), inputs[0].dtype)
@@ -423,6 +442,9 @@ class AvgPoolGrad(_Average):
     padding: Quad
     count_include_pad: bool
     input_size: Pair
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)

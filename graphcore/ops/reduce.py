@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError
 from graphcore.base.shapes import Shape, format_shape
-from graphcore.ir.op import BOOL, REAL, Example, Lowering, Read, Reduce, TensorType, one_type, primitive
+from graphcore.ir.op import BOOL, REAL, Example, Lowering, Precision, Read, Reduce, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
@@ -67,7 +67,11 @@ class _Monoid(Reduce):
 class Sum(_Monoid):
     """The sum over axes, accumulated in the compute type."""
 
+    precision: ClassVar[Precision] = Precision.WIDE
     axes: tuple[int, ...]
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (self.spread(call, gradients[0]),)
@@ -89,6 +93,7 @@ class Prod(_Monoid):
     """The product over axes."""
 
     combine: ClassVar[str] = "mul"
+    precision: ClassVar[Precision] = Precision.WIDE
     axes: tuple[int, ...]
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:

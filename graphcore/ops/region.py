@@ -7,7 +7,7 @@ gradient from a rule that the user gave. Before fusion both are inlined; autodif
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from graphcore.base.errors import GradientError
 from graphcore.ir.graph import Graph, inline
@@ -22,6 +22,7 @@ class Region(Op):
 
     kind = Kind.REGION
     arity = None
+    runs_once: ClassVar[bool] = True
     bodies: tuple[Graph, ...]
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -48,6 +49,7 @@ class CustomGradient(Region):
     """The body's outputs with a user's gradient: ``rule(*output gradients) -> gradients of the first ``arguments``
     inputs``."""
 
+    cosmetic: ClassVar[frozenset[str]] = Region.cosmetic | {"rule"}  # used up before a run
     bodies: tuple[Graph, ...]
     rule: Callable[..., Any]
     arguments: int

@@ -4,26 +4,28 @@ is copied."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
-from graphcore.base.shapes import Dim, Shape, format_shape, product
+from graphcore.base.shapes import Dim, Extent, Shape, format_shape, inner_extents, product
 from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten, unflatten
 from graphcore.ops._examples import booleans, floats, integers
 
-__all__ = ["Broadcast", "Concat", "Flip", "Pad", "Permute", "RequireShape", "Reshape", "Slice"]
+__all__ = ["Broadcast", "Concat", "Flip", "Pad", "Permute", "Reshape", "Slice"]
 
 
 @primitive
 class Reshape(View):
     """The same elements in row-major order under another shape with as many elements."""
 
+    is_alias: ClassVar[bool] = True
+    inverts_index: ClassVar[bool] = True
     shape: Shape
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -45,6 +47,20 @@ class Reshape(View):
             return tuple(result)
         return unflatten(flatten(index, self.shape), source)
 
+    def result_index(self, source: Shape, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        kept_from = [i for i, e in enumerate(source) if e != 1]
+        kept_to = [i for i, e in enumerate(self.shape) if e != 1]
+        if [source[i] for i in kept_from] == [self.shape[i] for i in kept_to]:
+            result = [Index(0)] * len(self.shape)
+            for a, b in zip(kept_from, kept_to, strict=True):
+                result[b] = index[a]
+            return tuple(result)
+        return unflatten(flatten(index, source), self.shape)
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """An element's number in one shape is taken apart by the strides of the other."""
+        return (*inner_extents(inputs[0].shape), *inner_extents(outputs[0].shape))
+
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.reshape(gradients[0], shape=call.inputs[0].shape),)
 
@@ -62,6 +78,7 @@ class Reshape(View):
 class Permute(View):
     """y[i_axes[0], i_axes[1], ...] = x[i_0, i_1, ...]: NumPy's transpose."""
 
+    inverts_index: ClassVar[bool] = True
     axes: tuple[int, ...]
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -74,6 +91,9 @@ class Permute(View):
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(index[self.axes.index(i)] for i in range(len(index)))
+
+    def result_index(self, source: Shape, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(index[a] for a in self.axes)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.permute(gradients[0], axes=tuple(int(i) for i in np.argsort(self.axes))),)
@@ -91,6 +111,7 @@ class Permute(View):
 class Broadcast(View):
     """The operand repeated to ``shape`` by NumPy's rule: aligned at the last axis, extents 1 are stretched."""
 
+    only_repeats: ClassVar[bool] = True
     shape: Shape
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -116,35 +137,6 @@ class Broadcast(View):
         yield Broadcast((2, 3)), floats(2, 1)
         yield Broadcast((2, 1, 3)), floats()
         yield Broadcast((0, 3)), floats(1, 3)
-
-
-@primitive
-class RequireShape(View):
-    """The operand, known to have ``shape``: an equality between extents that is checked when feeds bind."""
-
-    shape: Shape
-
-    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        given = inputs[0].shape
-        if len(given) != len(self.shape) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)
-        ):
-            raise ShapeError(f"require_shape: {format_shape(given)} cannot be {format_shape(self.shape)}")
-        return one_type(self.shape, inputs[0].dtype)
-
-    def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
-        return index
-
-    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
-        return (call.b.require_shape(gradients[0], shape=call.inputs[0].shape),)
-
-    def reference(self, *inputs: Any) -> Any:
-        if inputs[0].shape != self.shape:
-            raise ValueError(f"shape {inputs[0].shape} is not {self.shape}")
-        return inputs[0]
-
-    def examples(self) -> Iterator[Example]:
-        yield RequireShape((2, 3)), floats(2, 3)
 
 
 @primitive
@@ -229,7 +221,10 @@ class Pad(Opaque):
     low: tuple[int, ...]
     high: Shape
     gaps: tuple[int, ...]
-    inline = True
+    inline: ClassVar[bool] = True
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return (0,)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         given = inputs[0].shape
@@ -285,8 +280,15 @@ class Concat(Opaque):
     """Operands of equal type joined along an axis."""
 
     axis: int
-    arity = None
-    inline = True
+    arity: ClassVar[int | None] = None
+    inline: ClassVar[bool] = True
+
+    def linear_in(self, count: int) -> tuple[int, ...]:
+        return tuple(range(count))
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """Bounds between the operands."""
+        return tuple(t.shape[self.axis] for t in inputs)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         first = inputs[0]

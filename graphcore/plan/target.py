@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Reject", "Target"]
+from graphcore.base.shapes import Shape
+from graphcore.kernel.contraction import ContractionRoles
+
+__all__ = ["Loads", "Reject", "Target"]
+
+# loads(roles, shapes, operand, elements): how often each element of a value is loaded, that has so many elements and is
+# an operand of a sum of products; None where the schedules take only operands that are in memory. ``shapes`` are those
+# of the two operands and of the result.
+Loads = Callable[[ContractionRoles, tuple[Shape, ...], int, float], "float | None"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Target:
         local_memory: bytes of work-group memory.
         launch_seconds, bytes_per_second, flops_per_second: the cost model.
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
+        loads: how often its products load an operand; None where they compute none while they load it.
         max_operands, max_ops, max_reductions: caps on one kernel.
     """
 
@@ -45,6 +54,7 @@ class Target:
     max_ops: int = 64
     max_reductions: int = 4
     schedule: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+    loads: Loads | None = field(default=None, compare=False, repr=False)
 
     def seconds(self, flops: float, nbytes: float, launches: float = 1.0) -> float:
         """The roofline time of work on this device."""

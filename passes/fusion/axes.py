@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from graphcore.base.shapes import Extent, Shape
 from graphcore.ir.node import Node, Tensor
-from graphcore.ir.op import Kind
+from graphcore.ir.op import Kind, View
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
-from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten, unflatten
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 from passes.fusion.lower import lower_node
 from passes.fusion.partition import Key
 
-__all__ = ["INVERTIBLE", "Indices", "awkward_views", "bind_axes", "fresh_axes", "viewed"]
+__all__ = ["Indices", "awkward_views", "bind_axes", "fresh_axes", "viewed"]
 
 Indices = tuple[Index, ...]
-INVERTIBLE = ("reshape", "permute", "require_shape")  # views through which an element's index can be followed forward
 
 
 def fresh_axes(shape: Shape) -> tuple[tuple[Axis, ...], Indices]:
@@ -45,22 +42,8 @@ def bind_axes(full: Indices, shape: Shape, axes: tuple[int, ...]) -> dict[int, A
 
 def viewed(index: Indices, view: Node) -> Indices:
     """The index of an invertible view's output element for its operand's element."""
-    op: Any = view.op
-    if op.name == "permute":
-        return tuple(index[a] for a in op.axes)
-    return reshaped(index, view.inputs[0].shape, op.shape) if op.name == "reshape" else index
-
-
-def reshaped(index: Indices, source: Shape, target: Shape) -> Indices:
-    """The index of a reshape's output element for its operand's element."""
-    kept_from = [i for i, e in enumerate(source) if e != 1]
-    kept_to = [i for i, e in enumerate(target) if e != 1]
-    if [source[i] for i in kept_from] == [target[i] for i in kept_to]:
-        result = [Index(0)] * len(target)
-        for a, b in zip(kept_from, kept_to, strict=True):
-            result[b] = index[a]
-        return tuple(result)
-    return unflatten(flatten(index, source), target)
+    assert isinstance(view.op, View)
+    return view.op.result_index(view.inputs[0].shape, index)
 
 
 def awkward_views(nodes: list[Node]) -> set[int]:
@@ -110,7 +93,7 @@ def views_below(t: Tensor, at: Indices) -> list[tuple[Tensor, Indices]]:
         chain.append((x, index))
         return expr.let_ref("operand", expr.const(0, x.dtype))
 
-    while chain[-1][0].node.op.name in INVERTIBLE:
+    while chain[-1][0].node.op.inverts_index:
         view, index = chain[-1]
         lower_node(view.node, view.index, index, note, lambda n, e, p: None)
     return chain

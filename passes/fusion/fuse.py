@@ -27,9 +27,9 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index
 from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
-from passes.fusion.axes import INVERTIBLE, Indices, awkward_views, bind_axes, fresh_axes, viewed
+from passes.fusion.axes import Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.fusion.lower import lower_node
-from passes.fusion.partition import Group, Key, Partition, is_inline, is_scalar_constant
+from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
 from passes.fusion.recompute import narrow_the_cut
 
 __all__ = ["Fuse", "fuse"]
@@ -238,7 +238,7 @@ class Fuse:
             return found
         if node.op.kind is Kind.VIEW:
             through = self.index_of(node.inputs[0], group)
-            return [(viewed(through, node), {})] if through is not None and node.op.name in INVERTIBLE else []
+            return [(viewed(through, node), {})] if through is not None and node.op.inverts_index else []
         listed: dict[Indices, None] = {}
         for t in node.inputs:
             if t.shape == node.types[0].shape:
@@ -259,7 +259,7 @@ class Fuse:
         """The canonical index of a member, or of a view of one, walking forward through invertible views."""
         chain: list[Tensor] = []
         while t.key not in group.members:
-            if t.node.op.name not in INVERTIBLE or t.node.serial not in self.sources:
+            if not t.node.op.inverts_index or t.node.serial not in self.sources:
                 return None
             chain.append(t)
             t = t.node.inputs[0]
@@ -393,21 +393,21 @@ class Fuse:
 
 def _is_pointwise(node: Node) -> bool:
     """Whether an opaque op is computed element by element without loops of its own (gather, padding, random bits)."""
-    return node.op.kind is not Kind.OPAQUE or not getattr(node.op, "loops", False)
+    return not node.op.loops
 
 
 def columns_of(group: Group) -> frozenset[Axis]:
     """The axis of a product's result for whose every element an epilogue may gather a sum: columns, or a convolution's
     channels."""
-    op = group.nodes[0].op
-    if getattr(op, "template", "") != "conv":
-        return group.members[group.nodes[0].serial, 0][-1].axes()
-    return group.members[group.nodes[0].serial, 0][1].axes() if op.name != "conv2d_weight_grad" else frozenset()
+    product = group.nodes[0]
+    roles = contraction_of(product)
+    column = roles.column() if roles is not None else None
+    return group.members[product.serial, 0][column].axes() if column is not None else frozenset()
 
 
 def stored_root(t: Tensor) -> Tensor:
     """The value whose buffer a root may share: reshapes need no copy."""
-    while t.node.op.name in ("reshape", "require_shape"):
+    while t.node.op.is_alias:
         t = t.node.inputs[0]
     return t
 

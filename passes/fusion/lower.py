@@ -14,13 +14,14 @@ from typing import Any
 from graphcore.base.errors import CompileError
 from graphcore.base.shapes import Extent
 from graphcore.ir.node import Node, Tensor
-from graphcore.ir.op import Kind, Lowering, Op
+from graphcore.ir.op import Kind, Lowering
 from graphcore.kernel import expr
 from graphcore.kernel.collapse import collapse_axes, split_axes
+from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Computed, Kernel, Param, Store
-from passes.fusion.partition import Group, Key, Partition, is_alias, is_inline, is_scalar_constant
+from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
 
 __all__ = ["LoweredGroup", "lower_group", "lower_node"]
 
@@ -70,9 +71,10 @@ class LoweredGroup:
             stores.append((t, flatten(index, t.shape), value))
         facts: tuple[tuple[str, Any], ...] = ()
         if self.contracted is not None:
+            roles = contraction_of(self.contracted)
             facts = (
-                ("contract", self.contracted.op),
-                ("operands", tuple(self._operand(t, self.contracted.op) for t in self.contracted.inputs)),
+                ("contract", roles),
+                ("operands", tuple(self._operand(t, roles) for t in self.contracted.inputs)),
                 ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))),
             )
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
@@ -86,15 +88,12 @@ class LoweredGroup:
         )
         return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
 
-    def _operand(self, t: Tensor, op: Op) -> int | Computed | None:
+    def _operand(self, t: Tensor, roles: ContractionRoles | None) -> int | Computed | None:
         """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where
         neither can be told."""
         direct = self._direct(t)
-        if (
-            direct is not None
-            or getattr(op, "template", "") != "conv"
-            or any(not isinstance(e, int) or e < 1 for e in t.shape[1:])
-        ):
+        walked = roles is not None and roles.window is not None
+        if direct is not None or not walked or any(not isinstance(e, int) or e < 1 for e in t.shape[1:]):
             return direct
         images, channels, height, width = t.shape
         n, c, pixel = axes = Axis("n", images), Axis("c", channels), Axis("p", height * width)
@@ -110,7 +109,7 @@ class LoweredGroup:
 
     def _direct(self, t: Tensor) -> int | None:
         """The parameter that holds an operand as it is, or None when it is read through a view."""
-        while is_alias(t.node) and t.key not in self.params:
+        while t.node.op.is_alias and t.key not in self.params:
             t = t.node.inputs[0]
         return self.params.get(t.key)
 
@@ -171,13 +170,13 @@ def _both(a: Expr | None, b: Expr | None) -> Expr | None:
 def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor]]:
     """The kernel of a group, with its axes merged, and the values behind its parameters."""
     lowered = LoweredGroup(partition, group)
-    kernel = lowered.kernel
-    op = kernel.fact("contract")
-    # A convolution's template knows its axes by position, so they stay as they are; a product's wants one axis for its
-    # rows.
-    if op is None or op.template != "conv":
-        kernel = collapse_axes(split_axes(kernel) if op is None else kernel)
-    return kernel, lowered.tensors
+    kernel, product = lowered.kernel, lowered.contracted
+    if product is None:
+        return collapse_axes(split_axes(kernel)), lowered.tensors
+    # Schedules of convolutions know their axes by position, so they stay as they are; a product's want one axis for
+    # its rows.
+    roles = contraction_of(product)
+    return kernel if roles is not None and roles.window is not None else collapse_axes(kernel), lowered.tensors
 
 
 def kernel_name(group: Group) -> str:
@@ -185,7 +184,7 @@ def kernel_name(group: Group) -> str:
     names = []
     for node in group.nodes:
         word = re.sub(r"\W", "", node.op.name)
-        if word not in names and word not in ("cast", "stop_gradient"):
+        if word not in names and not node.op.retypes:
             names.append(word)
     heavy = [n.op.name for n in group.nodes if n.op.kind in (Kind.CONTRACT, Kind.REDUCE)]
     ordered = [n for n in names if n in heavy] + [n for n in names if n not in heavy]

@@ -8,29 +8,30 @@ from functools import cached_property
 
 from graphcore.base.shapes import Shape
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Node, Tensor
-from graphcore.ir.op import Kind
+from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import KernelKind
 
-__all__ = ["Group", "Key", "Partition", "is_alias", "is_inline", "is_scalar_constant"]
+__all__ = ["Group", "Key", "Partition", "contraction_of", "is_inline", "is_scalar_constant"]
 
 Key = tuple[int, int]
 
 
 def is_scalar_constant(node: Node) -> bool:
     """A rank-0 or one-element constant, written into kernels as a literal."""
-    return node.op.name == "constant" and node.op.array.size == 1  # type: ignore[attr-defined]
+    return isinstance(node.op, Constant) and node.op.array.size == 1
 
 
 def is_inline(node: Node) -> bool:
     """Whether a node costs nothing to repeat: views, literals, positions, paddings. Consumers read through it."""
-    return node.op.kind is Kind.VIEW or bool(getattr(node.op, "inline", False)) or is_scalar_constant(node)
+    return node.op.inline or is_scalar_constant(node)
 
 
-def is_alias(node: Node) -> bool:
-    """Whether a node has the very bytes of its operand: it may share the operand's buffer."""
-    return node.op.name in ("reshape", "require_shape")
+def contraction_of(node: Node) -> ContractionRoles | None:
+    """What a node sums over what, where it is a sum of products and says so."""
+    return node.op.contraction_roles(*(t.type for t in node.inputs))
 
 
 @dataclass

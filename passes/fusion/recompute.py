@@ -8,14 +8,13 @@ backward from storing intermediate values, and what lets a chain of elementwise 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 from graphcore.base.shapes import typical
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind, Map, Reduce
 from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
-from passes.fusion.partition import Group, Key, Partition, is_inline, is_scalar_constant
+from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
 
 __all__ = ["narrow_the_cut"]
 
@@ -24,9 +23,6 @@ Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
 _EXPENSIVE_FLOPS = 25.0
 _GATHER_FLOPS = 16.0
 _PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it loads it: a cast, a scale, a gather
-_PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
-_CONV_SUMS = 64 * 1024  # sums of a weight gradient that stay in the cache while it walks the images once
-_MOST_LOADS = 4
 _SMALL_SUM = 1024  # elements that every task of a reader may add up again, to save a kernel that makes one number
 _TASKS = 8
 _MAX_OPS = 24
@@ -166,9 +162,7 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
             sums = True
             flops += typical(node.inputs[0].size)
         elif not is_inline(node):
-            if node.op.kind is not Kind.MAP and not (
-                node.op.kind is Kind.OPAQUE and not getattr(node.op, "loops", False)
-            ):
+            if node.op.kind not in (Kind.MAP, Kind.OPAQUE) or node.op.loops:
                 return None
             flops += _flops(node)
         if len(seen) > _MAX_OPS:
@@ -219,7 +213,7 @@ def _gain(
         if loads is None or (product is not None and flops > _PROLOGUE_FLOPS):
             return None  # a product reads every element many times
         saved += nbytes * loads
-        if reader.kind is KernelKind.WINDOW and any(getattr(n.op, "loops", False) for n in reader.nodes):
+        if reader.kind is KernelKind.WINDOW and any(n.op.loops for n in reader.nodes):
             return None
         extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
         for source in sources:
@@ -251,38 +245,13 @@ def _repeats(points: float, reader: Group) -> float:
 
 
 def _loads(product: Node, t: Tensor, target: Target) -> float | None:
-    """How often a product loads, and so computes, each element of an operand: once for every panel of the other
-    operand. None if it must not."""
-    template = getattr(product.op, "template", "")
-    if template != "matmul":
-        return _conv_loads(product, t, target) if template == "conv" else None
-    mine = max(typical(t.size), 1.0)
-    others = (
-        typical(product.types[0].size) * typical(product.inputs[0].shape[-1]) / mine
-    )  # how many results each element enters
-    return min(max(others / _PANEL, 1.0), _MOST_LOADS)
-
-
-def _conv_loads(product: Node, t: Tensor, target: Target) -> float | None:
-    """The same for a convolution, which packs images once for every part of its output channels.
-
-    None for weights, which would be computed into a buffer of their own, and for 1x1 windows: they or their gradients
-    read images in place, and do too little with each element.
-    """
-    op: Any = product.op
-    first, second = (u.shape for u in product.inputs)
-    gradient = op.name == "conv2d_weight_grad"
-    window = op.kernel_size if gradient else second[2:]
-    if tuple(window) == (1, 1) or (not gradient and _reaches(product.inputs[1], t)):
+    """How often a product loads, and so computes, each element of a value that an operand is made of. None if it must
+    not."""
+    roles = contraction_of(product)
+    if roles is None or target.loads is None:
         return None
-    if gradient and _reaches(product.inputs[1], t):
-        sums = typical(product.types[0].size) / op.groups
-        return float(min(max(sums / _CONV_SUMS, 1.0), _MOST_LOADS))
-    parts = (
-        1.0 if gradient else 4 * target.cores / max(typical(first[0]) * op.groups, 1.0)
-    )  # few images: tasks share out output channels
-    phases = min(op.stride[0], window[0]) * min(op.stride[1], window[1]) if op.name == "conv2d_input_grad" else 1
-    return float(min(max(parts, 1.0) * phases, _MOST_LOADS))
+    shapes = (*(u.shape for u in product.inputs), product.types[0].shape)
+    return target.loads(roles, shapes, int(_reaches(product.inputs[1], t)), typical(t.size))
 
 
 def _flops(node: Node) -> float:

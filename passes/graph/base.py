@@ -18,7 +18,6 @@ from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor
 from graphcore.ir.op import Op, TensorType
-from graphcore.ops.view import Broadcast
 
 __all__ = ["CONTRACTS", "Call", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
 
@@ -138,7 +137,7 @@ class Value:
     def splat(self) -> bool | int | float | None:
         """The number that all elements are, if that is known: a one-element constant, or a broadcast of one."""
         op = self.tensor.node.op
-        if isinstance(op, Broadcast):
+        if op.only_repeats:
             op = self.tensor.node.inputs[0].node.op
         if not isinstance(op, Constant) or op.array.size != 1:
             return None

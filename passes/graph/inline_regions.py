@@ -17,8 +17,8 @@ __all__ = ["InlineRegions"]
 class InlineRegions(Pass):
     """Replace every region of one body by its body over the operands, nested regions too.
 
-    A region op that runs its body another number of times than once says so with a class attribute ``inlines = False``
-    and is kept.
+    A region op that runs its body another number of times than once says so with the fact ``runs_once = False`` and is
+    kept.
 
     Requires: a verified graph whose gradients have been taken.
     Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a recomputed region
@@ -37,7 +37,7 @@ class InlineRegions(Pass):
 
 def _inlines(node: Node) -> bool:
     op = node.op
-    return op.kind is Kind.REGION and len(op.bodies) == 1 and getattr(op, "inlines", True)  # type: ignore[attr-defined]
+    return op.kind is Kind.REGION and len(op.bodies) == 1 and op.runs_once  # type: ignore[attr-defined]
 
 
 def _inlined(graph: Graph, ctx: PassContext) -> Graph:

@@ -254,21 +254,9 @@ def _key(op: Op, inputs: Values, clone: int, device: str | None) -> Any:
     if isinstance(op, Constant):
         return (op.digest, clone, device) if op.digest else None  # without a digest, nobody looked at its bytes
     operands: Any = tuple((t.node.serial, t.index) for t in inputs)
-    if len(operands) == 2 and operands[1] < operands[0] and _commutes(op, inputs):
+    if len(operands) == 2 and operands[1] < operands[0] and op.commutes(inputs[0].dtype):
         operands = operands[::-1]
     return type(op), op, operands, clone, device, _float_attributes(op) if op.__dataclass_fields__ else ()
-
-
-def _commutes(op: Op, inputs: Values) -> bool:
-    """Whether swapping two operands gives the same bits.
-
-    A maximum of 0 and -0 gives one of the two, and which one depends on the order. Such selections are the commutative
-    ops without an identity element whose results are floats.
-    """
-    if not getattr(op, "commutative", False):
-        return False
-    floats = inputs[0].dtype.is_float and getattr(op, "result", None) is None
-    return not floats or getattr(op, "identity", None) is not None
 
 
 def _float_attributes(op: Op) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphcore.base.errors import FeedError
-from graphcore.base.shapes import Dim, Extent, Shape, bind, symbols_of
+from graphcore.base.shapes import Dim, Extent, bind, inner_extents, symbols_of
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Parameter, Placeholder, RequireShape
 from graphcore.ir.node import Node, Tensor, make_node
 from graphcore.ir.op import Kind
 
@@ -37,7 +38,7 @@ def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset
     check_constraints(nodes, sizes)
     merged = _equalities(nodes)
     if not sizes:
-        return _rebound(graph, nodes, {}) if any(n.op.name == "require_shape" for n in nodes) else graph, frozenset()
+        return _rebound(graph, nodes, {}) if any(isinstance(n.op, RequireShape) for n in nodes) else graph, frozenset()
     fixed = {name for node in nodes for name in _inner_symbols(node, {t.node.serial for t in graph.roots})}
     fixed |= {
         name
@@ -61,7 +62,7 @@ def bind_everything(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 def check_constraints(nodes: list[Node], sizes: Mapping[str, int]) -> None:
     """Raise FeedError unless every recorded equality between extents holds for these sizes."""
     for node in nodes:
-        if node.op.name != "require_shape":
+        if not isinstance(node.op, RequireShape):
             continue
         operand = node.inputs[0]
         for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
@@ -78,7 +79,7 @@ def _equalities(nodes: list[Node]) -> dict[str, Extent]:
     """Symbols that constraints make equal to other extents."""
     merged: dict[str, Extent] = {}
     for node in nodes:
-        if node.op.name == "require_shape":
+        if isinstance(node.op, RequireShape):
             for have, want in zip(node.inputs[0].shape, node.types[0].shape, strict=True):
                 have, want = bind_all(have, merged), bind_all(want, merged)
                 if have != want and isinstance(have, Dim) and have.is_symbol:
@@ -99,27 +100,17 @@ def bind_all(extent: Extent, mapping: Mapping[str, Extent]) -> Extent:
 
 def _inner_symbols(node: Node, roots: set[int]) -> frozenset[str]:
     """Symbols in extents that would enter a stride of a value in memory, or that an op needs as a number."""
-    names: frozenset[str] = frozenset()
-    in_memory = node.op.kind is not Kind.VIEW or node.op.name == "reshape" or node.serial in roots
-    for shape in ([t.shape for t in node.types] if in_memory else []) + (
-        [t.shape for t in node.inputs] if node.op.name == "reshape" else []
-    ):
-        names |= _beyond_leading(shape)
-    if node.op.name == "concat":
-        names |= symbols_of(t.shape[node.op.axis] for t in node.inputs)  # type: ignore[attr-defined]
-    return names
-
-
-def _beyond_leading(shape: Shape) -> frozenset[str]:
-    lead = next((i for i, e in enumerate(shape) if e != 1), len(shape))
-    return symbols_of(shape[lead + 1 :])
+    needed = node.op.literal_extents(tuple(t.type for t in node.inputs), node.types)
+    if node.op.kind is not Kind.VIEW or node.serial in roots:
+        needed = (*needed, *(e for t in node.types for e in inner_extents(t.shape)))
+    return symbols_of(needed)
 
 
 def _rebound(graph: Graph, nodes: list[Node], mapping: Mapping[str, Extent]) -> Graph:
     values: dict[tuple[int, int], Tensor] = {}
     for node in nodes:
         inputs = tuple(values[t.key] for t in node.inputs)
-        if node.op.name == "require_shape":
+        if isinstance(node.op, RequireShape):
             values[node.serial, 0] = inputs[0]
             continue
         op = _bound_op(node.op, mapping)
@@ -138,7 +129,7 @@ def _bound_op(op: Any, mapping: Mapping[str, Extent]) -> Any:
         new = _bound_value(value, mapping)
         if new is not value:
             changed[f.name] = new
-    if not changed or (op.kind is Kind.LEAF and op.name not in ("placeholder", "parameter")):
+    if not changed or (op.kind is Kind.LEAF and not isinstance(op, (Placeholder, Parameter))):
         return op
     return dataclasses.replace(op, **changed)
 

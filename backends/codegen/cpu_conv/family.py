@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.codegen.cnames import register_type
 from backends.codegen.cpu_conv.code import (
     ConvProblem,
     ConvShape,
@@ -43,8 +44,9 @@ from backends.codegen.cpu_conv.weight_code import (
 )
 from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.template import NAME, signature, sizes_of
-from graphcore.base.dtypes import DType
+from graphcore.base.dtypes import DType, float32, float64
 from graphcore.base.shapes import Dim, Extent, bind
+from graphcore.kernel.contraction import ContractionRoles, Window, WindowResult
 from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Computed, Kernel, KernelKind, Param, Store
@@ -59,36 +61,50 @@ _FIRST = "(group * {channels} + first_o)"  # the first channel that a unit makes
 
 @dataclass(frozen=True)
 class _Config:
-    """The geometry, the generator's schedule, and the operands: the images that are packed and their partner."""
+    """The geometry, the generator's schedule, the operands (the images that are packed and their partner), and what the
+    result holds."""
 
     shape: ConvShape
     schedule: ConvConfig | WeightConfig
     operands: tuple[Operand, Operand]
     batch: Extent
-    kind: str
+    result: WindowResult
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it makes weights, whose sums tasks make apart and a second step adds up."""
+        return self.result is WindowResult.TAP
 
     def describe(self) -> str:
         s = self.schedule
         computed = sum(not isinstance(o, int) for o in self.operands)
-        return f"{self.kind}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (
+        return f"{self.result}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (
             f", computes {computed} operands" if computed else ""
         )
 
 
 def _shape_of(kernel: Kernel) -> ConvShape:
     """The convolution behind the kernel's contraction, always as the forward one."""
-    op = kernel.fact("contract")
+    window = _window(kernel)
     first, second, result = kernel.fact("shapes")
-    if op.name == "conv2d":
-        x, w = first, second
-    elif op.name == "conv2d_input_grad":
-        x, w = result, second
-    else:
-        x, w = first, (second[1], result[1], *op.kernel_size)
-    top, bottom, left, right = op.padding
-    return ConvShape(
-        x[1], x[2], x[3], w[0], (w[2], w[3]), op.stride, (top, left), op.dilation, op.groups, (bottom, right)
+    images = result if window.result is WindowResult.PLACE else first
+    weights = result if window.result is WindowResult.TAP else second
+    _, channels, height, width = images
+    (kh, kw), (sy, sx), (dy, dx), (top, bottom, left, right) = (
+        window.taps,
+        window.stride,
+        window.dilation,
+        window.padding,
     )
+    return ConvShape(
+        channels, height, width, weights[0], (kh, kw), (sy, sx), (top, left), (dy, dx), window.groups, (bottom, right)
+    )
+
+
+def _window(kernel: Kernel) -> Window:
+    roles: ContractionRoles = kernel.fact("contract")
+    assert roles.window is not None
+    return roles.window
 
 
 def _private_sums(config: _Config) -> int:
@@ -97,20 +113,21 @@ def _private_sums(config: _Config) -> int:
 
 
 def _problem(config: _Config) -> ConvProblem:
-    return forward_problem(config.shape) if config.kind == "forward" else input_gradient_problem(config.shape)
+    forward = config.result is WindowResult.POSITION
+    return forward_problem(config.shape) if forward else input_gradient_problem(config.shape)
 
 
 def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     """Why this template does not take the kernel."""
-    op = kernel.fact("contract")
-    if op is None or op.template != "conv":
+    roles: ContractionRoles | None = kernel.fact("contract")
+    if roles is None or roles.window is None:
         return "it is no convolution"
-    if dialect.kind == "gpu":
+    if dialect.is_gpu:
         return "its register tiles are made for CPUs"
     if None in kernel.fact("operands"):
         return "not every element of an operand can be told from what it loads"
     sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].dtype.name not in ("float32", "float64"):
+    if len(sums) != 1 or sums[0].dtype not in (float32, float64):
         return "it is not one sum of float32 or float64 products"
     if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
         return "an extent is symbolic or zero"
@@ -154,20 +171,21 @@ class Convolution:
     """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
 
     name = "conv"
+    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reason = _reason(kernel, dialect)
         if reason is not None:
             return Reject(reason)
-        shape, op = _shape_of(kernel), kernel.fact("contract")
+        shape, result = _shape_of(kernel), _window(kernel).result
         dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
         width = dialect.width * 4 // dtype.itemsize
         if width not in (4, 8, 16):
             return Reject(f"vectors of {width} elements are not supported")
         batch = kernel.fact("shapes")[0][0]
         count = max(int(bind(batch, hints)), 1)
-        weights = op.name == "conv2d_weight_grad"
-        _, problem = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        gathers = result is WindowResult.TAP
+        _, problem = _flat_axes(kernel, (1, 2, 3) if gathers else (2, 3))
         if problem is not None:
             return Reject(problem)
         operands = [
@@ -175,14 +193,13 @@ class Convolution:
             for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)
         ]
         fused = isinstance(operands[0], Computed)
-        if weights:
+        if gathers:
             schedule = choose_weight(
                 shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
             )
-            config = _Config(shape, schedule, (operands[1], operands[0]), batch, "weights")
+            config = _Config(shape, schedule, (operands[1], operands[0]), batch, result)
             return self._weight_pieces(kernel, config, dtype)
-        kind = "forward" if op.name == "conv2d" else "input gradient"
-        config = _Config(shape, None, (operands[0], operands[1]), batch, kind)  # type: ignore[arg-type]
+        config = _Config(shape, None, (operands[0], operands[1]), batch, result)  # type: ignore[arg-type]
         chosen = choose(
             _problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
         )
@@ -193,7 +210,7 @@ class Convolution:
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The images and rows of a unit, as they are cut for every pixel of a channel."""
         config: _Config = piece.config
-        if config.kind == "weights" or _private_sums(config) > _MOST_PRIVATE:
+        if config.gathers or _private_sums(config) > _MOST_PRIVATE:
             return None
         rows = config.schedule.rows * _problem(config).phase_step[0]
         extents = {"i0": config.schedule.images, "i2": rows, "i3": None}
@@ -243,8 +260,7 @@ class Convolution:
 
     def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
         total = next(v for v in kernel.values() if v.fn == "reduce")
-        dtype = "double" if total.dtype.name == "float64" else "float"
-        weights = config.kind == "weights"
+        dtype, weights = register_type(total.dtype), config.gathers
         names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
         inner, params = f"{NAME}_block", _parameters(kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
@@ -320,7 +336,7 @@ class Convolution:
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         batch = int(bind(config.batch, sizes))
-        if config.kind == "weights":
+        if config.gathers:
             return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
         return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]
 
@@ -329,6 +345,7 @@ class ConvolutionWeightSums:
     """The weight gradient's first step: every task's own sums, into the workspace."""
 
     name = "conv-sums"
+    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the convolution template")
@@ -337,7 +354,7 @@ class ConvolutionWeightSums:
         return [*_sizes(kernel, config), config.batch]
 
     def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
-        dtype = "double" if kernel.params[-1].dtype.name == "float64" else "float"
+        dtype = register_type(kernel.params[-1].dtype)
         inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
         load_dy, load_x = map(prologues.load, config.operands)
         text = weight_code(

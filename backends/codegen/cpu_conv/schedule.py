@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from backends.codegen.cpu_conv.code import CACHE_ELEMENTS, ConvProblem, Taps
 
+TASKS_PER_CORE = 4  # what a core should have to choose from
 _SHALLOWEST = 32  # input channels of a part: the sums' way to the workspace and back is paid once a part
 _MOST_PIXELS = 400  # of an image that is taken whole, in parts of its channels, rather than in bands of rows
 
@@ -257,7 +258,7 @@ def choose(
     limit = min(vectors, pixels // width) if direct else vectors
     channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), half, vector_bytes)
     total = -(-batch // images) * problem.groups * -(-problem.grid[0] // rows)
-    wanted = 4 * cores
+    wanted = TASKS_PER_CORE * cores
     parts = 1
     if total < wanted:
         parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))

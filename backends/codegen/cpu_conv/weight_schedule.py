@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.codegen.cpu_conv.code import ConvShape
-from backends.codegen.cpu_conv.schedule import register_count
+from backends.codegen.cpu_conv.schedule import TASKS_PER_CORE, register_count
+
+CACHED_SUMS = 64 * 1024  # sums that stay in the cache while a task walks its images once
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ def choose_weight(
         images = max(1, min(wanted_pixels // pixels, -(-batch // (2 * cores))))
     blocks = -(-batch // images) * -(-shape.out_height // rows)
     # items: input channels whose sums stay in the cache, in whole tiles; then more parts where blocks are few
-    fit = max(1, 64 * 1024 // (padded * kh * kw))
-    wanted = 4 * cores
+    fit = max(1, CACHED_SUMS // (padded * kh * kw))
+    wanted = TASKS_PER_CORE * cores
     if shape.groups * -(-group_in // fit) * blocks < wanted:
         fit = min(fit, max(1, -(-group_in * shape.groups * blocks // wanted)))
     part_channels = min(group_in, -(-min(fit, group_in) // channels) * channels)

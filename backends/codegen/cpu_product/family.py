@@ -15,6 +15,7 @@ from backends.codegen.cnames import register_type, vector_type
 from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
 from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis, Index
@@ -61,7 +62,7 @@ def find_product(kernel: Kernel) -> Product | Reject:
     total = sums[0]
     (term,) = total.reduce_axes
     body = total.args[0]
-    if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
+    if body.fn != "mul" or body.dtype not in (float32, float64):
         return Reject("the sum's terms are not products of float32 or float64 values")
     if term in kernel.axes:
         return Reject("the summed axis belongs to the result")
@@ -154,9 +155,10 @@ class Matmul:
     """The template for products on CPUs: register tiles, packed panels, vector epilogue."""
 
     name = "matmul"
+    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.kind == "gpu":
+        if dialect.is_gpu:
             return Reject("its register tiles are made for CPUs")
         product = find_product(kernel)
         if isinstance(product, Reject):
@@ -164,7 +166,7 @@ class Matmul:
         m, n, k = (_size(x, hints) for x in (product.row, product.col, product.term))
         if m * n * k < _SMALL or n < 2:
             return Reject(f"{m}x{n}x{k} is too small to be worth tiles")
-        width = dialect.width // (2 if product.total.dtype.name == "float64" else 1)
+        width = dialect.width // (2 if product.total.dtype == float64 else 1)
         if width < 2:
             return Reject("the device has no vectors of this type")
         a, b, _ = self.operands(kernel, product, dialect, dict.fromkeys(product.batch, "0"))
@@ -177,7 +179,7 @@ class Matmul:
             width,
             dialect.cores,
             f"{dialect.vendor} {dialect.device}",
-            "double" if product.total.dtype.name == "float64" else "float",
+            register_type(product.total.dtype),
             literal_n=_literal(product.col),
         )
         return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]

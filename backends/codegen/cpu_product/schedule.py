@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["GemmConfig", "Operand", "added", "choose", "tasks", "times"]
+__all__ = ["PANEL", "GemmConfig", "Operand", "added", "choose", "tasks", "times"]
+
+PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
 
 Load = Callable[[str, str, int], str]
 Terms = tuple[str, ...]

@@ -17,6 +17,7 @@ from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.gpu_rows.family import decode
 from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis
@@ -74,7 +75,7 @@ def find_contraction(kernel: Kernel) -> Contraction | Reject:
     if len(sums) != 1 or sums[0].combine != "add":
         return Reject("it is not one sum")
     total, terms, body = sums[0], sums[0].reduce_axes, sums[0].args[0]
-    if body.fn != "mul" or body.dtype.name not in ("float32", "float64"):
+    if body.fn != "mul" or body.dtype not in (float32, float64):
         return Reject("the sum's terms are not products of float32 or float64 values")
     if set(terms) & set(kernel.axes):
         return Reject("a summed axis belongs to the result")
@@ -127,9 +128,10 @@ class GpuMatmul:
     """The template."""
 
     name = "gpu-matmul"
+    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.kind != "gpu":
+        if not dialect.is_gpu:
             return Reject("it is made for GPUs")
         found = find_contraction(kernel)
         if isinstance(found, Reject):

@@ -86,7 +86,7 @@ def _below(r: Expr) -> set[Expr]:
 
 def _reason(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> str | None:
     """Why this template does not take the kernel."""
-    if dialect.kind != "gpu":
+    if not dialect.is_gpu:
         return "it is made for GPUs"
     reductions = row_reductions(kernel)
     if not reductions:
@@ -115,6 +115,7 @@ class GpuRows:
     """The template."""
 
     name = "gpu-rows"
+    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reason = _reason(kernel, dialect, hints)

@@ -27,6 +27,7 @@ from backends.codegen.nest.schedule import (
     tail_widths,
 )
 from backends.codegen.template import NAME, signature, sizes_of
+from graphcore.base.dtypes import float64
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
@@ -50,9 +51,10 @@ class Nest:
     """The template: takes every kernel."""
 
     name = "nest"
+    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel), strided=dialect.kind == "gpu")
+        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel), strided=dialect.is_gpu)
         return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))), elementwise_order=True)]
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
@@ -276,7 +278,7 @@ class NestCode:
                     phases.setdefault(value, set()).add(level)
         budget = _CACHE_BYTES
         for value, levels in phases.items():
-            size = count * (8 if value.dtype.name == "float64" else 4)
+            size = count * (8 if value.dtype == float64 else 4)
             if len(levels) > 1 and size <= budget and value.axes >= set(self.columns):
                 budget -= size
                 name = em.fresh("c")

@@ -92,7 +92,7 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
     while isinstance(best.extent, int) and width > best.extent:
         width //= 2
     return (
-        NestConfig(best, width, tiled=_tiled(kernel, best) if dialect.kind == "cpu" else None)
+        NestConfig(best, width, tiled=_tiled(kernel, best) if dialect.is_cpu else None)
         if width > 1
         else NestConfig(None, 1)
     )

@@ -81,6 +81,7 @@ class Scatter:
     """The template: the rows' sums after the steps that sort their terms."""
 
     name = "scatter"
+    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         sums = find_sums(kernel)
@@ -91,15 +92,13 @@ class Scatter:
             return Reject(reason)
         pieces: list[Piece] = []
         for one in {s.slot: s for s in sums}.values():
-            pieces += (
-                _parallel_sort(kernel, one, dialect, hints) if dialect.kind == "gpu" else [_sort(kernel, one, hints)]
-            )
+            pieces += _parallel_sort(kernel, one, dialect, hints) if dialect.is_gpu else [_sort(kernel, one, hints)]
         return [*pieces, self._main(kernel, sums, dialect, hints)]
 
     def _main(self, kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> Piece:
         """The kernel with the sorted orders as more parameters."""
         first = len(kernel.params)
-        nest = replace(_lanes(kernel, sums, dialect), strided=dialect.kind == "gpu")
+        nest = replace(_lanes(kernel, sums, dialect), strided=dialect.is_gpu)
         named = tuple(w for s in {s.slot: s for s in sums}.values() for w in _workspaces(s)[1:])
         extra = tuple(Param(f"p{first + i}", dtype, shape) for i, (_, shape, dtype) in enumerate(named))
         scratch = tuple((first + i, "r") for i in range(len(named)))
@@ -136,6 +135,7 @@ class ScatterSort:
     """One task's stable counting sort of the points by row, for CPUs: a pass over the rows and two over the points."""
 
     name = "scatter-sort"
+    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the scatter template")
@@ -178,7 +178,7 @@ def _sums(kernel: Kernel) -> tuple[BucketSum, ...]:
 
 def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest is as good."""
-    gpu = dialect.kind == "gpu"
+    gpu = dialect.is_gpu
     if columns_of(kernel):
         return "it reduces over its results too"
     for s in sums:

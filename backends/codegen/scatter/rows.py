@@ -47,9 +47,10 @@ class ScatterRows:
     """The template, for CPUs."""
 
     name = "scatter-rows"
+    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.kind == "gpu":
+        if dialect.is_gpu:
             return Reject("a work item has no row of its own")
         sums = find_sums(kernel, along=True)
         if isinstance(sums, Reject):

@@ -15,7 +15,7 @@ from typing import Any
 from backends.codegen.emitter import Dialect
 from backends.codegen.gpu_product.family import TileConfig, find_contraction
 from backends.codegen.gpu_rows.family import RowsConfig, contiguous, row_reductions
-from backends.codegen.nest.schedule import columns_of, kernel_work, nest_units, rows_of
+from backends.codegen.nest.schedule import NestConfig, columns_of, kernel_work, nest_units, rows_of
 from backends.codegen.scalars import identity
 from backends.codegen.template import Scheduler
 from graphcore.base.shapes import Dim, bind, product
@@ -74,7 +74,7 @@ class Split:
         reason = _reason(kernel, reductions)
         if reason is not None:
             return Reject(reason)
-        parts = (self._gpu_parts if dialect.kind == "gpu" else self._cpu_parts)(kernel, reductions, dialect, hints)
+        parts = (self._gpu_parts if dialect.is_gpu else self._cpu_parts)(kernel, reductions, dialect, hints)
         if parts < 2:
             return Reject("its sums are short, or many enough")
         kernels, workspaces = split_reductions(kernel, reductions, parts, hints)
@@ -94,9 +94,10 @@ class Split:
     def _cpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
         """Enough for all cores, each worth a task and all together another level."""
         pieces = self._scheduled(kernel, dialect, hints)
-        if pieces[0].template != "nest":
+        config = pieces[0].config
+        if not isinstance(config, NestConfig):
             return 1
-        units, work = int(bind(nest_units(kernel, pieces[0].config), hints)), kernel_work(kernel, hints)
+        units, work = int(bind(nest_units(kernel, config), hints)), kernel_work(kernel, hints)
         if units >= 2 * dialect.cores or work < _LEVEL_WORK:
             return 1
         return int(

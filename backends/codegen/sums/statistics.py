@@ -89,7 +89,7 @@ class Statistics:
         alone = template.schedule(probe, dialect, hints)
         blocks = template.blocks(probe, alone[-1]) if not isinstance(alone, Reject) else None
         if blocks is None or any(
-            not blocks.keys() <= set(r.reduce_axes) or r.dtype.name != _accumulated(probe).name for r in parts.sums
+            not blocks.keys() <= set(r.reduce_axes) or r.dtype != _accumulated(probe) for r in parts.sums
         ):
             return None
         cut: dict[Axis, Axis] = {}

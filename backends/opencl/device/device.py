@@ -59,6 +59,14 @@ class DeviceInfo:
     vector_width: int
 
     @property
+    def is_cpu(self) -> bool:
+        return self.kind == "cpu"
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.kind == "gpu"
+
+    @property
     def spec(self) -> str:
         """The device string that opens this device."""
         return f"opencl:{self.index}"
@@ -342,9 +350,9 @@ def _preference(info: DeviceInfo) -> tuple[int, int]:
     """Order devices: real GPUs, Intel's CPU runtime, PoCL, any other CPU, then emulators and simulators."""
     if info.vendor == "oclgrind":
         rank = 5
-    elif info.kind == "gpu":
+    elif info.is_gpu:
         rank = 0
-    elif info.kind == "cpu":
+    elif info.is_cpu:
         rank = {"intel": 1, "pocl": 2}.get(info.vendor, 3)
     else:
         rank = 4

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from graphcore.base.shapes import Dim, Shape, is_static
+from graphcore.ir.leaves import RequireShape
 from graphcore.ir.node import Tensor
 from graphcore.ir.op import View
-from graphcore.ops.view import Broadcast, Concat, Flip, Pad, Permute, RequireShape, Reshape, Slice
+from graphcore.ops.view import Broadcast, Concat, Flip, Pad, Permute, Reshape, Slice
 from passes.graph.base import Call, Replacement, Value, rule
 
 __all__ = ["VIEWS"]

@@ -23,8 +23,9 @@ from graphcore.base.errors import GradientError
 from graphcore.base.garbage import collector_paused
 from graphcore.base.source import reset_scopes
 from graphcore.ir.graph import builder_for, toposort
+from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor, describe
-from graphcore.ir.op import Kind, Map
+from graphcore.ir.op import Kind
 
 __all__ = ["differentiate"]
 
@@ -148,7 +149,7 @@ def _common(parts: list[tuple[Tensor, Mask | None]]) -> Mask | None:
 def _masks(node: Node, mask: Mask | None, b: Builder) -> Sequence[Mask | None]:
     """The masks of a node's operands' cotangents: its own cotangent's, and for a selection's branches the condition as
     well."""
-    if not (isinstance(node.op, Map) and node.op.selects):
+    if not node.op.selects:
         return (mask,) * len(node.inputs)
     condition = node.inputs[0]
     branches: list[Mask | None] = [(condition, True), (condition, False)]
@@ -181,9 +182,9 @@ def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
             continue
         while t.node.op.kind is Kind.VIEW:
             t = t.node.inputs[0]
-        if t.node.op.name != "constant" or t.size != 1:
+        if not isinstance(t.node.op, Constant) or t.size != 1:
             return False
-        operands.append(t.node.op.array.reshape(()))  # type: ignore[attr-defined]
+        operands.append(t.node.op.array.reshape(()))
     with np.errstate(all="ignore"):
         return bool(node.op.reference(*operands) == 0)
 
@@ -200,7 +201,7 @@ def _apply_rule(node: Node, b: Builder, gradients: list[Tensor | None]) -> Seque
         )
     given = (
         gradients
-        if op.kind.value == "region" or len(node.types) == 1
+        if op.kind is Kind.REGION or len(node.types) == 1
         else [g if g is not None else b.zeros_like(t) for g, t in zip(gradients, node.outputs, strict=True)]
     )
     result = op.vjp(Call(node, b), *given)

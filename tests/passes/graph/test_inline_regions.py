@@ -61,7 +61,7 @@ def test_regions_of_other_kinds_stay() -> None:
         bodies: tuple[Graph, ...]
         name: ClassVar[str] = "test_repeat"
         kind: ClassVar[Kind] = Kind.REGION
-        inlines: ClassVar[bool] = False
+        runs_once: ClassVar[bool] = False
 
         def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
             return tuple(t.type for t in self.bodies[0].outputs)
