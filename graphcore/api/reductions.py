@@ -3,11 +3,12 @@ spells them."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from graphcore.api.elementwise import abs as absolute
 from graphcore.api.elementwise import add, divide, exp, log, maximum, multiply, pow, stop_gradient, subtract
-from graphcore.api.logic import as_bool, isfinite, not_equal, where
+from graphcore.api.logic import as_bool, equal, not_equal, where
 from graphcore.api.operands import align, axes_of, axis_of, build, cast, count_of, fail, promote, scalar, tensor
 from graphcore.api.shaping import reshape
 from graphcore.api.special import safe_sqrt
@@ -282,7 +283,7 @@ def std(
 def logsumexp(
     x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None
 ) -> Tensor:
-    """log(sum(e ** x)) over axes without overflow; of -inf only it is -inf.
+    """log(sum(e ** x)) over axes without overflow; of -inf only it is -inf. Equals share the gradient, also infinities.
 
     >>> logsumexp([[1.0, 2.0]], axis=1).shape
     (1,)
@@ -293,8 +294,7 @@ def logsumexp(
     if not axes:
         return cast(t, dtype)
     top = stop_gradient(_reduce("max", t, axes, True))
-    top = where(isfinite(top), top, 0.0)
-    value = log(_reduce("sum", exp(subtract(t, top)), axes, keepdims))
+    value = log(_reduce("sum", exp(build("excess", *align("logsumexp", t, top))), axes, keepdims))
     shift = top if keepdims else reshape(top, value.shape)
     return cast(add(value, shift), dtype)
 
@@ -307,7 +307,7 @@ def norm(
     Args:
         ord: 2 (or "fro"), 1, 0 (how many are not zero), inf, -inf, or any other number p: sum(|x| ** p) ** (1 / p).
 
-    The gradient of the 2-norm at zero is 0.
+    The gradient at zero is 0, of the inf-norm shared among the largest.
 
     >>> norm([3.0, 4.0]).shape
     ()
@@ -326,8 +326,15 @@ def norm(
     elif ord in (float("inf"), float("-inf")):
         value = _reduce("max" if ord > 0 else "min", absolute(t), axes, keepdims)
     else:
-        value = pow(_reduce("sum", pow(absolute(t), float(ord)), axes, keepdims), 1.0 / ord)
+        total = _reduce("sum", _safe_power(t, float(ord)), axes, keepdims)
+        value = _safe_power(total, 1.0 / ord)
     return cast(value, dtype)
+
+
+def _safe_power(x: Tensor, exponent: float) -> Tensor:
+    """|x| ** exponent with gradient 0 at 0, where that of the power may be infinite or, multiplied by 0, NaN."""
+    zero = equal(x, 0)
+    return where(zero, 0.0 if exponent > 0 else math.inf, pow(absolute(where(zero, 1.0, x)), exponent))
 
 
 def pooled_axes(op: str, x: Tensor, count: int) -> tuple[int, ...]:

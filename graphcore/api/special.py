@@ -6,22 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.elementwise import (
-    abs,
-    add,
-    divide,
-    exp,
-    log1p,
-    maximum,
-    multiply,
-    negative,
-    real,
-    relu,
-    sqrt,
-    stop_gradient,
-    subtract,
-)
-from graphcore.api.logic import equal, greater, isfinite, logical_and, where
+from graphcore.api.elementwise import divide, multiply, real, sqrt
+from graphcore.api.logic import equal, where
 from graphcore.api.operands import aligned, build, promote
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
@@ -69,20 +55,17 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     (1,)
     """
     (t,) = promote("softplus", x, floating=True)
-    scaled = t if beta == 1 else multiply(t, beta)
-    value = add(relu(scaled), log1p(exp(negative(abs(scaled)))))
-    return value if beta == 1 else divide(value, beta)
+    return build("softplus", t) if beta == 1 else divide(build("softplus", multiply(t, beta)), beta)
 
 
 def logaddexp(x1: Any, x2: Any) -> Tensor:
-    """log(e ** x1 + e ** x2), elementwise and without overflow. Shapes broadcast.
+    """log(e ** x1 + e ** x2), elementwise and without overflow. Shapes broadcast. Equals share the gradient, also equal
+    infinities.
 
     >>> logaddexp([0.0], 1.0).shape
     (1,)
     """
-    a, b = aligned("logaddexp", x1, x2, floating=True)
-    distance = where(equal(a, b), 0.0, subtract(a, b))
-    return add(maximum(a, b), log1p(exp(negative(abs(distance)))))
+    return build("log_add_exp", *aligned("logaddexp", x1, x2, floating=True))
 
 
 def hypot(x1: Any, x2: Any) -> Tensor:
@@ -91,11 +74,7 @@ def hypot(x1: Any, x2: Any) -> Tensor:
     >>> hypot([3.0], [4.0]).shape
     (1,)
     """
-    a, b = aligned("hypot", x1, x2, floating=True)
-    size = stop_gradient(maximum(abs(a), abs(b)))
-    scale = where(logical_and(greater(size, 0), isfinite(size)), size, 1.0)
-    u, v = divide(a, scale), divide(b, scale)
-    return multiply(safe_sqrt(add(multiply(u, u), multiply(v, v))), scale)
+    return build("hypot", *aligned("hypot", x1, x2, floating=True))
 
 
 def safe_sqrt(x: Tensor) -> Tensor:

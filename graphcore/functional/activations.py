@@ -99,14 +99,20 @@ def prelu(x: Any, weight: Any) -> Tensor:
     return where(greater(t, 0), t, multiply(t, w))
 
 
+def _exponential_below(t: Tensor, scaled: Tensor, alpha: float) -> Tensor:
+    """``t`` above 0, else alpha * (e ** scaled - 1). One condition decides, at 0 for the exponential, whose slope
+    counts there: a minimum inside would halve it."""
+    return where(greater(t, 0), t, multiply(expm1(scaled), alpha))
+
+
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
-    """x where positive, else alpha * (e ** x - 1).
+    """x where positive, else alpha * (e ** x - 1). The slope at 0 is alpha.
 
     >>> elu([-1.0]).shape
     (1,)
     """
     t = _float("elu", x)
-    return where(greater(t, 0), t, multiply(expm1(minimum(t, 0.0)), alpha))
+    return _exponential_below(t, t, alpha)
 
 
 def selu(x: Any) -> Tensor:
@@ -125,7 +131,7 @@ def celu(x: Any, alpha: float = 1.0) -> Tensor:
     (1,)
     """
     t = _float("celu", x)
-    return where(greater(t, 0), t, multiply(expm1(minimum(divide(t, alpha), 0.0)), alpha))
+    return _exponential_below(t, divide(t, alpha), alpha)
 
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:

@@ -148,6 +148,7 @@ class Op:
     kind: ClassVar[Kind] = Kind.OPAQUE
     effect: ClassVar[Effect] = Effect.PURE
     differentiable: ClassVar[bool] = True
+    smooth: ClassVar[bool] = True  # the slope has no jumps where it is finite (no corners, ties, steps)
     # Where values are: may a reader share, look through, or repeat the op?
     is_alias: ClassVar[bool] = False  # the result has the very bytes of the operand: they may share a buffer
     inverts_index: ClassVar[bool] = False  # a view that can be walked backwards: it defines ``result_index``

@@ -12,6 +12,7 @@ from graphcore.ops import (
     random,
     reduce,
     region,
+    smooth,
     special,
     view,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "random",
     "reduce",
     "region",
+    "smooth",
     "special",
     "view",
 ]

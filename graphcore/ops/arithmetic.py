@@ -161,6 +161,7 @@ class Div(Map):
 class FloorDiv(Map):
     """The largest whole number not above x / y, elementwise. An integer divided by zero gives 0."""
 
+    smooth: ClassVar[bool] = False
     name: ClassVar[str] = "floor_divide"
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
@@ -185,6 +186,7 @@ class FloorDiv(Map):
 class Mod(Map):
     """x - floor(x / y) * y, elementwise: the remainder has the sign of y, as in Python. An integer modulo zero is 0."""
 
+    smooth: ClassVar[bool] = False
     name: ClassVar[str] = "remainder"
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
@@ -233,13 +235,15 @@ class Neg(Map):
 class Abs(Map):
     """|x|, elementwise. The gradient at 0 is 0."""
 
+    smooth: ClassVar[bool] = False
     operands: ClassVar[str] = REAL
 
     def scalar(self, *args: Expr) -> Expr:
         return args[0] if args[0].dtype.kind == "u" else expr.call("abs", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
-        return (call.b.mul(gradients[0], call.b.sign(call.inputs[0])),)
+        b, g, x = call.b, gradients[0], call.inputs[0]
+        return (b.where(b.equal(x, 0), b.zeros_like(g), b.mul(g, b.sign(x))),)  # also of an infinite gradient
 
     def reference(self, *inputs: Any) -> Any:
         return computed(np.abs, *inputs)
@@ -257,6 +261,7 @@ class Abs(Map):
 class Sign(Map):
     """-1, 0 or 1 with the sign of x, elementwise; NaN stays NaN."""
 
+    smooth: ClassVar[bool] = False
     operands: ClassVar[str] = REAL
 
     def scalar(self, *args: Expr) -> Expr:
@@ -292,14 +297,12 @@ class Pow(Map):
         return expr.call("pow", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
-        """g y x^(y-1) and g x^y log x, with both limits 0 where a product of 0 and infinity would give NaN."""
+        """g y x^(y-1) and g x^y log x, where 0 times infinity is 0: the limits."""
         b, g, (x, y) = call.b, gradients[0], call.inputs
-        at_zero = b.equal(x, 0)
-        constant = b.logical_and(at_zero, b.equal(y, 0))
-        exponent = b.where(constant, b.zeros_like(y), b.sub(y, 1))
-        vanishing = b.logical_and(at_zero, b.greater_equal(y, 0))
-        base = b.where(vanishing, b.full(x.shape, 1, x.dtype), x)
-        return b.mul(g, b.mul(y, b.pow(x, exponent))), b.mul(g, b.mul(call.out, b.log(base)))
+        constant = b.logical_and(b.equal(x, 0), b.equal(y, 0))
+        slope = b.pow(x, b.where(constant, b.zeros_like(y), b.sub(y, 1)))
+        growth = b.where(b.logical_or(constant, b.equal(call.out, 0)), b.zeros_like(y), b.mul(call.out, b.log(x)))
+        return b.mul(g, b.mul(y, slope)), b.mul(g, growth)
 
     def reference(self, *inputs: Any) -> Any:
         return computed(np.power, *inputs)
@@ -316,6 +319,7 @@ class Pow(Map):
 class _Extreme(Map):
     """The larger or smaller of two: NaN wins, ties share the gradient evenly."""
 
+    smooth: ClassVar[bool] = False
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
     commutative: ClassVar[bool] = True
@@ -370,9 +374,15 @@ class Atan2(Map):
         return expr.call("atan2", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
-        b, (y, x) = call.b, call.inputs
-        part = b.div(gradients[0], b.add(b.mul(x, x), b.mul(y, y)))
-        return b.mul(part, x), b.neg(b.mul(part, y))
+        """g x / r^2 and -g y / r^2, divided by r = hypot(x, y) twice so that nothing overflows; 0 at the origin."""
+        b, g, (y, x) = call.b, gradients[0], call.inputs
+        length = b.hypot(x, y)
+        flat = b.logical_or(b.equal(length, 0), b.isinf(length))
+
+        def part(along: Any) -> Any:
+            return b.mul(g, b.where(flat, b.zeros_like(x), b.div(b.div(along, length), length)))
+
+        return part(x), b.neg(part(y))
 
     def reference(self, *inputs: Any) -> Any:
         return computed(np.arctan2, *inputs)
@@ -386,6 +396,7 @@ class Atan2(Map):
 class Copysign(Map):
     """The magnitude of the first operand with the sign of the second, elementwise."""
 
+    smooth: ClassVar[bool] = False
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
 

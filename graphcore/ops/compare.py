@@ -51,6 +51,7 @@ def _edges() -> tuple[Any, Any]:
 class _Comparison(Map):
     """Two operands to bool. Comparisons with NaN are false, but for ``not_equal``."""
 
+    smooth: ClassVar[bool] = False
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
     result: ClassVar[DType | None] = dtypes.bool_
@@ -438,6 +439,7 @@ class StopGradient(Map):
     """x, through which no gradient flows."""
 
     retypes: ClassVar[bool] = True
+    smooth: ClassVar[bool] = False
 
     def scalar(self, *args: Expr) -> Expr:
         return args[0]

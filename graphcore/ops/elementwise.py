@@ -220,11 +220,6 @@ class Tan(Unary):
         return b.mul(g, b.add(b.mul(out, out), 1))
 
 
-def _one_minus_square(b: Any, x: Any) -> Any:
-    """1 - x^2 without cancellation near 1."""
-    return b.mul(b.sub(1, x), b.add(x, 1))
-
-
 @primitive
 class Asin(Unary):
     """The angle in -pi/2 .. pi/2 with sine x, elementwise."""
@@ -233,7 +228,7 @@ class Asin(Unary):
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, b.rsqrt(_one_minus_square(b, x)))
+        return b.mul(g, b.rsqrt(b.one_minus_square(x)))
 
 
 @primitive
@@ -244,7 +239,7 @@ class Acos(Unary):
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.neg(b.mul(g, b.rsqrt(_one_minus_square(b, x))))
+        return b.neg(b.mul(g, b.rsqrt(b.one_minus_square(x))))
 
 
 @primitive
@@ -254,7 +249,8 @@ class Atan(Unary):
     function: ClassVar[Any] = np.arctan
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.div(g, b.add(b.mul(x, x), 1))
+        length = b.hypot(x, 1)
+        return b.div(b.div(g, length), length)
 
 
 @primitive
@@ -295,7 +291,7 @@ class Asinh(Unary):
     function: ClassVar[Any] = np.arcsinh
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, b.rsqrt(b.add(b.mul(x, x), 1)))
+        return b.div(g, b.hypot(x, 1))
 
 
 @primitive
@@ -306,7 +302,7 @@ class Acosh(Unary):
     domain: ClassVar[Any] = staticmethod(_acosh_domain)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.mul(g, b.rsqrt(b.mul(b.sub(x, 1), b.add(x, 1))))
+        return b.mul(g, b.mul(b.rsqrt(b.sub(x, 1)), b.rsqrt(b.add(x, 1))))
 
 
 @primitive
@@ -317,12 +313,13 @@ class Atanh(Unary):
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
-        return b.div(g, _one_minus_square(b, x))
+        return b.div(g, b.one_minus_square(x))
 
 
 class _Rounding(Unary):
     """Rounding to whole numbers: zero gradient."""
 
+    smooth: ClassVar[bool] = False
     cheap: ClassVar[bool] = True
     precision: ClassVar[Precision] = Precision.FOLLOWS
 
@@ -378,6 +375,7 @@ class Sigmoid(Unary):
 class Relu(Unary):
     """max(x, 0), elementwise; NaN stays NaN. The gradient at 0 is 0."""
 
+    smooth: ClassVar[bool] = False
     cheap: ClassVar[bool] = True
     precision: ClassVar[Precision] = Precision.FOLLOWS
     function: ClassVar[Any] = staticmethod(lambda x: np.maximum(x, 0))

@@ -130,15 +130,17 @@ def _others(call: Any, axes: tuple[int, ...]) -> Any:
 
 
 class _Extreme(_Monoid):
-    """Ties share the gradient evenly."""
+    """Ties share the gradient evenly; where NaN wins, the NaNs do."""
 
+    smooth: ClassVar[bool] = False
     needs_elements: ClassVar[bool] = True
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         b, x = call.b, call.inputs[0]
-        hit = b.cast(b.equal(x, self.spread(call, call.out)), dtype=x.dtype)
-        share = b.div(gradients[0], b.apply(Sum(self.axes), hit).output(0))
-        return (b.mul(hit, self.spread(call, share)),)
+        hit = b.logical_or(b.equal(x, self.spread(call, call.out)), b.isnan(x))
+        count = b.apply(Sum(self.axes), b.cast(hit, dtype=x.dtype)).output(0)
+        share = self.spread(call, b.div(gradients[0], count))
+        return (b.where(hit, share, b.zeros_like(share)),)
 
 
 @primitive

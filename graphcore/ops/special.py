@@ -37,7 +37,7 @@ def _each(function: Callable[[float], float]) -> Any:
 
 def _bell(b: Any, x: Any, factor: float) -> Any:
     """factor * exp(-x^2)"""
-    return b.mul(b.exp(b.neg(b.mul(x, x))), factor)
+    return b.mul(b.gaussian(x), factor)
 
 
 @primitive

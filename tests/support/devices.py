@@ -143,10 +143,10 @@ ULPS = {"exact": 0.0, "narrowed": 1.0, "function": 4.0, "hard": 16.0, "sum": 8.0
 _FUNCTIONS = frozenset(
     """
         exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh
-        atanh erf erfc erfinv sigmoid atan2 div reciprocal
+        atanh erf erfc erfinv sigmoid atan2 div reciprocal softplus log_add_exp hypot one_minus_square
     """.split()
 )
-_HARD = frozenset(["pow", "lgamma", "digamma", "polygamma", "floor_divide", "remainder", "prod"])
+_HARD = frozenset(["pow", "lgamma", "digamma", "polygamma", "floor_divide", "remainder", "prod", "gaussian"])
 _SUMS = frozenset(
     """
         sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad
@@ -206,7 +206,7 @@ def judge(op: Op, arrays: Sequence[Any], found: Sequence[Any]) -> str | None:
             if kind == "sum"
             else wide
         )
-    if op.name == "digamma":  # near its root the reference itself cancels
+    if op.name in ("digamma", "log_add_exp"):  # near its root the reference itself cancels
         terms = tuple(np.maximum(np.abs(t), 1.0) for t in terms)
     if op.name == "polygamma":  # likewise below 0, where an even order has roots between poles
         x = _widened(arrays[0])

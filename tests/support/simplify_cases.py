@@ -106,6 +106,7 @@ ELEMENTWISE = (
     E("rounding_of_whole_number", FLOATS, 1, lambda b, x: b.floor(b.ceil(x)), "ceil(x)"),
     E("rounding_of_whole_number", FLOATS, 1, lambda b, x: b.round(b.trunc(x)), "trunc(x)"),
     E("relu_of_relu", FLOATS, 1, lambda b, x: b.relu(b.relu(x)), "relu(x)"),
+    E("gaussian_in_parts", ("float32", "float64"), 1, lambda b, x: b.gaussian(x), "exp(neg(mul(x, x)))"),
     E("add_n_without_zeros", NUMBERS, 3, lambda b, x, y, z: b.add_n(x, _zero(b, x), y, z), "add_n(x, y, z)"),
     E("add_n_without_zeros", NUMBERS, 1, lambda b, x: b.add_n(_zero(b, x), _zero(b, x), _zero(b, x)), "-0.0"),
     E("add_n_of_few", NUMBERS, 1, lambda b, x: b.add_n(x), "x"),

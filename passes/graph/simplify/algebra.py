@@ -9,6 +9,7 @@ import ml_dtypes
 from graphcore.base.dtypes import DType
 from graphcore.ops.arithmetic import Abs, Add, AddN, Div, FloorDiv, Maximum, Minimum, Mul, Neg, Pow, Sub
 from graphcore.ops.elementwise import Ceil, Floor, Relu, Round, Trunc
+from graphcore.ops.smooth import Gaussian
 from passes.graph.base import Call, Replacement, Value, rule
 
 __all__ = ["ALGEBRA", "beside", "neutral_zero"]
@@ -196,6 +197,14 @@ def relu_of_relu(call: Call) -> Replacement:
     return call.arg(0) if call.arg(0).is_op(Relu) else None
 
 
+@rule(Gaussian)
+def gaussian_in_parts(call: Call) -> Replacement:
+    """gaussian(x) -> exp(-(x * x)), whose parts others may share, but for half types, which round once"""
+    if call.dtype.rounds:
+        return None
+    return call.b.exp(call.b.neg(call.b.mul(call.inputs[0], call.inputs[0])))
+
+
 @rule(AddN)
 def add_n_without_zeros(call: Call) -> Replacement:
     """a + -0.0 + b -> a + b in a sum of many, for integers with 0"""
@@ -237,6 +246,7 @@ ALGEBRA = (
     extreme_of_equals,
     rounding_of_whole_number,
     relu_of_relu,
+    gaussian_in_parts,
     add_n_without_zeros,
     add_n_of_few,
 )
