@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cProfile
 import gc as collector
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ import graphcore as gc
 from backends.opencl.compiler.build import build_count
 from benchmarks.graphs import GRAPHS, Make, collected
 from graphcore.ir.node import Tensor
-from passes.fusion.fuse import Fuse
-from passes.graph.base import PassContext
-from passes.graph.specialize import specialize
+from passes.driver import run_stages
 from passes.pipeline import DEFAULT
-from passes.planning.plan_builder import build_plan
+from passes.stage import StageContext
 
 GROWTH = 13  # for ten times the nodes
 
@@ -30,31 +27,23 @@ def counted(make: Make, nodes: int, profiled: bool) -> dict[str, int]:
     take long."""
     graph = collected(make, nodes)
     assert 0.9 * nodes <= len(graph.nodes()) <= 1.1 * nodes
-    target = backend(RUNTIMES[0]).target
     work: dict[str, int] = {}
-    for p in DEFAULT:
-        context = PassContext()
-        graph = call(f"{p.name} calls", work, profiled, lambda p=p, g=graph, c=context: p.run(g, c))  # type: ignore[misc]
-        work[f"{p.name} visits"], work[f"{p.name} attempts"] = context.visits, context.rule_attempts
-    graph, _ = call("specialize calls", work, profiled, lambda: specialize(graph, {}))
-    fusion = Fuse(graph, target)
-    partition = call("fuse calls", work, profiled, fusion.run)
-    work["fuse visits"], work["fuse attempts"] = fusion.visits, fusion.attempts
-    call("plan calls", work, profiled, lambda: build_plan(partition, target, {}))
-    return work
-
-
-def call(name: str, work: dict[str, int], profiled: bool, run: Callable[[], Any]) -> Any:
-    """The result of some work; its calls, if they are counted, go into ``work``."""
-    if not profiled:
-        return run()
+    running = run_stages(DEFAULT.stages, graph, StageContext(backend(RUNTIMES[0]).target))
     profile = cProfile.Profile()
-    profile.enable()
-    try:
-        return run()
-    finally:
-        profile.disable()
-        work[name] = sum(entry.callcount for entry in profile.getstats())
+    while True:
+        if profiled:
+            profile.enable()
+        try:
+            done = next(running, None)
+        finally:
+            profile.disable()
+        if done is None:
+            return work
+        name = done.stage.name
+        if profiled:
+            work[f"{name} calls"] = sum(entry.callcount for entry in profile.getstats())
+            profile.clear()
+        work[f"{name} visits"], work[f"{name} attempts"] = done.record.visits, done.record.attempts
 
 
 @pytest.mark.parametrize(("nodes", "profiled"), [(1_000, False), pytest.param(10_000, True, marks=pytest.mark.slow)])

@@ -116,7 +116,6 @@ class Plan:
         variables: variables that are read or written, and their buffers.
         in_place: ``(variable buffer, step)`` pairs where an update was written over the old value.
         hints: extents that the schedules were chosen for.
-        why: reasons of fusion and memory, line by line.
     """
 
     buffers: list[Buffer] = field(default_factory=list)
@@ -126,7 +125,9 @@ class Plan:
     variables: list[tuple[Any, int]] = field(default_factory=list)
     in_place: list[tuple[int, int]] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
-    why: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return print_plan(self)
 
     @property
     def levels(self) -> list[list[Step]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from graphcore.api.variable import Variable
@@ -14,7 +14,7 @@ from graphcore.ir.printer import print_graph
 from graphcore.kernel.ir import print_kernel
 from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
 from passes.graph.specialize import bind_everything
-from passes.pipeline import compile_graph
+from passes.pipeline import Compilation, Pipeline, compile_graph
 from passes.planning.placement import place
 
 __all__ = ["STAGES", "Compiled"]
@@ -26,27 +26,35 @@ _REGROW = 8  # a batch this many times larger than the one that schedules were c
 class Compiled:
     """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
 
-    def __init__(
-        self, graph: Graph, backend: Any, sizes: dict[str, int], passes: Sequence[Any] | None, verify: bool
-    ) -> None:
+    def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], pipeline: Pipeline, verify: bool) -> None:
         self.backend = backend
         self.hints = dict(sizes)
         self.bound: Any = None
         self.fewest_bytes = False
-        self._source = graph, passes, verify
+        self.pipeline = pipeline
+        self._source = graph, verify
         self._compile()
 
     def _compile(self) -> None:
-        graph, passes, verify = self._source
-        self.stages = compile_graph(
-            graph, self.backend.target, self.hints, passes=passes, verify=verify, fewest_bytes=self.fewest_bytes
+        self.compilation = self._run_stages()
+        self.program = self.backend.compile(self.plan)
+        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): self.compilation.placed}
+
+    def _run_stages(self, upto: str | None = None) -> Compilation:
+        graph, verify = self._source
+        return compile_graph(
+            graph,
+            self.backend.target,
+            self.hints,
+            pipeline=self.pipeline,
+            verify=verify,
+            fewest_bytes=self.fewest_bytes,
+            upto=upto,
         )
-        self.program = self.backend.compile(self.stages.plan)
-        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
 
     @property
     def plan(self) -> Plan:
-        return self.stages.plan
+        return self.compilation.plan
 
     @property
     def variables(self) -> list[Variable]:
@@ -59,11 +67,12 @@ class Compiled:
     def fits(self, sizes: dict[str, int]) -> bool:
         """Whether this compilation serves other sizes of the symbolic extents."""
         return all(
-            self.hints[k] == v if k in self.stages.bound else v <= self.hints[k] * _REGROW for k, v in sizes.items()
+            self.hints[k] == v if k in self.compilation.bound else v <= self.hints[k] * _REGROW
+            for k, v in sizes.items()
         )
 
     def place(self, sizes: dict[str, int]) -> Placed:
-        key = tuple(sorted(sizes.items()))
+        key = _key(sizes)
         if key not in self._placed:
             self._placed[key] = place(self.plan, sizes)
             while len(self._placed) > 64:
@@ -111,7 +120,7 @@ class Compiled:
         Raises:
             OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
         """
-        graph = bind_everything(self.stages.built, sizes) if self.backend.interprets else None
+        graph = bind_everything(self.compilation.built, sizes) if self.backend.interprets else None
         try:
             bound = self.backend.bind(self.program, self.place(sizes), graph)
         except OutOfMemoryError as error:
@@ -190,34 +199,37 @@ class Compiled:
         }
 
     def as_text(self, stage: str = "plan") -> str:
-        """A stage as text: ``built simplified fused kernels plan source``.
+        """A stage as text: ``built simplified fused kernels plan source``, or by the name of a stage of the pipeline,
+        which is then run again up to there.
 
         Raises:
             UsageError: another stage.
         """
         if stage == "built":
-            return print_graph(self.stages.built)
+            return print_graph(self.compilation.built)
         if stage == "simplified":
-            return print_graph(self.stages.simplified)
+            return print_graph(self.compilation.simplified)
         if stage == "fused":
-            lines = []
-            for g in self.stages.partition.groups:
-                stored = {t.key for t in g.stored}
-                lines.append(f"group {g.number} ({g.kind}, level {g.level})")
-                for n in g.nodes:
-                    mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
-                    lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")
-            return "\n".join(lines)
+            return str(self.compilation.partition)
         if stage == "kernels":
             return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
         if stage == "plan":
             return print_plan(self.plan, self.bound.placed if self.bound is not None else None)
         if stage == "source":
             return str(self.backend.source(self.program))
-        raise UsageError(f"as_text: no stage {stage!r}; use one of {', '.join(STAGES)}")
+        if stage in self.pipeline.names:
+            return self.pipeline[stage].show(self._run_stages(upto=stage).value)
+        raise UsageError(
+            f"as_text: no stage {stage!r}; use one of {', '.join(STAGES)}, or of the pipeline's "
+            f"{', '.join(self.pipeline.names)}"
+        )
 
     def explain(self) -> str:
-        """Why each value is stored, each fusion was refused, which template runs each kernel, and how the plan is
-        launched."""
+        """What each stage of the pipeline did and decided (why each value is stored, each fusion was refused), which
+        template runs each kernel, and how the plan is launched."""
         mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
-        return self.stages.explain() + "\n" + mode
+        return self.compilation.explain() + "\n" + mode
+
+
+def _key(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(sizes.items()))

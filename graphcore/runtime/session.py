@@ -24,7 +24,7 @@ from graphcore.runtime.locks import Line, Turn
 from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
 from graphcore.runtime.program_cache import CACHE_SIZE, Entry, Program, ProgramCache, run_graph, shrink
 from graphcore.runtime.variable_store import VariableStore, checked_variable, fitting_value, keyed_variables
-from passes.pipeline import choose_passes
+from passes.pipeline import Pipeline, choose_pipeline
 
 __all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
 
@@ -38,8 +38,8 @@ class Session:
         memory_limit: bytes, or text like ``"2GB"``: refuse plans that need more, before anything is allocated.
         deterministic: only a promise to check: every kernel of this backend is deterministic.
         check_numerics: raise where a fetched value is NaN or infinite.
-        passes: graph passes instead of the default ones.
-        verify: check the graph around every pass.
+        passes: graph passes instead of the default ones, or a whole ``passes.pipeline.Pipeline``.
+        verify: check what every stage of compilation is given and makes.
         launch: how plans are started: ``"step"``, ``"level"``, ``"one"`` launch in all, or ``"auto"``, by estimated
             cost.
 
@@ -61,7 +61,7 @@ class Session:
         memory_limit: int | str | None = None,
         deterministic: bool = True,
         check_numerics: bool = False,
-        passes: Sequence[Any] | None = None,
+        passes: Sequence[Any] | Pipeline | None = None,
         verify: bool = False,
         launch: str = "auto",
     ) -> None:
@@ -73,7 +73,7 @@ class Session:
         self.memory_limit = parse_bytes(memory_limit)
         self.check_numerics = check_numerics
         self.deterministic = deterministic
-        self._passes = checked_passes(passes)
+        self._pipeline = choose_pipeline(passes)
         self._verify = verify
         self._backend = open_backend(device)
         self._backend.launch = launch
@@ -248,7 +248,7 @@ class Session:
         with program.lock:
             compiled = next((c for c in program.compiled if c.fits(sizes)), None)
             if compiled is None:
-                compiled = Compiled(program.graph, self._backend, sizes, self._passes, self._verify)
+                compiled = Compiled(program.graph, self._backend, sizes, self._pipeline, self._verify)
                 program.compiled.append(compiled)
                 del program.compiled[:-CACHE_SIZE]
         compiled.check_limit(sizes, self.memory_limit)
@@ -332,15 +332,6 @@ class Session:
         """
         self._check_alive()
         self.load_state_dict(load_arrays(path)[0], strict, module)
-
-
-def checked_passes(passes: Any) -> Sequence[Any] | None:
-    """The passes of a session, once they are sure to be passes."""
-    if passes is None:
-        return None
-    if not isinstance(passes, (list, tuple)):
-        raise UsageError(f"passes: expected a list of passes, got {type(passes).__name__}")
-    return choose_passes(passes)
 
 
 _local = threading.local()

@@ -1,23 +1,36 @@
-"""Replay: run every stage of a compilation on the oracles and name the one that changed the results."""
+"""Replay: evaluate what every stage of a compilation makes on the oracles, and name the one that changed results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from graphcore.base.errors import VerifyError
+from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph, collect
+from graphcore.ir.interpret import interpret
+from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
-from graphcore.plan.backend import open_backend
+from graphcore.plan.backend import backend_module, open_backend
+from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Placed, Plan, Step
 from graphcore.runtime.fetches import flatten_fetches
-from passes.graph.base import PassContext
+from passes.driver import Done, check, run_stages
+from passes.fusion.lower import Kernels
+from passes.fusion.partition import Partition, stored_root
 from passes.graph.specialize import bind_everything
-from passes.pipeline import choose_passes, compile_graph
-from passes.planning.placement import place
+from passes.pipeline import choose_pipeline
+from passes.planning.levels import Unordered
+from passes.planning.plan_builder import Draft
+from passes.stage import StageContext
 
 __all__ = ["Replay", "replay"]
+
+
+_NOTHING = np.zeros(0, np.float32)  # stands for values of no elements, which no kernel stores
 
 
 @dataclass(frozen=True)
@@ -25,14 +38,17 @@ class Replay:
     """What a replay found.
 
     Attributes:
-        guilty: the first stage whose results differ from the graph as built; None if all agree.
+        guilty: the first stage whose results differ from the graph as built, or that breaks a rule of what it makes;
+            None if all agree.
         rewrite: for a rewriting pass, the number of the first rewrite that breaks it, from 1.
-        errors: the largest difference after every stage, relative to the largest magnitude.
+        errors: the largest difference after every stage, relative to the largest magnitude; infinite for a broken rule.
+        reason: the rule that was broken.
     """
 
     guilty: str | None
     rewrite: int | None
     errors: Mapping[str, float]
+    reason: str = ""
 
 
 def replay(
@@ -40,16 +56,19 @@ def replay(
     feeds: Mapping[Tensor, Any],
     variables: Mapping[Any, Any] | None = None,
     *,
-    passes: Sequence[Any] | None = None,
+    passes: Any = None,
     tolerance: float = 1e-4,
 ) -> Replay:
-    """Compare every stage with the graph as built.
+    """Compare what every stage makes with the graph as built.
+
+    A graph is evaluated by the graph oracle, kernels by the kernel oracle, steps one after the other in memory of their
+    own, and at last in the arena. A partition has no values of its own: its rules are checked.
 
     Args:
         fetches: as in ``Session.run``.
         feeds: arrays for the placeholders.
         variables: values of variables; missing ones take their initial array.
-        passes: graph passes instead of the default ones.
+        passes: graph passes instead of the default ones, or a pipeline.
         tolerance: differences above it, relative to the largest magnitude, count.
 
     >>> import graphcore as gc
@@ -57,7 +76,6 @@ def replay(
     >>> replay(x * 1.0, {x: [1.0, 2.0]}).guilty is None
     True
     """
-
     tensors, updates, _ = flatten_fetches(fetches)
     graph = collect(tensors, updates, tuple(feeds))
     graph = Graph(graph.outputs, graph.updates, tuple(feeds))
@@ -69,76 +87,156 @@ def replay(
         if hasattr(e, "symbols")
         for name in e.symbols()
     }
-    state = _State(arrays, dict(variables or {}), sizes)
-    expected = state.interpret(graph)
+    oracle = _Oracle(arrays, dict(variables or {}), sizes)
+    told = StageContext(open_backend("numpy:kernels").target, sizes)
+    expected = oracle.graph(graph)
     errors: dict[str, float] = {}
-    current = graph
-    for p in choose_passes(passes):
-        following = p.run(current, PassContext())
-        errors[p.name] = _difference(expected, state.interpret(following))
-        if errors[p.name] > tolerance:
-            return Replay(p.name, _first_bad_rewrite(p, current, expected, state, tolerance), errors)
-        current = following
-    errors["kernels"] = _difference(expected, state.run_kernels(current))
-    return Replay("kernels" if errors["kernels"] > tolerance else None, None, errors)
+    for done in run_stages(choose_pipeline(passes).stages, graph, told):
+        name, title = done.stage.name, done.record.title
+        try:
+            check(done.stage, done.after, done.context)
+            found = oracle.evaluate(done, graph)
+        except VerifyError as error:
+            return Replay(name, None, {**errors, title: inf}, str(error))
+        if found is None:
+            continue
+        errors[title] = _difference(expected, found)
+        if errors[title] > tolerance:
+            return Replay(name, _first_bad_rewrite(done, expected, oracle, tolerance), errors)
+    return Replay(None, None, errors)
 
 
-def _first_bad_rewrite(p: Any, graph: Graph, expected: Sequence[Any], state: _State, tolerance: float) -> int | None:
-    """Bisect the pass's fuel."""
+def _first_bad_rewrite(done: Done, expected: Sequence[Any], oracle: _Oracle, tolerance: float) -> int | None:
+    """Bisect the fuel of a stage over graphs; None where no rewrite can be blamed alone."""
 
     def bad(fuel: int) -> bool:
-        return _difference(expected, state.interpret(p.run(graph, PassContext(fuel=fuel)))) > tolerance
+        context = replace(done.context, fuel=fuel, hits={}, explain=[])
+        return _difference(expected, oracle.graph(done.stage.run(done.before, context))) > tolerance
 
-    low, high = 0, 1
-    while not bad(high):
-        low, high = high, high * 2
-        if high > 10**7:
-            return None
+    low, high = 0, sum(done.context.hits.values())
+    if not isinstance(done.after, Graph) or high == 0 or bad(low) or not bad(high):
+        return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if bad(middle) else (middle, high)
     return high
 
 
-class _State:
-    """Values of feeds and variables, and how a graph is evaluated with them."""
+class _Oracle:
+    """Values of feeds and variables, and how each form of a program is evaluated with them: outputs, then new values of
+    variables."""
 
     def __init__(self, feeds: Sequence[Any], variables: dict[Any, Any], sizes: dict[str, int]) -> None:
         self.feeds, self.variables, self.sizes = feeds, variables, sizes
+        self.run_kernel = backend_module("numpy.kernels").run_kernel
+
+    def evaluate(self, done: Done, built: Graph) -> list[Any] | None:
+        """What a stage made, evaluated; None for a form of a user, which has no oracle."""
+        made = done.after
+        if isinstance(made, Graph):
+            return self.graph(made)
+        if isinstance(made, Kernels):
+            return self.kernels(made)
+        if isinstance(made, Draft):
+            arrays = self.steps(made.plan, made.plan.steps)
+            found = {key: arrays[number] for key, number in made.buffer_of.items()}
+            return self.results(made.graph, found)
+        if isinstance(made, Unordered):
+            return self.plan(made.plan, [made.plan.steps[i] for i in _in_turn(made.flow.before)], built)
+        if isinstance(made, Plan):
+            return self.plan(made, made.steps, built)
+        if isinstance(made, Placed):
+            return self.plan(done.before, done.before.steps, built, made)
+        return self.graph(made.graph) if isinstance(made, Partition) else None  # it means what its graph does
 
     def value(self, variable: Any) -> Any:
-        if variable in self.variables:
-            return np.asarray(self.variables[variable], variable.dtype.storage)
-        initial = variable.initial
-        made = initial.sample(np.random.default_rng(0)) if hasattr(initial, "sample") else initial
-        self.variables[variable] = np.asarray(made, variable.dtype.storage)
-        return self.variables[variable]
+        if variable not in self.variables:
+            initial = variable.initial
+            self.variables[variable] = (
+                initial.sample(np.random.default_rng(0)) if hasattr(initial, "sample") else initial
+            )
+        return np.asarray(self.variables[variable], variable.dtype.storage)
 
-    def _backend(self, kind: str, graph: Graph) -> Any:
-
-        backend = open_backend(kind)
+    def leaves(self, graph: Graph) -> dict[tuple[int, int], Any]:
+        """The values of feeds, variables and constants."""
+        known = {t.key: a for t, a in zip(graph.inputs, self.feeds, strict=True)}
         for node in graph.nodes():
-            if node.op.name == "variable":
-                backend.write(node.op.variable, self.value(node.op.variable))  # type: ignore[attr-defined]
-        for variable, _ in graph.updates:
-            backend.write(variable, self.value(variable))
-        return backend
+            if isinstance(node.op, VariableRead):
+                known.setdefault((node.serial, 0), self.value(node.op.variable))
+            elif isinstance(node.op, Constant):
+                known[node.serial, 0] = node.op.array
+        return known
 
-    def interpret(self, graph: Graph) -> list[Any]:
-        return self._run("numpy", graph)
+    def graph(self, graph: Graph) -> list[Any]:
+        bound = bind_everything(graph, self.sizes)
+        return interpret(bound, self.leaves(bound))
 
-    def run_kernels(self, graph: Graph) -> list[Any]:
-        return self._run("numpy:kernels", graph)
+    def kernels(self, kernels: Kernels) -> list[Any]:
+        """One kernel after the other, each value in an array of its own."""
+        found = {key: np.ascontiguousarray(a).reshape(-1) for key, a in self.leaves(kernels.graph).items()}
+        for _, kernel, values in kernels.listed:
+            for position in kernel.written():
+                t = values[position]
+                found[t.key] = _unwritten(int(bind(t.size, self.sizes)) * t.dtype.itemsize).view(t.dtype.storage)
+            self.run_kernel(kernel, [found.get(t.key, _NOTHING) for t in values], self.sizes)
+        return self.results(kernels.graph, found)
 
-    def _run(self, kind: str, graph: Graph) -> list[Any]:
+    def results(self, graph: Graph, found: Mapping[tuple[int, int], Any]) -> list[Any]:
+        """The roots of a graph, from flat arrays of what is in memory and the leaves."""
+        known = {**self.leaves(graph), **found}
+        return [
+            np.reshape(known.get(stored_root(t).key, _NOTHING), tuple(int(bind(e, self.sizes)) for e in t.shape))
+            for t in graph.roots
+        ]
 
-        backend = self._backend(kind, graph)
-        stages = compile_graph(graph, backend.target, self.sizes, passes=())
-        bound = backend.bind(
-            backend.compile(stages.plan), place(stages.plan, self.sizes), bind_everything(graph, self.sizes)
-        )
-        outputs = bound.run(self.feeds)
-        return [*outputs, *(backend.read(variable) for variable, _ in graph.updates)]
+    def plan(self, plan: Plan, steps: Sequence[Step], built: Graph, placed: Placed | None = None) -> list[Any]:
+        arrays = self.steps(plan, steps, placed)
+        outputs = []
+        for fetch in plan.fetches:
+            shape = tuple(int(bind(e, self.sizes)) for e in fetch.shape)
+            outputs.append(np.reshape(fetch.array if fetch.buffer is None else arrays[fetch.buffer], shape))
+        values = {id(v): np.reshape(arrays[number], tuple(v.shape)) for v, number in plan.variables}
+        return [*outputs, *(values.get(id(v), self.value(v)) for v, _ in built.updates)]
+
+    def steps(self, plan: Plan, steps: Sequence[Step], placed: Placed | None = None) -> list[Any]:
+        """Every buffer after some steps: in memory of its own, or in the arena where it was placed."""
+        arena = _unwritten(placed.arena_bytes) if placed is not None else None
+        arrays = [self.memory(b, arena, placed.offsets if placed is not None else {}) for b in plan.buffers]
+        for (_, number), array in zip(plan.feeds, self.feeds, strict=True):
+            np.copyto(arrays[number], np.reshape(array, -1))
+        for step in steps:
+            self.run_kernel(step.kernel, [arrays[n] for n in step.buffers], self.sizes)
+        return arrays
+
+    def memory(self, buffer: Buffer, arena: Any, offsets: Mapping[int, int]) -> Any:
+        if buffer.space == VARIABLE:
+            return self.value(buffer.owner).reshape(-1).copy()
+        if buffer.space == CONSTANT:
+            return np.ascontiguousarray(buffer.owner).reshape(-1)
+        nbytes = int(bind(buffer.nbytes, self.sizes))
+        start = offsets.get(buffer.number)
+        made = _unwritten(nbytes) if arena is None or start is None else arena[start : start + nbytes]
+        return made.view(buffer.dtype.storage)
+
+
+def _unwritten(nbytes: int) -> Any:
+    """Memory that nothing was written to: NaN in every floating type."""
+    return np.full(nbytes, 0xFF, np.uint8)
+
+
+def _in_turn(before: Sequence[Sequence[int]]) -> list[int]:
+    """Steps after those before them, the latest first wherever there is a choice, so that a missing one shows."""
+    done: list[int] = []
+    waiting = dict(enumerate(map(set, before)))
+    while waiting:
+        ready = max((i for i, missing in waiting.items() if not missing), default=None)
+        if ready is None:
+            raise VerifyError("the steps wait for each other")
+        del waiting[ready]
+        done.append(ready)
+        for missing in waiting.values():
+            missing.discard(ready)
+    return done
 
 
 def _difference(expected: Sequence[Any], found: Sequence[Any]) -> float:

@@ -25,11 +25,9 @@ from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.session import Session, default_session
 from graphcore.viz.adapters import Splats, graph_diagram
 from graphcore.viz.lowered import fused_diagram, plan_diagram
-from passes.fusion.lower import lower_group
-from passes.graph.base import PassContext
-from passes.graph.specialize import specialize
-from passes.pipeline import choose_passes, compile_graph
-from passes.planning.placement import place
+from passes.fusion.lower import Kernels
+from passes.fusion.partition import Group
+from passes.pipeline import Compilation, compile_graph, installed
 
 if TYPE_CHECKING:
     from graphcore.runtime.session import Session
@@ -179,7 +177,7 @@ class _Subject:
         self.sizes, self.chosen = _choose_sizes(self.graph, _fed_shapes(feeds or {}))
         self.session, self.device = session, device
         self.name = _title(tensors, updates)
-        self.compiled: Any = None
+        self.compiled: Compilation | None = None
         self.target: Any = None
         self.device_name = ""
 
@@ -198,10 +196,11 @@ class _Subject:
 
         stages = self.compile()
         if stage == "plan":
-            return plan_diagram(stages.plan, place(stages.plan, self.sizes), stages.simplified, title, self.facts())
+            return plan_diagram(stages.plan, stages.placed, stages.simplified, title, self.facts())
+        kernels = {made.group.number: made.kernel for made in stages.latest(Kernels).listed}
 
-        def pieces(group: Any) -> Sequence[Any]:
-            made: Sequence[Any] = self.target.schedule(lower_group(stages.partition, group)[0], self.target, self.sizes)
+        def pieces(group: Group) -> Sequence[Any]:
+            made: Sequence[Any] = self.target.schedule(kernels[group.number], self.target, self.sizes)
             return made
 
         return fused_diagram(stages.partition, pieces, self.sizes, title, self.facts())
@@ -222,18 +221,11 @@ class _Subject:
         """The graph after the session's passes, or the default ones, with every extent bound that compiling binds."""
 
         if self.compiled is not None:
-            graph: Graph = self.compiled.simplified
-            return graph
-        passes = choose_passes(self.session._passes if self.session is not None else None)
-        graph = self.graph
-        for p in passes:
-            graph = p.run(graph, PassContext())
-        graph, bound = specialize(graph, self.sizes)
-        for p in passes if bound else ():
-            graph = p.run(graph, PassContext())
-        return graph
+            return self.compiled.simplified
+        pipeline = self.session._pipeline if self.session is not None else installed()
+        return compile_graph(self.graph, None, self.sizes, pipeline=pipeline, upto=Graph).simplified
 
-    def compile(self) -> Any:
+    def compile(self) -> Compilation:
         """Every stage of the compilation for the session's device."""
         if self.compiled is None:
             with contextlib.ExitStack() as stack:
@@ -242,7 +234,7 @@ class _Subject:
                 )
                 session._check_alive()
                 self.target, self.device_name = session._backend.target, str(session._backend.name)
-                self.compiled = compile_graph(self.graph, self.target, self.sizes, passes=session._passes)
+                self.compiled = compile_graph(self.graph, self.target, self.sizes, pipeline=session._pipeline)
         return self.compiled
 
     def facts(self) -> tuple[tuple[str, str], ...]:

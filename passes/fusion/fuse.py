@@ -8,8 +8,8 @@ One scan in graph order. A node joins a group of one of its operands (or of a si
 * the group's kind allows it, and the caps of the target hold.
 
 There are no patterns: softmax, layer norm and cross entropy, forward and backward, come out as one group each because
-their reductions bind the same axes of one domain. Which members are stored is decided afterwards, and then which of
-those are cheaper to compute again where they are used.
+their reductions bind the same axes of one domain. Which members are stored is decided afterwards; ``recompute`` then
+asks which of those are cheaper to compute again where they are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, Extent, Shape, typical
 from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node, Tensor
@@ -26,13 +28,12 @@ from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index
 from graphcore.kernel.ir import KernelKind
-from graphcore.plan.target import Target
 from passes.fusion.axes import Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.fusion.lower import lower_node
-from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
-from passes.fusion.recompute import narrow_the_cut
+from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant, stored_root
+from passes.stage import Stage, StageContext
 
-__all__ = ["Fuse", "fuse"]
+__all__ = ["Fuse"]
 
 _READERS_KEPT = 4  # siblings looked at per value: enough to merge neighbours, and 10,000 readers stay linear
 _SCALAR_DEPTH = 8  # operations that every task may repeat to make a scalar
@@ -43,16 +44,44 @@ class _Refused(Exception):
     """A join that cannot be; its text says why."""
 
 
+@dataclass(frozen=True)
+class Fuse(Stage[Graph, Partition]):
+    """Cut a graph into groups.
+
+    Requires: no region.
+    Ensures: groups in an order in which they can run; every value that a result is or that another group reads is
+    stored. A value made of few scalars is computed again wherever it is read.
+
+    Attributes:
+        allow: an extra condition ``(node, group)`` on every fusion; it lets tests draw random legal partitions.
+    """
+
+    name: ClassVar[str] = "fuse"
+    takes: ClassVar[type] = Graph
+    gives: ClassVar[type] = Partition
+    allow: Callable[[Node, Group], bool] | None = None
+
+    def run(self, graph: Graph, ctx: StageContext, /) -> Partition:
+        scan = _Scan(graph, ctx, self.allow)
+        partition = scan.run()
+        ctx.visits, ctx.attempts = scan.visits, scan.attempts
+        return partition
+
+    def requires(self, graph: Graph, /) -> None:
+        region = next((node for node in graph.nodes() if node.op.kind is Kind.REGION), None)
+        if region is not None:
+            raise VerifyError(f"a region cannot be cut: {region}\n  it was built at {region.origin.place}")
+
+
 @dataclass
-class Fuse:
-    """The scan's state. ``allow(node, group)`` lets tests draw random legal partitions."""
+class _Scan:
+    """The scan's state."""
 
     graph: Graph
-    target: Target
-    allow: Callable[[Node, Group], bool] | None = None
+    ctx: StageContext
+    allow: Callable[[Node, Group], bool] | None
     groups: list[Group] = field(default_factory=list)
     home: dict[Key, Group] = field(default_factory=dict)
-    why: list[str] = field(default_factory=list)
     sources: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     readers: dict[Key, deque[Group]] = field(default_factory=dict)
     forced: set[Key] = field(default_factory=set)
@@ -61,6 +90,9 @@ class Fuse:
     awkward: set[int] = field(default_factory=set)
     visits: int = 0
     attempts: int = 0  # lowerings that asked whether a node fits into a group
+
+    def __post_init__(self) -> None:
+        self.target = self.ctx.target
 
     def run(self) -> Partition:
         nodes = self.graph.nodes()
@@ -78,9 +110,12 @@ class Fuse:
         self.align_updates()
         self.groups.sort(key=lambda g: (g.level, g.number))
         store_what_is_used(self.graph, self.groups, self.home, self.sources, self.forced)
-        partition = Partition(self.graph, tuple(g for g in self.groups if g.stored), frozenset(), tuple(self.why))
-        kept = self.forced | {(serial, 0) for serial in self.awkward}
-        return narrow_the_cut(partition, self.target, kept, {(serial, 0) for serial in self.scalars})
+        return Partition(
+            self.graph,
+            tuple(g for g in self.groups if g.stored),
+            recomputed=frozenset((serial, 0) for serial in self.scalars),
+            pinned=frozenset((*self.forced, *((serial, 0) for serial in self.awkward))),
+        )
 
     def align_updates(self) -> None:
         """Run the optimizer's elementwise groups in one level: nothing waits for them, and together they are rows of
@@ -148,7 +183,8 @@ class Fuse:
                     f"{node.op.name} at {node.origin} not into kernel {group.number} ({group.nodes[0].op.name}): "
                     f"{reason}"
                 )
-        self.why.extend(refusals)
+        for line in refusals:
+            self.ctx.say(line)
         return False
 
     def candidates(self, node: Node, sources: tuple[Tensor, ...]) -> Iterable[tuple[Group, bool]]:
@@ -405,13 +441,6 @@ def columns_of(group: Group) -> frozenset[Axis]:
     return group.members[product.serial, 0][column].axes() if column is not None else frozenset()
 
 
-def stored_root(t: Tensor) -> Tensor:
-    """The value whose buffer a root may share: reshapes need no copy."""
-    while t.node.op.is_alias:
-        t = t.node.inputs[0]
-    return t
-
-
 def update_cone(graph: Graph, nodes: list[Node]) -> set[int]:
     """Nodes that serve nothing but variables' updates: the optimizer."""
     wanted = {t.node.serial for t in graph.outputs}
@@ -441,8 +470,3 @@ def store_what_is_used(
         needed.update(key for key in group.reads)
     for group in groups:
         group.stored = [t for node in group.nodes for t in node.outputs if t.key in needed]
-
-
-def fuse(graph: Graph, target: Target, allow: Callable[[Node, Group], bool] | None = None) -> Partition:
-    """The partition of a graph for a target."""
-    return Fuse(graph, target, allow).run()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from graphcore.base.errors import CompileError
 from graphcore.base.shapes import Extent
+from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind, Lowering
 from graphcore.kernel import expr
@@ -20,10 +22,11 @@ from graphcore.kernel.collapse import collapse_axes, split_axes
 from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Computed, Kernel, Param, Store
+from graphcore.kernel.ir import Computed, Kernel, Param, Store, print_kernel, verify_kernel
 from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
+from passes.stage import Stage, StageContext
 
-__all__ = ["LoweredGroup", "lower_group", "lower_node"]
+__all__ = ["GroupKernel", "Kernels", "Lower", "LoweredGroup", "lower_node", "verify_kernels"]
 
 AxisFor = Callable[[Node, Extent, int], "Axis | None"]
 
@@ -167,16 +170,62 @@ def _both(a: Expr | None, b: Expr | None) -> Expr | None:
     return expr.both(a, b)
 
 
-def lower_group(partition: Partition, group: Group) -> tuple[Kernel, list[Tensor]]:
-    """The kernel of a group, with its axes merged, and the values behind its parameters."""
+class GroupKernel(NamedTuple):
+    """A group's kernel, and the values behind its parameters."""
+
+    group: Group
+    kernel: Kernel
+    values: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A graph as kernels, in an order in which they can run. One without stores makes empty values only."""
+
+    graph: Graph
+    listed: tuple[GroupKernel, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join(print_kernel(k.kernel) for k in self.listed)
+
+
+def verify_kernels(kernels: Kernels) -> None:
+    """Check every kernel by itself.
+
+    Raises:
+        VerifyError: naming the kernel.
+    """
+    for made in kernels.listed:
+        if made.kernel.stores:
+            verify_kernel(made.kernel)
+
+
+@dataclass(frozen=True)
+class Lower(Stage[Partition, Kernels]):
+    """Make a kernel of every group.
+
+    Requires: a legal partition.
+    Ensures: a kernel for every group, in the same order.
+    """
+
+    name: ClassVar[str] = "lower"
+    takes: ClassVar[type] = Partition
+    gives: ClassVar[type] = Kernels
+
+    def run(self, partition: Partition, ctx: StageContext, /) -> Kernels:
+        return Kernels(partition.graph, tuple(lower_group(partition, g) for g in partition.groups))
+
+
+def lower_group(partition: Partition, group: Group) -> GroupKernel:
+    """The kernel of a group, with its axes merged."""
     lowered = LoweredGroup(partition, group)
     kernel, product = lowered.kernel, lowered.contracted
-    if product is None:
-        return collapse_axes(split_axes(kernel)), lowered.tensors
     # Schedules of convolutions know their axes by position, so they stay as they are; a product's want one axis for
     # its rows.
-    roles = contraction_of(product)
-    return kernel if roles is not None and roles.window is not None else collapse_axes(kernel), lowered.tensors
+    roles = contraction_of(product) if product is not None else None
+    if roles is None or roles.window is None:
+        kernel = collapse_axes(split_axes(kernel) if product is None else kernel)
+    return GroupKernel(group, kernel, tuple(lowered.tensors))
 
 
 def kernel_name(group: Group) -> str:

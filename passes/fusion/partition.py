@@ -6,15 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Shape
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, verify_graph
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Node, Tensor
+from graphcore.ir.op import Kind
 from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import KernelKind
 
-__all__ = ["Group", "Key", "Partition", "contraction_of", "is_inline", "is_scalar_constant"]
+__all__ = [
+    "Group",
+    "Key",
+    "Partition",
+    "contraction_of",
+    "is_inline",
+    "is_scalar_constant",
+    "stored_root",
+    "verify_partition",
+]
 
 Key = tuple[int, int]
 
@@ -80,13 +91,13 @@ class Partition:
         graph: what was cut.
         groups: in an order in which they can run.
         recomputed: values that consumers compute again instead of loading them.
-        why: lines that explain: why a value is stored, why a fusion was refused.
+        pinned: values that stay stored, however cheap they are: results, and what is stored in another order.
     """
 
     graph: Graph
     groups: Sequence[Group]
     recomputed: frozenset[Key] = frozenset()
-    why: tuple[str, ...] = ()
+    pinned: frozenset[Key] = frozenset()
 
     @cached_property
     def stored(self) -> frozenset[Key]:
@@ -96,3 +107,44 @@ class Partition:
     def group_of(self) -> dict[Key, Group]:
         """The group of every member value."""
         return {key: g for g in self.groups for key in g.members}
+
+    def __str__(self) -> str:
+        lines = []
+        for g in self.groups:
+            stored = {t.key for t in g.stored}
+            lines.append(f"group {g.number} ({g.kind}, level {g.level})")
+            for n in g.nodes:
+                mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
+                lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")
+        return "\n".join(lines)
+
+
+def stored_root(t: Tensor) -> Tensor:
+    """The value whose buffer a root may share: reshapes need no copy."""
+    while t.node.op.is_alias:
+        t = t.node.inputs[0]
+    return t
+
+
+def verify_partition(partition: Partition) -> None:
+    """Check that the groups can run in their order and that everything they need is there.
+
+    Raises:
+        VerifyError: naming the value and its line.
+    """
+    verify_graph(partition.graph)
+    level: dict[Key, int] = {}
+    for group in partition.groups:
+        for t in group.reads.values():
+            if t.node.op.kind is not Kind.LEAF and level.get(t.key, group.level) >= group.level:
+                raise VerifyError(
+                    f"kernel {group.number} reads {t}, which no kernel of a lower level stores\n"
+                    f"  it was built at {t.node.origin.place}"
+                )
+        for t in group.stored:
+            if t.key not in group.members or t.key in level:
+                raise VerifyError(f"kernel {group.number} stores {t}, which is not its own alone")
+            level[t.key] = group.level
+    for t in map(stored_root, partition.graph.roots):
+        if t.node.op.kind is not Kind.LEAF and t.key not in level:
+            raise VerifyError(f"no kernel stores the result {t}\n  it was built at {t.node.origin.place}")

@@ -8,6 +8,8 @@ backward from storing intermediate values, and what lets a chain of elementwise 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from graphcore.base.shapes import typical
 from graphcore.ir.node import Node, Tensor
@@ -15,8 +17,9 @@ from graphcore.ir.op import Kind, Map, Reduce
 from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
 from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
+from passes.stage import Stage, StageContext
 
-__all__ = ["narrow_the_cut"]
+__all__ = ["Recompute"]
 
 Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
 
@@ -29,8 +32,26 @@ _MAX_OPS = 24
 _MAX_CHAIN = 32  # ops that a reader may compute again one after the other: chains of recomputed values end somewhere
 
 
-def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlined: set[Key]) -> Partition:
-    """The same groups with fewer stored values. ``inlined`` are values that every reader computes anyway."""
+@dataclass(frozen=True)
+class Recompute(Stage[Partition, Partition]):
+    """Narrow the cut.
+
+    Requires: groups in an order in which they can run.
+    Ensures: the same groups with fewer stored values, without those that store nothing any more; results stay stored.
+    """
+
+    name: ClassVar[str] = "recompute"
+    takes: ClassVar[type] = Partition
+    gives: ClassVar[type] = Partition
+
+    def run(self, partition: Partition, ctx: StageContext, /) -> Partition:
+        return narrow_the_cut(partition, ctx)
+
+
+def narrow_the_cut(partition: Partition, ctx: StageContext) -> Partition:
+    """The same groups with fewer stored values."""
+    target, forced = ctx.target, partition.pinned
+    partition = replace(partition, groups=[replace(g, reads=dict(g.reads)) for g in partition.groups])
     home = partition.group_of()
     readers: Readers = {}
     for group in partition.groups:
@@ -38,9 +59,8 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
             if key in home:
                 readers.setdefault(key, {})[group.number] = group
     stored = {t.key for g in partition.groups for t in g.stored}
-    chosen: set[Key] = set(inlined)
+    chosen: set[Key] = set(partition.recomputed)
     above: dict[Key, int] = {}  # how many ops its readers compute again on top of a value
-    why = list(partition.why)
     for group in reversed(partition.groups):
         root = _common_root(group, stored, chosen, forced, readers, target)
         if root is not None:
@@ -51,7 +71,7 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
                 for t in node.outputs
                 if t.key == root.key or any(t.same(s) for s in group.stored)
             ]
-            why.append(
+            ctx.say(
                 f"{root.node.op.name} at {root.node.origin} is stored: several values that others read are made of it"
             )
         vanishes = _vanishes(group, stored, chosen, forced, readers, target)
@@ -64,9 +84,7 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
             gain = _gain(t, frontier, readers[t.key], target)
             chain = above.get(t.key, 0) + len(frontier[2])
             if gain is None or chain > _MAX_CHAIN or (gain <= 0 and not vanishes):
-                why.append(
-                    f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it"
-                )
+                ctx.say(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
                 continue
             chosen |= {t.key} | (frontier[2] - stored)
             for source in frontier[0]:
@@ -78,16 +96,16 @@ def narrow_the_cut(partition: Partition, target: Target, forced: set[Key], inlin
                         reader.reads.setdefault(source.key, source)
                     if source.key in home and home[source.key] is not reader:
                         readers.setdefault(source.key, {})[reader.number] = reader
-            why.append(
+            ctx.say(
                 f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: "
                 f"cheaper than storing it"
             )
         group.stored = [t for t in group.stored if t.key not in chosen]
-    return Partition(partition.graph, tuple(g for g in partition.groups if g.stored), frozenset(chosen), tuple(why))
+    return replace(partition, groups=tuple(g for g in partition.groups if g.stored), recomputed=frozenset(chosen))
 
 
 def _common_root(
-    group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target
+    group: Group, stored: set[Key], chosen: set[Key], forced: AbstractSet[Key], readers: Readers, target: Target
 ) -> Tensor | None:
     """A member to be stored so that several stored members, which are elementwise made of it, need not be.
 
@@ -127,7 +145,7 @@ def _gain_of_root(
 
 
 def _vanishes(
-    group: Group, stored: set[Key], chosen: set[Key], forced: set[Key], readers: Readers, target: Target
+    group: Group, stored: set[Key], chosen: set[Key], forced: AbstractSet[Key], readers: Readers, target: Target
 ) -> bool:
     """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be
     started."""

@@ -1,14 +1,13 @@
-"""What every graph-to-graph pass is made of: the pass, its context, and rewrite rules.
+"""What every graph-to-graph pass is made of: the pass, and rewrite rules.
 
-A pass is a frozen dataclass whose fields are its options; running it is a pure function of the graph. A rule is a
-function of one node that gives an equal value or None; its docstring is its formula.
+A rule is a function of one node that gives an equal value or None; its docstring is its formula.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import graphcore.ops  # noqa: F401 - rules build nodes by the names of ops
@@ -18,6 +17,7 @@ from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor
 from graphcore.ir.op import Op, TensorType
+from passes.stage import Stage, StageContext
 
 __all__ = ["CONTRACTS", "Call", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
 
@@ -27,52 +27,21 @@ OpClass = type[Op]
 CONTRACTS = ("exact", "ignores-sign-of-zero", "reassociates", "ignores-nan")
 
 
-@dataclass
-class PassContext:
-    """What passes are told and what they report.
-
-    Attributes:
-        fuel: rewrites that may still happen, None for any number; halving it finds the rewrite that breaks something.
-        hits: how often each rule fired.
-        visits: nodes that rules were tried on.
-        rule_attempts: calls of rules.
-        loops: rewrites given up because rules undid each other.
-        explain: one line for every decision worth telling.
-        verbose: also explain every single rewrite.
-        options: further settings by name, for passes of users.
-    """
-
-    fuel: int | None = None
-    hits: dict[str, int] = field(default_factory=dict)
-    visits: int = 0
-    rule_attempts: int = 0
-    loops: int = 0
-    explain: list[str] = field(default_factory=list)
-    verbose: bool = False
-    options: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no rewrite may happen any more."""
-        return self.fuel is not None and self.fuel <= 0
-
-    def hit(self, name: str) -> None:
-        """Count one rewrite by a rule."""
-        self.hits[name] = self.hits.get(name, 0) + 1
-        if self.fuel is not None:
-            self.fuel -= 1
+PassContext = StageContext  # what graph passes are told and report is what all stages are and do
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Base of the graph-to-graph passes.
+class Pass(Stage[Graph, Graph]):
+    """Base of the stages from graph to graph.
 
     A subclass's docstring says what it requires and ensures, and whether it enters regions.
     """
 
     name: ClassVar[str] = "pass"
+    takes: ClassVar[type] = Graph
+    gives: ClassVar[type] = Graph
 
-    def run(self, graph: Graph, ctx: PassContext) -> Graph:
+    def run(self, graph: Graph, ctx: StageContext, /) -> Graph:
         """The rewritten graph; the given one is unchanged.
 
         Args:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphcore.base.errors import VerifyError
 from graphcore.ir.graph import Graph, inline
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
-from passes.graph.base import Pass, PassContext
+from passes.graph.base import Pass
+from passes.stage import StageContext
 
 __all__ = ["InlineRegions"]
 
@@ -26,13 +28,19 @@ class InlineRegions(Pass):
     """
 
     name: ClassVar[str] = "inline-regions"
+    descends: ClassVar[str] = "regions of one body, nested ones too"
 
-    def run(self, graph: Graph, ctx: PassContext) -> Graph:
+    def run(self, graph: Graph, ctx: StageContext, /) -> Graph:
         while any(_inlines(node) for node in graph.nodes()):  # once for every level of nesting
             if ctx.exhausted:
                 break
             graph = _inlined(graph, ctx)
         return graph
+
+    def ensures(self, graph: Graph, /) -> None:
+        left = next((node for node in graph.nodes() if _inlines(node)), None)
+        if left is not None:
+            raise VerifyError(f"a region is left: {left}\n  it was built at {left.origin.place}")
 
 
 def _inlines(node: Node) -> bool:
@@ -40,7 +48,7 @@ def _inlines(node: Node) -> bool:
     return op.kind is Kind.REGION and len(op.bodies) == 1 and op.runs_once  # type: ignore[attr-defined]
 
 
-def _inlined(graph: Graph, ctx: PassContext) -> Graph:
+def _inlined(graph: Graph, ctx: StageContext) -> Graph:
     """The graph with its present regions inlined; regions inside their bodies come to the surface."""
     values: dict[tuple[int, int], Tensor] = {}
     for node in graph.nodes():

@@ -19,7 +19,8 @@ from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor
 from graphcore.ir.op import Effect, Op
-from passes.graph.base import Call, PassContext, Replacement, Rule, Value
+from passes.graph.base import Call, Replacement, Rule, Value
+from passes.stage import StageContext
 
 __all__ = ["rewrite"]
 
@@ -31,7 +32,7 @@ _NO_FLOATS = {int, bool, str, Dim, DType}
 Values = tuple[Tensor, ...]
 
 
-def rewrite(graph: Graph, rules: Sequence[Rule], ctx: PassContext) -> Graph:
+def rewrite(graph: Graph, rules: Sequence[Rule], ctx: StageContext) -> Graph:
     """Apply rules until none fires, merge equal nodes and drop what nothing needs.
 
     Args:
@@ -58,7 +59,7 @@ class _Sweep:
         below_effect: settled nodes that have an op with an effect below them or are one.
     """
 
-    def __init__(self, graph: Graph, rules: Sequence[Rule], ctx: PassContext) -> None:
+    def __init__(self, graph: Graph, rules: Sequence[Rule], ctx: StageContext) -> None:
         self.graph = graph
         self.rules = tuple(rules)
         self.ctx = ctx
@@ -111,7 +112,7 @@ class _Sweep:
         if node.serial not in self.awaited:
             return False
         self.ctx.loops += 1
-        self.ctx.explain.append(f"{node}: rules undo each other here; the node was kept")
+        self.ctx.say(f"{node}: rules undo each other here; the node was kept")
         kept = self.twin.get(node.serial, node)
         self.keep(kept)
         self.settled[node.serial] = kept.outputs
@@ -172,12 +173,12 @@ class _Sweep:
         for rule in self.rules_of[op]:
             if self.ctx.exhausted or self.room <= 0:
                 return None
-            self.ctx.rule_attempts += 1
+            self.ctx.attempts += 1
             found = _checked(rule, node, rule(call))
             if found is not None and self.keeps_effects(node, found):
                 self.ctx.hit(rule.name)
                 if self.ctx.verbose:
-                    self.ctx.explain.append(f"{node}: {rule.name}: {rule.formula}")
+                    self.ctx.say(f"{node}: {rule.name}: {rule.formula}")
                 return found
         return None
 
@@ -192,9 +193,7 @@ class _Sweep:
         def make() -> Node:
             self.room -= 1
             if self.room == 0:
-                self.ctx.explain.append(
-                    f"{like}: rewriting stopped: rules built {_GROWTH} times as many nodes as the graph had"
-                )
+                self.ctx.say(f"{like}: rewriting stopped: rules built {_GROWTH} times as many nodes as the graph had")
             types = op.infer(*(t.type for t in inputs))
             return Node(op, inputs, types, like.origin, detached=like.detached, clone=clone, device=like.device)
 

@@ -9,16 +9,43 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from graphcore.base.errors import FeedError
+from graphcore.base.errors import FeedError, VerifyError
 from graphcore.base.shapes import Dim, Extent, bind, inner_extents, symbols_of
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Parameter, Placeholder, RequireShape
 from graphcore.ir.node import Node, Tensor, make_node
 from graphcore.ir.op import Kind
+from passes.graph.base import Pass
+from passes.stage import StageContext
 
-__all__ = ["bind_everything", "check_constraints", "specialize"]
+__all__ = ["Specialize", "bind_everything", "check_constraints"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Specialize(Pass):
+    """Bind the extents that cannot stay symbolic, and drop the equalities between extents once they are known to hold.
+
+    Requires: a graph without regions but those that keep their bodies, and a value for every symbol.
+    Ensures: no recorded equality left; extents are symbolic only where they enter no stride. What was bound is noted in
+    the context.
+    """
+
+    name: ClassVar[str] = "specialize"
+    descends: ClassVar[str] = "every region, to bind the same extents in its bodies"
+
+    def run(self, graph: Graph, ctx: StageContext, /) -> Graph:
+        special, bound = specialize(graph, ctx.sizes)
+        ctx.bind(bound)
+        for name in sorted(bound & ctx.sizes.keys()):
+            ctx.say(f"{name} is bound to {ctx.sizes[name]}: it enters a stride, or an op needs its number")
+        return special
+
+    def ensures(self, graph: Graph, /) -> None:
+        for node in graph.nodes():
+            if isinstance(node.op, RequireShape):
+                raise VerifyError(f"an equality of extents is left: {node}\n  it was built at {node.origin.place}")
 
 
 def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset[str]]:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import ClassVar
 
-from passes.planning.flow import Flow
+from graphcore.kernel.ir import KernelKind
+from graphcore.plan.plan import Plan, print_plan
+from passes.planning.flow import Flow, arena_sizes
 from passes.planning.order import best_order
+from passes.stage import Stage, StageContext
 
-__all__ = ["levels_of", "single_steps"]
+__all__ = ["Levels", "Unordered", "levels_of", "single_steps"]
 
 _WORTH_SCATTERING = 1.1  # how much larger the peak may be for the sake of all updates running as rows of one kernel
 
@@ -60,3 +65,46 @@ def single_steps(flow: Flow, sizes: Mapping[int, int], keep: AbstractSet[int]) -
     for position, step in enumerate(found.order):
         levels[step] = position
     return levels, f"one at a time, {found.name}"
+
+
+@dataclass(frozen=True)
+class Unordered:
+    """A plan whose steps may run in any order that their dependencies allow."""
+
+    plan: Plan
+    flow: Flow
+
+    def __str__(self) -> str:
+        return print_plan(self.plan)
+
+
+@dataclass(frozen=True)
+class Levels(Stage[Unordered, Plan]):
+    """Put the steps in levels and in order.
+
+    Requires: a plan without an order, which is used up.
+    Ensures: steps of one level do not depend on each other, only on steps of lower ones.
+    """
+
+    name: ClassVar[str] = "levels"
+    takes: ClassVar[type] = Unordered
+    gives: ClassVar[type] = Plan
+
+    def run(self, unordered: Unordered, ctx: StageContext, /) -> Plan:
+        plan, flow = unordered.plan, unordered.flow
+        sizes = arena_sizes(plan, plan.hints)
+        fetched = {f.buffer for f in plan.fetches if f.buffer is not None}
+        # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
+        sinks = [i for i, s in enumerate(plan.steps) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
+        if ctx.fewest_bytes:
+            levels, name = single_steps(flow, sizes, fetched)
+        else:
+            levels, name = levels_of(flow, sinks, sizes, fetched, {n for _, n in plan.feeds})
+        ctx.say(f"steps run {name}")
+        for step, level in zip(plan.steps, levels, strict=True):
+            step.level = level
+        order = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
+        moved = {old: new for new, old in enumerate(order)}
+        plan.steps = [plan.steps[i] for i in order]
+        plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
+        return plan

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from graphcore.plan.plan import Placed, Plan
 from passes.planning.flow import arena_sizes, lifetimes
 from passes.planning.offsets import Block, assign_offsets, check_no_overlap
+from passes.stage import Stage, StageContext
 
-__all__ = ["place"]
+__all__ = ["Memory", "place"]
 
 
 def place(plan: Plan, sizes: Mapping[str, int], alignment: int = 128, check: bool = True) -> Placed:
@@ -26,3 +29,31 @@ def place(plan: Plan, sizes: Mapping[str, int], alignment: int = 128, check: boo
     return Placed(
         dict(sizes), dict(placement.offsets), placement.total, placement.lower_bound, lives, placement.strategy
     )
+
+
+@dataclass(frozen=True)
+class Memory(Stage[Plan, Placed]):
+    """Place the arena's buffers for the sizes compiled for; for other sizes ``place`` does it again.
+
+    Requires: steps in levels.
+    Ensures: no two buffers that live at the same time overlap; an independent sweep checks it.
+    """
+
+    name: ClassVar[str] = "memory"
+    takes: ClassVar[type] = Plan
+    gives: ClassVar[type] = Placed
+
+    def run(self, plan: Plan, ctx: StageContext, /) -> Placed:
+        placed = place(plan, ctx.sizes)
+        ctx.say(
+            f"the arena has {placed.arena_bytes:,} bytes, {placed.lower_bound_bytes:,} live at once, placed by "
+            f"{placed.strategy}"
+        )
+        return placed
+
+    def show(self, placed: Placed, /) -> str:
+        lines = [f"arena {placed.arena_bytes} bytes, lower bound {placed.lower_bound_bytes}"]
+        for number, offset in sorted(placed.offsets.items(), key=lambda item: (item[1], item[0])):
+            first, last = placed.lifetimes[number]
+            lines.append(f"  buffer {number} at {offset}, from level {first} to {last}")
+        return "\n".join(lines)

@@ -1,64 +1,51 @@
-"""From a partition to a plan: kernels scheduled, buffers made, updates put in place or copied, steps levelled into
-levels."""
+"""From kernels to the steps of a plan: kernels scheduled, buffers made, updates put in place or copied."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from graphcore.base.errors import CompileError
+from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel import expr
 from graphcore.kernel.expr import walk
 from graphcore.kernel.index import PARALLEL, Axis, as_index
-from graphcore.kernel.ir import Kernel, KernelKind, Param, Store, verify_kernel
-from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step
-from graphcore.plan.target import Reject, Target
-from passes.fusion.fuse import stored_root
-from passes.fusion.lower import lower_group
-from passes.fusion.partition import Key, Partition, is_scalar_constant
-from passes.planning.flow import Flow, accesses, arena_sizes
-from passes.planning.levels import levels_of, single_steps
+from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step, print_plan
+from graphcore.plan.target import Reject
+from passes.fusion.lower import Kernels
+from passes.fusion.partition import Key, is_scalar_constant, stored_root
+from passes.planning.flow import Flow, accesses
+from passes.planning.levels import Unordered
+from passes.stage import Stage, StageContext
 
-__all__ = ["build_plan"]
-
-
-def build_plan(partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool = False) -> Plan:
-    """The plan of a partition; with ``fewest_bytes`` in the order that needs the least memory rather than the fewest
-    launches.
-
-    Raises:
-        CompileError: a kernel that no template of the target can run; the message names its ops and lines.
-    """
-    return _Planner(partition, target, hints, fewest_bytes).run()
+__all__ = ["Draft", "Schedule", "Updates"]
 
 
-class _Planner:
-    def __init__(self, partition: Partition, target: Target, hints: Mapping[str, int], fewest_bytes: bool) -> None:
-        self.fewest_bytes = fewest_bytes
-        self.partition, self.graph, self.target = partition, partition.graph, target
-        self.plan = Plan(hints=dict(hints), why=list(partition.why))
+class Draft:
+    """A plan in the making: steps in the order of the kernels, and which value is in which buffer."""
+
+    def __init__(self, graph: Graph, ctx: StageContext) -> None:
+        self.graph, self.target, self.say = graph, ctx.target, ctx.say
+        self.plan = Plan(hints=dict(ctx.sizes))
         self.buffer_of: dict[Key, int] = {}
         self.variable_buffer: dict[int, int] = {}
         self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
 
-    def run(self) -> Plan:
-        plan = self.plan
+    def __str__(self) -> str:
+        return print_plan(self.plan)
+
+    def schedule_all(self, kernels: Kernels) -> None:
         for t in self.graph.inputs:
-            plan.feeds.append((t.key, self.buffer(t, "feed")))
-        lowered = [lower_group(self.partition, g) for g in self.partition.groups]
-        for kernel, tensors in lowered:
-            if not kernel.stores:  # every value it would store is empty
-                continue
-            verify_kernel(kernel)
-            self.schedule(kernel, tuple(self.buffer(t) for t in tensors))
-        self.finish_updates()
-        for t in self.graph.outputs:
-            plan.fetches.append(self.fetch(t))
-        self.level()
-        return plan
+            self.plan.feeds.append((t.key, self.buffer(t, "feed")))
+        for _, kernel, values in kernels.listed:
+            if kernel.stores:  # else every value it would store is empty
+                verify_kernel(kernel)
+                self.schedule(kernel, tuple(self.buffer(t) for t in values))
 
     # Buffers
 
@@ -148,7 +135,7 @@ class _Planner:
         )
         self.schedule(kernel, (source, target), why)
 
-    def finish_updates(self) -> None:
+    def finish_updates(self) -> Flow:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the
         end."""
         plan = self.plan
@@ -172,19 +159,20 @@ class _Planner:
             if reason is None:
                 over[new] = old
             else:
-                plan.why.append(f"the update of {variable.name} is copied at the end: {reason}")
+                self.say(f"the update of {variable.name} is copied at the end: {reason}")
                 copied.append((new, old, why))
         circular = Flow(accesses(plan), self.state(), over).circular()
         for new, old in tuple(over.items()):
             if circular.intersection(flow.writers[new]):
                 del over[new]
                 name = plan.buffers[old].label
-                plan.why.append(f"the update of {name} is copied at the end: updates need each other's old values")
+                self.say(f"the update of {name} is copied at the end: updates need each other's old values")
                 copied.append((new, old, name))
         for source, target, why in copied:
             self.copy(source, target, why)
-        self.flow = Flow(accesses(plan), self.state(), over)
-        self.replace(over)
+        flow = Flow(accesses(plan), self.state(), over)
+        self.replace(flow, over)
+        return flow
 
     def state(self) -> set[int]:
         """The variables' buffers: whatever reads one reads its value from before the run."""
@@ -221,34 +209,15 @@ class _Planner:
         late = flow.follows(place, [i for i in flow.readers.get(old, ()) if i > place])
         return None if late is None else f"{plan.steps[late].kernel.name} needs the old value later"
 
-    def replace(self, over: Mapping[int, int]) -> None:
+    def replace(self, flow: Flow, over: Mapping[int, int]) -> None:
         """Let the kernels that compute new values write the variables' own buffers."""
-        plan, flow = self.plan, self.flow
+        plan = self.plan
         for new, old in over.items():
             plan.buffers[new].role = "replaced"
             plan.in_place += [(old, i) for i in flow.writers[new]]
             for i in dict.fromkeys((*flow.writers[new], *flow.readers.get(new, ()))):
                 plan.steps[i].rename(new, old)
         self.buffer_of = {key: over.get(number, number) for key, number in self.buffer_of.items()}
-
-    def level(self) -> None:
-        """Put the steps in levels and in order."""
-        plan, flow = self.plan, self.flow
-        sizes = arena_sizes(plan, plan.hints)
-        fetched = {f.buffer for f in plan.fetches if f.buffer is not None}
-        # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
-        sinks = [i for i, s in enumerate(plan.steps) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
-        if self.fewest_bytes:
-            levels, name = single_steps(flow, sizes, fetched)
-        else:
-            levels, name = levels_of(flow, sinks, sizes, fetched, {n for _, n in plan.feeds})
-        plan.why.append(f"steps run {name}")
-        for step, level in zip(plan.steps, levels, strict=True):
-            step.level = level
-        order_by = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
-        moved = {old: new for new, old in enumerate(order_by)}
-        plan.steps = [plan.steps[i] for i in order_by]
-        plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
 
     def fetch(self, t: Tensor) -> Fetch:
         root = stored_root(t)
@@ -299,3 +268,47 @@ def _same_elements(step: Step, old: int, new: int) -> bool:
     # It is stored once, by one task, while other tasks may still need the old value for other stores.
     others = walk(*(s.value for s in kernel.stores if s is not store))
     return not any(v.fn == "load" and step.buffers[v.param] == old for v in others)
+
+
+@dataclass(frozen=True)
+class Schedule(Stage[Kernels, Draft]):
+    """Ask the target how each kernel runs, and give every value a buffer.
+
+    Requires: kernels in an order in which they can run; they are verified here, whoever made them.
+    Ensures: steps in that order, each over buffers of its own values. No variable is written yet.
+    """
+
+    name: ClassVar[str] = "schedule"
+    takes: ClassVar[type] = Kernels
+    gives: ClassVar[type] = Draft
+
+    def run(self, kernels: Kernels, ctx: StageContext, /) -> Draft:
+        """The steps.
+
+        Raises:
+            CompileError: a kernel that no template of the target can run; the message names its ops and lines.
+        """
+        draft = Draft(kernels.graph, ctx)
+        draft.schedule_all(kernels)
+        return draft
+
+
+@dataclass(frozen=True)
+class Updates(Stage[Draft, Unordered]):
+    """Write the new values of variables, in place where every other reader of the old value runs before, and find what
+    is fetched.
+
+    Requires: a draft, which is used up.
+    Ensures: a plan that misses nothing but the order of its steps, and what each step must wait for.
+    """
+
+    name: ClassVar[str] = "updates"
+    takes: ClassVar[type] = Draft
+    gives: ClassVar[type] = Unordered
+
+    def run(self, draft: Draft, ctx: StageContext, /) -> Unordered:
+        draft.say = ctx.say
+        flow = draft.finish_updates()
+        for t in draft.graph.outputs:
+            draft.plan.fetches.append(draft.fetch(t))
+        return Unordered(draft.plan, flow)

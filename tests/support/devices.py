@@ -20,8 +20,9 @@ from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind, Op, registered
 from graphcore.plan.backend import open_backend
 from graphcore.plan.target import Reject
+from passes.fusion.fuse import Fuse
 from passes.graph.base import Pass
-from passes.pipeline import compile_graph
+from passes.pipeline import Pipeline, choose_pipeline, compile_graph
 from passes.planning.placement import place
 
 __all__ = [
@@ -88,7 +89,7 @@ def run_plan(
     outputs: Sequence[Tensor],
     feeds: Mapping[Tensor, Any],
     *,
-    passes: Sequence[Pass] = (),
+    passes: Sequence[Pass] | Pipeline = (),
     allow: Callable[..., bool] | None = None,
 ) -> Bound:
     """Compile outputs for a device as one plan and bind it.
@@ -97,16 +98,15 @@ def run_plan(
         spec: the device string.
         outputs: what to fetch.
         feeds: arrays by placeholder; they give the sizes of symbolic extents.
-        passes: graph passes to run before fusion.
+        passes: graph passes to run before fusion, or a pipeline.
         allow: an extra condition on every fusion.
     """
     device = backend(spec)
     sizes = _sizes(feeds)
-    stages = compile_graph(
-        Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, passes=passes, verify=True, allow=allow
-    )
-    program = device.compile(stages.plan)
-    return Bound(device.bind(program, place(stages.plan, sizes)), list(feeds), stages.plan, program, device)
+    pipeline = choose_pipeline(passes).replace(Fuse.name, Fuse(allow))
+    made = compile_graph(Graph(tuple(outputs), (), tuple(feeds)), device.target, sizes, pipeline=pipeline, verify=True)
+    program = device.compile(made.plan)
+    return Bound(device.bind(program, made.placed), list(feeds), made.plan, program, device)
 
 
 def run_on(spec: str, outputs: Sequence[Tensor], feeds: Mapping[Tensor, Any], **options: Any) -> list[Any]:

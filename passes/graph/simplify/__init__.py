@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphcore.ir.graph import Graph
-from passes.graph.base import Pass, PassContext, Rule
+from passes.graph.base import Pass, Rule
 from passes.graph.rewrite import rewrite
 from passes.graph.simplify.algebra import ALGEBRA
 from passes.graph.simplify.folding import FOLDING
@@ -14,6 +14,7 @@ from passes.graph.simplify.inexact import INEXACT
 from passes.graph.simplify.logic import LOGIC
 from passes.graph.simplify.reductions import REDUCTIONS
 from passes.graph.simplify.views import VIEWS
+from passes.stage import StageContext
 
 __all__ = ["EXACT", "INEXACT", "Simplify"]
 
@@ -37,5 +38,5 @@ class Simplify(Pass):
     rules: tuple[Rule, ...] = (*EXACT, *INEXACT)
     contracts: frozenset[str] = frozenset({"exact"})
 
-    def run(self, graph: Graph, ctx: PassContext) -> Graph:
+    def run(self, graph: Graph, ctx: StageContext, /) -> Graph:
         return rewrite(graph, [r for r in self.rules if r.contract in self.contracts], ctx)

@@ -84,7 +84,7 @@ def test_cost_is_linear(shape: Shape, sizes: tuple[int, int]) -> None:
         assert ctx.hits
         assert ctx.visits <= 4 * n + 16
         assert result is not graph
-        counts.append((ctx.visits, ctx.rule_attempts))
+        counts.append((ctx.visits, ctx.attempts))
     (visits, attempts), (more_visits, more_attempts) = counts
     assert more_visits <= 13 * visits
     assert more_attempts <= 13 * attempts
