@@ -13,6 +13,7 @@ from graphcore.api.indexing import (
     getitem,
     is_array,
     is_mask,
+    named_positions,
     rows_added,
 )
 from graphcore.api.logic import equal, greater_equal, less, where
@@ -113,7 +114,7 @@ class At:
         if not items or not is_array(items[0]) or any(is_array(i) or i != slice(None) for i in items[1:]):
             return None
         check_constant(self._x, 0, items[0], self._x.shape[0])
-        return tensor("at", items[0])
+        return named_positions("at", items[0], self._x.shape[0])
 
     def _flattened(self, operation: str, value: Any) -> Tensor:
         """An operation on the same elements of the flattened tensor."""

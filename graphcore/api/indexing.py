@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import less, where
-from graphcore.api.operands import axis_of, build, cast, fail, fit, promote, tensor
+from graphcore.api.operands import axis_of, build, cast, fail, fit, in_range, promote, tensor
 from graphcore.api.shaping import flip, moveaxis, permute_dims, reshape
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, OutOfRangeError, ShapeError, UsageError
@@ -61,6 +61,8 @@ class Basic:
 def getitem(x: Tensor, key: Any) -> Tensor:
     """``x[key]`` with NumPy's meaning: integers, slices (also with negative steps), None, ``...``, and integer arrays
     or tensors.
+
+    A computed index out of range gives NaN (0 for integers); constant and fed ones raise.
 
     A slice of a symbolic axis takes the axis to be as long as its positive start.
 
@@ -294,17 +296,22 @@ def _joint_index(x: Tensor, y: Tensor, arrays: dict[int, Any]) -> Tensor:
     for axis, index in arrays.items():
         check_constant(x, axis, index, y.shape[axis])
     if len(arrays) == 1:
-        (index,) = arrays.values()
-        return tensor("index", index)
+        ((axis, index),) = arrays.items()
+        return named_positions("index", index, y.shape[axis])
     total: Tensor | None = None
     for axis in sorted(arrays):
         extent = y.shape[axis]
-        index = promote("index", arrays[axis] if is_array(arrays[axis]) else np.asarray(arrays[axis]))[0]
+        index = named_positions("index", arrays[axis] if is_array(arrays[axis]) else np.asarray(arrays[axis]), extent)
         index = cast(index, dtypes.int64)
         counted = where(less(index, 0), add(index, extent), index)
         total = counted if total is None else add(multiply(total, extent), counted)
     assert total is not None
     return total
+
+
+def named_positions(op: str, index: Any, extent: Extent) -> Tensor:
+    """An index, whose arrays ``check_constant`` has seen, as a tensor that is checked when it is fed."""
+    return in_range(op, index, extent) if isinstance(index, Tensor) else tensor(op, index)
 
 
 def check_constant(x: Tensor, axis: int, index: Any, extent: Extent) -> None:
@@ -330,21 +337,22 @@ def _integers(op: str, indices: Any) -> Tensor:
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
     """Slices of ``x`` along an axis (None: of the flattened tensor) at ``indices``, of any shape.
 
-    A negative index counts from the end; a fed index out of range gives NaN (0 for integers).
+    A negative index counts from the end. A computed index out of range gives NaN (0 for integers).
 
     Raises:
         DTypeError: indices that are no integers.
+        OutOfRangeError: constant indices out of range; fed ones raise FeedError when they are fed.
 
     >>> take([[1, 2], [3, 4]], [0, 0, 1], axis=0).shape
     (3, 2)
     """
-    t, where_ = tensor("take", x), _integers("take", indices)
+    t, at = tensor("take", x), _integers("take", indices)
     if axis is None:
         t, axis = reshape(t, (-1,)), 0
     place = axis_of("take", t, axis)
     if not isinstance(indices, Tensor):
         check_constant(t, place, indices, t.shape[place])
-    return build("take", t, where_, axis=place)
+    return build("take", t, in_range("take", at, t.shape[place]), axis=place)
 
 
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
@@ -361,6 +369,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
         rest = broadcast_shapes(t.shape[:place] + t.shape[place + 1 :], at.shape[:place] + at.shape[place + 1 :])
     except ShapeError:
         raise mismatch("take_along_axis", t, at, f"shapes differ outside axis {place}") from None
+    at = in_range("take_along_axis", at, t.shape[place])
     t, at = (fit(u, (*rest[:place], u.shape[place], *rest[place:])) for u in (t, at))
     return build("take_along", t, at, axis=place)
 
@@ -386,7 +395,7 @@ def gather(x: Any, dim: int, index: Any) -> Tensor:
             n if isinstance(n, int) and isinstance(e, int) else e for n, e in zip(lengths, t.shape, strict=True)
         )
         t = build("slice", t, starts=(0,) * t.ndim, lengths=cut, steps=(1,) * t.ndim)
-    return build("take_along", fit(t, lengths), at, axis=place)
+    return build("take_along", fit(t, lengths), in_range("gather", at, t.shape[place]), axis=place)
 
 
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
@@ -394,7 +403,7 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     up.
 
     ``index`` may be smaller than ``src``, whose other elements are not used, and outside ``dim`` than ``x``. Indices
-    out of range are dropped.
+    out of range are dropped; fed ones raise FeedError.
 
     >>> scatter_add([[0.0, 0.0]], 1, [[1]], [[2.0]]).shape
     (1, 2)
@@ -413,12 +422,15 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     missing = tuple(0 if i == place or e == at.shape[i] else e - at.shape[i] for i, e in enumerate(t.shape))
     if any(isinstance(n, Dim) or n < 0 for n in missing):
         raise mismatch("scatter_add", t, at, f"the index must be no larger than x outside dim {place}")
+    at = in_range("scatter_add", at, t.shape[place], constants=False)
     added = build("scatter_along", at, values, axis=place, extent=t.shape[place])
     return add(t, build("pad", added, low=(0,) * t.ndim, high=missing, gaps=(0,) * t.ndim) if any(missing) else added)
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:
     """``x`` with the slices of ``source`` along ``dim`` added at the positions ``index`` (N,); duplicates add up.
+
+    Indices out of range are dropped; fed ones raise FeedError.
 
     >>> index_add([[0.0], [0.0]], 0, [1, 1], [[2.0], [3.0]]).shape
     (2, 1)
@@ -427,6 +439,7 @@ def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:
     place = axis_of("index_add", t, dim)
     if at.ndim != 1 or values.ndim != t.ndim:
         raise mismatch("index_add", at, values, f"the index must have 1 axis and the source {t.ndim}")
+    at = in_range("index_add", at, t.shape[place], constants=False)
     return add(t, moveaxis(rows_added(moveaxis(t, place, 0), at, moveaxis(values, place, 0), "index_add"), 0, place))
 
 
@@ -444,9 +457,12 @@ def rows_added(x: Tensor, index: Tensor, values: Tensor, op: str) -> Tensor:
 
 
 def one_hot(indices: Any, depth: int, dtype: Any = "float32") -> Tensor:
-    """indices -> (..., depth): 1 at the index along the last axis, 0 elsewhere; an index out of range gives zeros.
+    """indices -> (..., depth): 1 at the index along the last axis, 0 elsewhere.
+
+    A negative index counts from the end. An index out of range gives zeros; a fed one raises FeedError.
 
     >>> one_hot([0, 2], 3).shape
     (2, 3)
     """
-    return build("one_hot", _integers("one_hot", indices), depth=int(depth), dtype=dtypes.as_dtype(dtype))
+    at = in_range("one_hot", _integers("one_hot", indices), int(depth), constants=False)
+    return build("one_hot", at, depth=int(depth), dtype=dtypes.as_dtype(dtype))

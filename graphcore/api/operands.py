@@ -10,8 +10,9 @@ import numpy as np
 
 from graphcore.api.variable import constant, is_tensor_like
 from graphcore.base import dtypes
+from graphcore.base.arrays import outside, wrong_position
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import DTypeError, GraphcoreError, ShapeError, UsageError
+from graphcore.base.errors import DTypeError, GraphcoreError, OutOfRangeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, normalize_axes, normalize_axis
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Tensor, describe, make_node, mismatch, with_operands
@@ -30,6 +31,7 @@ __all__ = [
     "fail",
     "fit",
     "full",
+    "in_range",
     "is_operand",
     "promote",
     "same_shape",
@@ -203,6 +205,40 @@ def same_shape(op: str, a: Tensor, b: Tensor, what: str, hint: str) -> Tensor:
     ):
         raise ShapeError(f"{mismatch(op, a, b, what)}\n  {hint}")
     return b if a.shape == b.shape else build("require_shape", b, shape=a.shape)
+
+
+def in_range(
+    op: str,
+    indices: Tensor,
+    extent: Extent,
+    *,
+    negative: bool = True,
+    allowed: int | None = None,
+    constants: bool = True,
+) -> Tensor:
+    """Integers that name positions along an axis: constants are checked here, fed ones when they are fed.
+
+    Args:
+        op: the function that reads them, for messages.
+        indices: of an integer type.
+        extent: of the axis.
+        negative: whether negative ones count from the end.
+        allowed: a number that is borne besides.
+        constants: whether constants are checked; not by functions that say what they make of others.
+
+    Raises:
+        OutOfRangeError: a constant that is out of range.
+    """
+    node = indices.node
+    while node.op.is_alias:
+        node = node.inputs[0].node
+    if not isinstance(node.op, Constant) or isinstance(extent, Dim):
+        return build("require_range", indices, extent=extent, negative=negative, allowed=allowed, label=op)
+    array = node.op.array
+    wrong = outside(array, extent, negative, allowed) if constants else None
+    if wrong is not None:
+        raise fail(OutOfRangeError, f"{op}: {wrong_position(array, wrong, extent, negative, allowed)}", indices)
+    return indices
 
 
 def axis_of(op: str, x: Tensor, axis: Any, rank: int | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from graphcore.api import reductions
 from graphcore.api.elementwise import add, divide, exp, log, maximum, multiply, negative, subtract
 from graphcore.api.logic import equal, greater_equal, less, logical_and, not_equal, where
-from graphcore.api.operands import build, cast, fail, fit, promote, same_shape, tensor
+from graphcore.api.operands import build, cast, fail, fit, in_range, promote, same_shape, tensor
 from graphcore.api.special import softplus
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
@@ -57,7 +57,7 @@ class _Classes:
 
     def __init__(self, name: str, x: Tensor, target: Tensor, axis: int, ignore_index: int | None) -> None:
         self.axis, self.rank = axis, x.ndim
-        t = _indices(name, x, target, axis)
+        t = in_range(name, _indices(name, x, target, axis), x.shape[axis], negative=False, allowed=ignore_index)
         self.shape = t.shape
         count = (
             build("dim_value", extent=x.shape[axis], dtype=dtypes.int64)
@@ -136,10 +136,10 @@ def cross_entropy(
         label_smoothing: how much of the target is spread evenly over all classes, 0 to 1.
 
     Returns:
-        A scalar, or with "none" the shape of the class indices. An index that is no class gives NaN.
+        A scalar, or with "none" the shape of the class indices. A computed index that is no class gives NaN.
 
     Raises:
-        ShapeError, DTypeError: the target does not fit the input.
+        ShapeError, DTypeError, OutOfRangeError (FeedError where it is fed): the target does not fit the input.
 
     >>> cross_entropy([[1.0, 2.0]], [1]).shape
     ()

@@ -7,7 +7,7 @@ from typing import Any
 from graphcore.api import indexing
 from graphcore.api.elementwise import stop_gradient
 from graphcore.api.logic import not_equal, where
-from graphcore.api.operands import build, fail, tensor
+from graphcore.api.operands import build, fail, in_range, tensor
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
 from graphcore.ir.node import Tensor
@@ -19,7 +19,7 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Tens
     """Rows of a table: indices (...) and weight (V, D) give (..., D).
 
     Args:
-        indices: integers below V; one out of range gives a row of NaN.
+        indices: integers from 0 to V - 1. A computed one out of range gives a row of NaN, constant and fed ones raise.
         weight: (V, D).
         padding_idx: a row that gets no gradient.
 
@@ -40,7 +40,8 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Tens
         raise fail(DTypeError, f"embedding: the indices are {at.dtype}, but must be integers{swapped}", at, table)
     if table.ndim != 2:
         raise fail(ShapeError, f"embedding: the weight is {format_shape(table.shape)}, but must be (V, D)", at, table)
-    rows = indexing.take(table, at if isinstance(indices, Tensor) else indices, 0)
+    at = in_range("embedding", at, table.shape[0], negative=False)
+    rows = build("take", table, at, axis=0)
     if padding_idx is None:
         return rows
     pad = padding_idx if padding_idx >= 0 else padding_idx + int(table.shape[0])

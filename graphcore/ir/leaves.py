@@ -1,5 +1,6 @@
 """Values that nothing computes: placeholders, variables, constants, parameters of regions; and what is required of
-shapes. These are the ops that passes, tools and the front end may know by their classes."""
+shapes and of integers that name positions. These are the ops that passes, tools and the front end may know by their
+classes."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ import numpy as np
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import ShapeError
-from graphcore.base.shapes import Shape, format_shape
-from graphcore.ir.op import Example, Leaf, Lowering, TensorType, View, one_type, primitive
+from graphcore.base.shapes import Extent, Shape, format_shape
+from graphcore.ir.op import INTEGER, Example, Leaf, Lowering, TensorType, View, one_type, primitive
 from graphcore.kernel.index import Index
 
-__all__ = ["Constant", "Parameter", "Placeholder", "RequireShape", "VariableRead"]
+__all__ = ["Constant", "Parameter", "Placeholder", "RequireRange", "RequireShape", "VariableRead"]
 
 
 class _Labelled(Leaf):
@@ -144,3 +145,39 @@ class RequireShape(View):
     def examples(self) -> Iterator[Example]:
         yield RequireShape((2, 3)), np.linspace(-1.5, 2.0, 6, dtype=np.float32).reshape(2, 3)
         yield RequireShape((4,)), np.arange(4, dtype=np.int32)
+
+
+@primitive
+class RequireRange(View):
+    """The operand, whose elements name positions along an axis of ``extent``: what is fed is checked when it is fed.
+
+    ``negative``: whether negative elements count from the end; ``allowed``: a number that is borne besides; ``label``:
+    the function that reads the elements. It stands here because the front end needs it.
+    """
+
+    is_alias: ClassVar[bool] = True
+    inverts_index: ClassVar[bool] = True
+    extent: Extent
+    negative: bool
+    allowed: int | None = None
+    label: str | None = None
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        self.check(0, inputs[0], INTEGER)
+        return (inputs[0],)
+
+    def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return index
+
+    def result_index(self, source: Shape, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return index
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        return (None,)
+
+    def reference(self, *inputs: Any) -> Any:
+        return inputs[0]
+
+    def examples(self) -> Iterator[Example]:
+        yield RequireRange(4, True), np.array([[0, 3, -4], [1, 1, -1]], np.int32)
+        yield RequireRange(4, False, -100, "cross_entropy"), np.array([0, 3, -100, 4])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,19 @@ def parse_bytes(value: int | str | None) -> int | None:
     raise UsageError(f"memory_limit: {value!r} is no size; write bytes or text like '2GB'")
 
 
-def refuse_nonfinite(tensors: Sequence[Tensor], values: Sequence[Any]) -> None:
-    """Raise SessionError where a value of a floating type is NaN or infinite."""
+def refuse_nonfinite(tensors: Sequence[Tensor], values: Sequence[Any], explain: Callable[[], str | None]) -> None:
+    """Raise SessionError where a value of a floating type is NaN or infinite.
+
+    Args:
+        tensors, values: what was fetched.
+        explain: says more of the run, if it can.
+    """
     for t, value in zip(tensors, values, strict=True):
         if t.dtype.is_float and not np.isfinite(np.asarray(value, np.float64)).all():
             kind = "NaN" if np.isnan(np.asarray(value, np.float64)).any() else "infinity"
-            raise SessionError(f"check_numerics: {t.name!r} holds {kind}\n  {describe(t)}")
+            why = explain()
+            raise SessionError(
+                f"check_numerics: {t.name!r} holds {kind}\n  {describe(t)}"
+                + (f"\n  {why}" if why else "")
+                + ("\n  gc.detect_anomaly() around the run names the op that makes a NaN" if kind == "NaN" else "")
+            )

@@ -14,6 +14,7 @@ from graphcore.ir.fingerprint import fingerprint
 from graphcore.ir.graph import Graph, Update, collect
 from graphcore.ir.node import Tensor
 from graphcore.runtime.compiled import Compiled
+from graphcore.runtime.feed_ranges import FeedRanges, ranges_of
 from graphcore.runtime.feeds import Constraint, check_feeds, constraints_of, feed_points, symbols_in
 
 __all__ = ["CACHE_SIZE", "Entry", "Program", "ProgramCache", "run_graph", "shrink"]
@@ -54,6 +55,7 @@ class Entry:
         rename: this graph's symbolic extents to the program's.
         needed: the symbolic extents that feeds must give.
         constraints: equalities between extents that every feed must satisfy.
+        ranges: what labels and indices among the feeds may be.
         lines: as in ``Program``.
     """
 
@@ -62,6 +64,7 @@ class Entry:
     rename: dict[str, str]
     needed: frozenset[str]
     constraints: tuple[Constraint, ...]
+    ranges: FeedRanges
     lines: bytes
 
 
@@ -116,6 +119,7 @@ class ProgramCache:
         graph = run_graph(tensors, updates, fed)
         found = fingerprint(graph)
         nodes = graph.nodes()
+        ranges = FeedRanges(ranges_of(graph))
         with self._lock:
             program = self.programs.get(found.digest)
             if program is None:
@@ -127,6 +131,7 @@ class ProgramCache:
                 dict(zip(found.symbols, program.symbols, strict=True)),
                 symbols_in(nodes),
                 constraints_of(nodes),
+                ranges,
                 found.lines,
             )
             shrink(self.entries)

@@ -16,7 +16,7 @@ from graphcore.io.checkpoint import load_arrays, save_arrays
 from graphcore.ir.graph import Update
 from graphcore.ir.node import Tensor
 from graphcore.plan.backend import open_backend
-from graphcore.runtime.anomaly import anomaly_error, holds_nan, watching
+from graphcore.runtime.anomaly import anomaly_error, holds_nan, positions_out_of_range, watching
 from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, shape_of, sizes_of, split_feeds
 from graphcore.runtime.fetches import flatten_fetches
@@ -152,7 +152,7 @@ class Session:
             bound, values = self._execute(self._cache.entry(tensors, updates, keys), keys, arrays)
         checked = self.check_numerics if options is None or options.check_numerics is None else options.check_numerics
         if checked:
-            refuse_nonfinite(tensors, values)
+            refuse_nonfinite(tensors, values, lambda: self._explained(tensors, updates, keys, arrays))
         if isinstance(run_metadata, dict):
             run_metadata["launches"] = bound.launches
         elif run_metadata is not None:
@@ -183,7 +183,7 @@ class Session:
                 self._watched(tensors, updates, listed, arrays) if watching() else self._execute(entry, listed, arrays)
             )
             if self.check_numerics:
-                refuse_nonfinite(tensors, values)
+                refuse_nonfinite(tensors, values, lambda: self._explained(tensors, updates, listed, arrays))
             return nest(values)
 
         return call
@@ -216,12 +216,16 @@ class Session:
             fitting = array if type(array) is np.ndarray else as_feed(array, t)
             prepared.append(fitting if fitting.dtype == storage else cast_feed(t, fitting))
         shapes = tuple([a.shape for a in prepared])
+
+        def sizes() -> dict[str, int]:
+            return sizes_of(fed, shapes, entry.needed, entry.constraints)
+
+        if entry.ranges:
+            entry.ranges.check(prepared, shapes, sizes)
         bound = entry.program.bound.get(shapes)
         if bound is None:
-            sizes = sizes_of(fed, shapes, entry.needed, entry.constraints)
-            bound = self._bind(
-                entry.program, {entry.rename[k]: v for k, v in sizes.items() if k in entry.rename}, shapes
-            )
+            known = {entry.rename[k]: v for k, v in sizes().items() if k in entry.rename}
+            bound = self._bind(entry.program, known, shapes)
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
@@ -238,10 +242,15 @@ class Session:
         before = dict(zip((v.uid for v in variables), self._variables.read(variables), strict=True))
         bound, values = self._execute(entry, fed, arrays)
         if any(map(holds_nan, values)) or any(map(holds_nan, self._variables.read([v for v, _ in graph.updates]))):
-            feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
-            sizes = sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints)
-            raise anomaly_error(graph, sizes, feeds, before)
+            raise anomaly_error(graph, *_fed_again(entry, fed, arrays), before)
         return bound, values
+
+    def _explained(
+        self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
+    ) -> str | None:
+        """What ``check_numerics`` can say of a run that is over."""
+        entry = self._cache.entry(tensors, updates, fed)
+        return positions_out_of_range(run_graph(tensors, updates, fed), *_fed_again(entry, fed, arrays))
 
     def _bind(self, program: Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
         """An executable for these sizes; compiles where no compilation fits them."""
@@ -332,6 +341,12 @@ class Session:
         """
         self._check_alive()
         self.load_state_dict(load_arrays(path)[0], strict, module)
+
+
+def _fed_again(entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[dict[str, int], list[Any]]:
+    """The extents and the feeds of a run."""
+    feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
+    return sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints), feeds
 
 
 _local = threading.local()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphcore.base.shapes import Dim, Shape, is_static
-from graphcore.ir.leaves import RequireShape
+from graphcore.ir.leaves import RequireRange, RequireShape
 from graphcore.ir.node import Tensor
 from graphcore.ir.op import View
 from graphcore.ops.view import Broadcast, Concat, Flip, Pad, Permute, Reshape, Slice
@@ -14,9 +14,9 @@ __all__ = ["VIEWS"]
 _OPERANDS_SEARCHED = 64  # a slice of a concatenation of more operands is left alone, so that many slices stay linear
 
 
-@rule(Reshape, Broadcast, RequireShape)
+@rule(Reshape, Broadcast, RequireShape, RequireRange)
 def same_shape_to_operand(call: Call) -> Replacement:
-    """reshape(x) -> x, broadcast(x) -> x, require_shape(x) -> x, where x has the shape"""
+    """reshape(x) -> x, broadcast(x) -> x, require_shape(x) -> x, where x has the shape; require_range(x) -> x"""
     return call.arg(0) if call.arg(0).shape == call.shape else None
 
 
