@@ -191,6 +191,7 @@ class MaxPool(_Dilated):
     The gradient goes to the first largest element of a window.
     """
 
+    smooth: ClassVar[bool] = False
     window: Pair
     stride: Pair
     padding: Quad
@@ -227,7 +228,7 @@ class MaxPool(_Dilated):
 class MaxPoolIndex(_Dilated):
     """Which tap of every window holds its first largest element (or first NaN): row * window width + column, int32.
 
-    A window whose inside elements are all -inf may name a tap in the padding; gradients for it are dropped.
+    It never is one in the padding, unless there is nothing else in the window (which steps over the input then).
     """
 
     window: Pair
@@ -247,14 +248,32 @@ class MaxPoolIndex(_Dilated):
             return expr.const(0, dtypes.int32)
         where, inside = self.tap(index, k // kw, k % kw, x.shape)
         value = expr.select(inside, read(0, where, inside), expr.const(-math.inf, x.dtype))
-        return expr.cast(expr.reduce("argmax", axes, value), dtypes.int32)
+        found = expr.cast(expr.reduce("argmax", axes, value), dtypes.int32)
+        return found if not (self.padding[0] or self.padding[2]) else expr.call("max", found, self.first_inside(index))
+
+    def first_inside(self, index: tuple[Index, ...]) -> Expr:
+        """The first tap of a window outside of the padding. No element's tap comes before it, and the padding is only
+        found to be the largest as the very first tap, in windows of nothing but -inf."""
+        first = []
+        for at, stride, low, gap in zip(index[-2:], self.stride, self.padding[::2], self.gaps, strict=True):
+            missing = expr.index_value(at * -stride + (low + gap - 1), dtypes.int32)
+            steps = missing if gap == 1 else expr.call("floordiv", missing, expr.const(gap, dtypes.int32))
+            first.append(expr.call("max", steps, expr.const(0, dtypes.int32)))
+        return expr.call("add", expr.call("mul", first[0], expr.const(self.window[1], dtypes.int32)), first[1])
 
     def reference(self, *inputs: Any) -> Any:
-        return _wide(self.taps(inputs[0], -math.inf)).argmax(0).astype(np.int32)
+        found = _wide(self.taps(inputs[0], -math.inf)).argmax(0)
+        rows, columns = (
+            np.maximum((low + gap - 1 - np.arange(count) * stride) // gap, 0)
+            for count, stride, low, gap in zip(found.shape[-2:], self.stride, self.padding[::2], self.gaps, strict=True)
+        )
+        return np.maximum(found, rows[:, None] * self.window[1] + columns).astype(np.int32)
 
     def examples(self) -> Iterator[Example]:
         for *geometry, shape in _MAX:
             yield MaxPoolIndex(*geometry), floats(*shape)  # type: ignore[arg-type]
+            if 0 not in shape:
+                yield MaxPoolIndex(*geometry), np.full(shape, -np.inf, np.float32)  # type: ignore[arg-type]
         plain = MaxPoolIndex((2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
         yield plain, np.array([[1, np.nan, 0, 1], [np.nan, 3, 1, 1]], np.float32)
 
