@@ -11,7 +11,7 @@ import numpy as np
 from graphcore.api.variable import Variable, as_tensor
 from graphcore.base import source
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.ir.graph import close_over, toposort
+from graphcore.ir.graph import close_over, read_variables, toposort
 from graphcore.ir.leaves import Parameter
 from graphcore.ir.node import Builder, Tensor, describe, make_node
 from graphcore.ops.region import Checkpoint, CustomGradient
@@ -115,7 +115,7 @@ def _seed(y: Tensor, given: Any) -> Tensor:
 def backward(loss: Tensor, variables: Sequence[Variable] | None = None) -> None:
     """Add the symbolic gradient of a scalar to ``variable.grad`` of every trainable variable it depends on."""
     if variables is None:
-        variables = [n.op.variable for n in toposort([loss]) if n.op.name == "variable" and n.op.variable.trainable]  # type: ignore[attr-defined]
+        variables = [v for v in read_variables(toposort([loss])) if v.trainable]
     for variable, g in zip(variables, gradients(loss, list(variables)), strict=True):
         if g is not None:
             variable.grad = g if variable.grad is None else Builder().add(variable.grad, g)

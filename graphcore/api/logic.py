@@ -247,4 +247,4 @@ def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: fl
 
 
 def _largest(dtype: DType) -> float:
-    return 3.3895313892515355e38 if dtype.name == "bfloat16" else float(np.finfo(dtype.storage).max)
+    return 3.3895313892515355e38 if dtype == dtypes.bfloat16 else float(np.finfo(dtype.storage).max)

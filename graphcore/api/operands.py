@@ -115,7 +115,7 @@ def full(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
     """``x`` as ``dtype``; itself if it is one already."""
-    return x if x.dtype.name == dtype.name else build("cast", x, dtype=dtype)
+    return x if x.dtype == dtype else build("cast", x, dtype=dtype)
 
 
 def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:

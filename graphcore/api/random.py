@@ -105,6 +105,11 @@ def state() -> tuple[Variable, Variable, Tensor]:
         return _streams.state
 
 
+def is_seed(variable: Variable) -> bool:
+    """Whether a variable is the hidden seed, which every session starts with its own."""
+    return _streams.state is not None and variable is _streams.state[0]
+
+
 def _next_stream() -> int:
     """A number for the next random tensor of the open scope: a hash of scope and position, moved on if it is taken."""
     with _streams.lock:
@@ -160,7 +165,7 @@ def _fraction(shape: Shape, dtype: DType, centred: bool = False) -> Tensor:
     """Numbers in [0, 1), evenly spaced as finely as the type has them all; ``centred`` ones lie in (0, 1), symmetric
     around 1/2."""
     half = 0.5 if centred else 0.0
-    if dtype.name == "float64":
+    if dtype == dtypes.float64:
         high = cast(build("bitwise_right_shift", *_with(bits(shape), 6)), dtype)
         low = cast(build("bitwise_right_shift", *_with(bits(shape), 6)), dtype)
         whole = add(multiply(high, 2.0**26), low)
@@ -213,7 +218,7 @@ def _fitted(op: str, x: Tensor, shape: Shape) -> Tensor:
 
 def _standard_normal(shape: Shape, dtype: DType) -> Tensor:
     """By the inverse distribution function: one draw gives one number, monotonic in the bits."""
-    u = _fraction(shape, dtypes.float64 if dtype.name == "float64" else dtypes.float32, centred=True)
+    u = _fraction(shape, dtypes.float64 if dtype == dtypes.float64 else dtypes.float32, centred=True)
     return multiply(erfinv(subtract(multiply(u, 2.0), 1.0)), math.sqrt(2.0))
 
 
@@ -249,7 +254,7 @@ def truncated_normal(
     if not lower < upper:
         raise UsageError(f"random.truncated_normal: lower {lower} must be below upper {upper}")
     a, b = math.erf(lower / math.sqrt(2.0)), math.erf(upper / math.sqrt(2.0))
-    u = _fraction(extents, dtypes.float64 if wanted.name == "float64" else dtypes.float32, centred=True)
+    u = _fraction(extents, dtypes.float64 if wanted == dtypes.float64 else dtypes.float32, centred=True)
     z = multiply(erfinv(add(multiply(u, b - a), a)), math.sqrt(2.0))
     return cast(_fitted("truncated_normal", add(multiply(clip(z, lower, upper), std), mean), extents), wanted)
 
@@ -305,7 +310,7 @@ def gumbel(shape: Any = (), dtype: Any = "float32") -> Tensor:
     (3,)
     """
     extents, wanted = _shape("gumbel", shape), _float_type("gumbel", dtype)
-    u = _fraction(extents, dtypes.float64 if wanted.name == "float64" else dtypes.float32, centred=True)
+    u = _fraction(extents, dtypes.float64 if wanted == dtypes.float64 else dtypes.float32, centred=True)
     return cast(negative(log(negative(log(u)))), wanted)
 
 
@@ -316,7 +321,7 @@ def exponential(scale: float = 1.0, shape: Any = (), dtype: Any = "float32") -> 
     (3,)
     """
     extents, wanted = _shape("exponential", shape), _float_type("exponential", dtype)
-    u = _fraction(extents, dtypes.float64 if wanted.name == "float64" else dtypes.float32, centred=True)
+    u = _fraction(extents, dtypes.float64 if wanted == dtypes.float64 else dtypes.float32, centred=True)
     return cast(_fitted("exponential", multiply(negative(log(u)), scale), extents), wanted)
 
 
@@ -327,7 +332,7 @@ def categorical(logits: Any, axis: int = -1) -> Tensor:
     (1,)
     """
     t = tensor("random.categorical", logits)
-    noise = gumbel(t.shape, t.dtype if t.dtype.name == "float64" else "float32")
+    noise = gumbel(t.shape, t.dtype if t.dtype == dtypes.float64 else "float32")
     return argmax(add(t, noise), axis)
 
 

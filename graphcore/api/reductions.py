@@ -66,7 +66,7 @@ def _accumulator(op: str, x: Any, dtype: Any) -> Tensor:
         return cast(t, dtypes.as_dtype(dtype))
     if t.dtype.is_float:
         return t
-    return cast(t, dtypes.uint64 if t.dtype.kind == "u" else dtypes.int64)
+    return cast(t, dtypes.uint64 if t.dtype.is_unsigned else dtypes.int64)
 
 
 def sum(

@@ -236,7 +236,7 @@ class Variable(Tensor):
 
 def _check_initial(initial: Tensor) -> None:
     for node in toposort([initial]):
-        if node.op.name == "placeholder":
+        if isinstance(node.op, Placeholder):
             raise GraphError(
                 f"Variable: the initial value depends on a placeholder ({describe(node.output())}); feed it to a run "
                 f"and use sess.set_value instead"

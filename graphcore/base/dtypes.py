@@ -57,7 +57,7 @@ class DType:
     @property
     def storage(self) -> np.dtype[Any]:
         """The NumPy type of a stored element."""
-        return np.dtype(ml_dtypes.bfloat16) if self.name == "bfloat16" else np.dtype(self.name)
+        return np.dtype(ml_dtypes.bfloat16 if self == bfloat16 else self.name)
 
     @property
     def is_float(self) -> bool:
@@ -65,7 +65,17 @@ class DType:
 
     @property
     def is_integer(self) -> bool:
-        return self.kind in "iu"
+        return self.is_signed or self.is_unsigned
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it is a signed integer."""
+        return self.kind == "i"
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether it is an unsigned integer."""
+        return self.kind == "u"
 
     @property
     def is_bool(self) -> bool:
@@ -82,7 +92,7 @@ class DType:
     def __eq__(self, other: object) -> bool:
         """Equal to the same type, also when that is given as a string or a NumPy type."""
         if isinstance(other, DType):
-            return self.name == other.name
+            return self is other or self.name == other.name
         if isinstance(other, (str, np.dtype, type)):
             try:
                 return self.name == as_dtype(other).name
@@ -165,7 +175,7 @@ def as_dtype(value: Any) -> DType:
 
 def promote(a: DType, b: DType) -> DType:
     """The type that two tensors' types promote to (symmetric)."""
-    if a.name == b.name:
+    if a == b:
         return a
     if a.is_bool or b.is_bool:
         return b if a.is_bool else a
@@ -177,7 +187,7 @@ def promote(a: DType, b: DType) -> DType:
         return a if a.is_float else b
     if a.kind == b.kind:
         return a if a.itemsize > b.itemsize else b
-    signed, unsigned = (a, b) if a.kind == "i" else (b, a)
+    signed, unsigned = (a, b) if a.is_signed else (b, a)
     if signed.itemsize > unsigned.itemsize:
         return signed
     if unsigned.itemsize < 8:

@@ -66,7 +66,7 @@ class _Classes:
         )
         wide = (
             t
-            if t.dtype.itemsize >= 4 and t.dtype.kind == "i"
+            if t.dtype.itemsize >= 4 and t.dtype.is_signed
             else cast(t, dtypes.int32 if t.dtype.itemsize < 4 else dtypes.int64)
         )
         self.valid = logical_and(greater_equal(wide, 0), less(wide, count))

@@ -81,7 +81,7 @@ def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | Non
     t, result = _float("rms_norm", x)
     axes = _last_axes("rms_norm", t, normalized_shape)
     w = _parameter("rms_norm", "weight", weight, t.shape[axes[0] :], t)
-    small = eps if eps is not None else 2.0**-52 if t.dtype.name == "float64" else 2.0**-23
+    small = eps if eps is not None else 2.0**-52 if t.dtype == dtypes.float64 else 2.0**-23
     with name_scope("rms_norm"):
         power = reductions.mean(multiply(t, t), axes, True)
         return cast(_scaled(multiply(t, build("rsqrt", add(power, small))), w, None), result)

@@ -19,12 +19,11 @@ import numpy as np
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Constant, Parameter, Placeholder, VariableRead
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import TensorType
 
 __all__ = ["Fingerprint", "fingerprint"]
-
-_COSMETIC = frozenset({"label", "place"})  # attributes that change nothing that is computed
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,16 @@ class _Writer:
             self.clones.setdefault(node.clone, len(self.clones)),
         )
         self.cosmetics.update(
-            f"{node.origin.place} {getattr(op, 'label', '')} {node.origin.scope}\n".encode("utf-8", "surrogatepass")
+            f"{node.origin.place} {op.given_name or ''} {node.origin.scope}\n".encode("utf-8", "surrogatepass")
         )
-        if op.name == "variable":
+        if isinstance(op, VariableRead):
             self.add(op.variable.uid)
-        elif op.name == "constant":
+        elif isinstance(op, Constant):
             self.add(op.digest)
-        elif op.name not in ("placeholder", "parameter"):
+        elif not isinstance(op, (Placeholder, Parameter)):
             self.add(type(op).__qualname__)
             for f in dataclasses.fields(op):
-                if f.name not in _COSMETIC and not (
-                    f.name == "rule" and op.name == "custom_gradient"
-                ):  # the rule is used up before a run
+                if f.name not in op.cosmetic:
                     self.value(getattr(op, f.name))
 
     def places(self, tensors: Iterable[Tensor], position: dict[int, int]) -> list[tuple[int, int]]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from graphcore.base import source
 from graphcore.base.errors import GraphError, VerifyError
+from graphcore.ir.leaves import Parameter, VariableRead
 from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Builder, Node, Tensor, make_node
 from graphcore.ir.op import Effect, Kind, lookup
 from graphcore.ir.printer import print_graph
 
-__all__ = ["Graph", "Update", "collect", "inline", "toposort", "verify_graph"]
+__all__ = ["Graph", "Update", "collect", "inline", "read_variables", "toposort", "verify_graph"]
 
 
 @dataclass(frozen=True)
@@ -210,13 +211,18 @@ def verify_graph(graph: Graph) -> None:
         if node.op.kind is Kind.REGION:
             for body in node.op.bodies:  # type: ignore[attr-defined]
                 verify_graph(body)
-        if node.op.name == "parameter" and node.serial not in parameters:
+        if isinstance(node.op, Parameter) and node.serial not in parameters:
             raise VerifyError(f"{node} is a region's parameter outside its region")
         if node.op.effect is not Effect.PURE and node.clone:
             raise VerifyError(f"{node} has an effect and was cloned")
     for variable, value in graph.updates:
         if value.shape != variable.shape or value.dtype != variable.dtype:
             raise VerifyError(f"the update of {variable.name} has type {value.type}, the variable {variable.type}")
+
+
+def read_variables(nodes: Iterable[Node]) -> list[Any]:
+    """The variables that nodes read, in the nodes' order."""
+    return [node.op.variable for node in nodes if isinstance(node.op, VariableRead)]
 
 
 def builder_for(node: Node, derived: bool = True) -> Builder:

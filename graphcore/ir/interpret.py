@@ -9,6 +9,7 @@ import numpy as np
 
 from graphcore.base.errors import CompileError
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Node
 from graphcore.ir.op import Kind
 
@@ -35,8 +36,8 @@ def interpret(graph: Graph, values: Mapping[tuple[int, int], Any]) -> list[Any]:
 
 
 def _evaluate(node: Node, operands: list[Any]) -> tuple[Any, ...]:
-    if node.op.name == "constant":
-        return (node.op.array,)  # type: ignore[attr-defined]
+    if isinstance(node.op, Constant):
+        return (node.op.array,)
     if node.op.kind is Kind.REGION:
         body = node.op.bodies[0]  # type: ignore[attr-defined]
         return tuple(interpret(body, {p.key: a for p, a in zip(body.inputs, operands, strict=True)}))

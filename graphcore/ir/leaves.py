@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore.base.dtypes import DType
+from graphcore.base.dtypes import DType, bfloat16
 from graphcore.base.errors import ShapeError
 from graphcore.base.shapes import Extent, Shape, format_shape
 from graphcore.ir.op import INTEGER, Example, Leaf, Lowering, TensorType, View, one_type, primitive
@@ -103,7 +103,7 @@ class Constant(_Labelled):
     @property
     def scalar(self) -> Any:
         """The Python number of a one-element constant of any rank."""
-        return self.array.item() if self.dtype.name != "bfloat16" else float(self.array.reshape(()))
+        return self.array.item() if self.dtype != bfloat16 else float(self.array.reshape(()))
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         return one_type(tuple(self.array.shape), self.dtype)

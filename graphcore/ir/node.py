@@ -138,8 +138,7 @@ class Tensor(Operators):
 
     @property
     def name(self) -> str:
-        given = getattr(self.node.op, "label", None)
-        path = [*self.node.origin.scope, given or self.node.op.name]
+        path = [*self.node.origin.scope, self.node.op.given_name or self.node.op.name]
         return "/".join(path) + (f":{self.index}" if self.index else "")
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphcore.base.dtypes import DType
+from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 
@@ -17,11 +18,11 @@ __all__ = ["attribute_text", "print_graph"]
 def attribute_text(node: Node) -> str:
     """A node's attributes, ``name=value`` separated by commas."""
     op = node.op
-    if op.name == "constant":
-        array = op.array  # type: ignore[attr-defined]
+    if isinstance(op, Constant):
+        array = op.array
         return repr(array.item()) if array.size == 1 else f"<{'x'.join(map(str, array.shape))}>"
-    if op.name == "variable":
-        return str(op.variable.name)  # type: ignore[attr-defined]
+    if isinstance(op, VariableRead):
+        return str(op.variable.name)
     shown = {
         k: v for k, v in op.attributes().items() if k not in ("bodies", "rule") and not (k == "label" and v is None)
     }

@@ -15,7 +15,7 @@ from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.base.source import name_scope
-from graphcore.ir.graph import Graph, toposort
+from graphcore.ir.graph import Graph, read_variables, toposort
 from graphcore.ir.interpret import interpret
 from graphcore.ir.node import Tensor
 
@@ -359,7 +359,7 @@ def _listed(keys: list[str], limit: int = 10) -> str:
 def _initial_array(key: str, variable: Variable) -> np.ndarray:
     initial = variable.initial
     if isinstance(initial, Tensor):
-        if any(node.op.name == "variable" for node in toposort([initial])):
+        if read_variables(toposort([initial])):
             raise UsageError(
                 f"state_dict: the initial value of {key!r} is drawn or depends on other variables, made at "
                 f"{variable.place}; use sess.state_dict(module)"

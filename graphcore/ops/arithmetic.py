@@ -239,7 +239,7 @@ class Abs(Map):
     operands: ClassVar[str] = REAL
 
     def scalar(self, *args: Expr) -> Expr:
-        return args[0] if args[0].dtype.kind == "u" else expr.call("abs", *args)
+        return args[0] if args[0].dtype.is_unsigned else expr.call("abs", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         b, g, x = call.b, gradients[0], call.inputs[0]
@@ -266,7 +266,7 @@ class Sign(Map):
 
     def scalar(self, *args: Expr) -> Expr:
         x = args[0]
-        if x.dtype.kind == "u":
+        if x.dtype.is_unsigned:
             return expr.cast(expr.call("ne", x, expr.const(0, x.dtype)), x.dtype)
         return expr.call("sign", x)
 

@@ -333,7 +333,7 @@ class ShiftRight(_Shift):
     def scalar(self, *args: Expr) -> Expr:
         x, amount = args
         zero = expr.const(0, x.dtype)
-        sign = zero if x.dtype.kind == "u" else expr.select(expr.call("lt", x, zero), expr.const(-1, x.dtype), zero)
+        sign = zero if x.dtype.is_unsigned else expr.select(expr.call("lt", x, zero), expr.const(-1, x.dtype), zero)
         return self.shifted("shift_right", x, amount, sign)
 
     def reference(self, *inputs: Any) -> Any:
@@ -351,7 +351,7 @@ class Where(Map):
         condition, yes, no = inputs
         if not condition.dtype.is_bool:
             raise DTypeError(f"where: the condition has dtype {condition.dtype}, not bool; compare it with 0")
-        if yes.dtype.name != no.dtype.name:
+        if yes.dtype != no.dtype:
             raise DTypeError(f"where: operands have dtypes {yes.dtype} and {no.dtype}; cast one with .astype(...)")
         if not condition.shape == yes.shape == no.shape:
             raise ShapeError(f"where: operands have shapes {', '.join(format_shape(t.shape) for t in inputs)}")

@@ -17,7 +17,7 @@ from graphcore.api.variable import Variable
 from graphcore.base import source
 from graphcore.base.dtypes import DType, float32
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.ir.graph import Update, toposort
+from graphcore.ir.graph import Update, read_variables, toposort
 from graphcore.ir.node import Tensor, describe
 from graphcore.nn.norm import with_updates
 
@@ -287,7 +287,7 @@ def _checked_loss(loss: Any) -> Tensor:
 def _chosen(loss: Tensor, variables: Any) -> list[Variable]:
     """The variables to train, in the order of their making unless the user gave one."""
     if variables is None:
-        read = [node.op.variable for node in toposort([loss]) if node.op.name == "variable"]  # type: ignore[attr-defined]
+        read = read_variables(toposort([loss]))
         chosen = sorted((v for v in read if v.trainable), key=lambda v: v.uid)
         if not chosen:
             frozen = ", ".join(repr(label(v)) for v in read[:5])

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
 
-__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Fetch", "Placed", "Plan", "Step", "print_plan"]
+__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Choices", "Fetch", "Placed", "Plan", "Step", "print_plan"]
 
 ARENA, VARIABLE, CONSTANT = "arena", "variable", "constant"
 
@@ -45,6 +45,13 @@ class Buffer:
         return product(self.shape) * self.dtype.itemsize
 
 
+class Choices(Protocol):
+    """What a family chose for a kernel."""
+
+    def describe(self) -> str:
+        """In a few words, for people."""
+
+
 @dataclass
 class Step:
     """One kernel of the plan.
@@ -63,7 +70,7 @@ class Step:
     kernel: Kernel
     buffers: tuple[int, ...]
     template: str
-    config: Any
+    config: Choices
     level: int = 0
     workspace: tuple[int, ...] = ()
     helper: bool = False
@@ -167,16 +174,12 @@ def print_plan(plan: Plan, placed: Placed | None = None) -> str:
         lines.append(f"level {level}")
         for step in steps:
             lines.append(
-                f"  {step.kernel.name} [{step.template}: {_config_text(step.config)}] reads "
+                f"  {step.kernel.name} [{step.template}: {step.config.describe()}] reads "
                 f"{_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
             )
     if placed is not None:
         lines.append(f"arena {placed.arena_bytes} bytes, lower bound {placed.lower_bound_bytes}")
     return "\n".join(lines)
-
-
-def _config_text(config: Any) -> str:
-    return config.describe() if hasattr(config, "describe") else str(config)
 
 
 def _list(plan: Plan, numbers: Sequence[int], placed: Placed | None) -> str:

@@ -68,7 +68,7 @@ def anomaly_error(
     bound = InlineRegions().run(bind_everything(graph, sizes), PassContext())
     nodes = bound.nodes()
     known = _fed(bound, feeds)
-    known |= {(n.serial, 0): variables[n.op.variable.uid] for n in nodes if n.op.name == "variable"}  # type: ignore[attr-defined]
+    known |= {(n.serial, 0): variables[n.op.variable.uid] for n in nodes if isinstance(n.op, VariableRead)}
     results = [t for n in nodes for t in n.outputs]
     values = dict(zip((t.key for t in results), interpret(Graph(tuple(results)), known), strict=True))
     node = _first_nan(nodes, {key for key, value in values.items() if holds_nan(value)})

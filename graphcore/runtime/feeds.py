@@ -12,7 +12,7 @@ from graphcore.base import dtypes
 from graphcore.base.errors import FeedError, UsageError
 from graphcore.base.shapes import Dim, Extent, bind, format_shape, symbols_of
 from graphcore.ir.graph import Graph, rebuild
-from graphcore.ir.leaves import Placeholder
+from graphcore.ir.leaves import Parameter, Placeholder, RequireShape, VariableRead
 from graphcore.ir.node import Node, Tensor, describe, make_node
 from graphcore.ir.op import Kind
 
@@ -54,7 +54,7 @@ def constraints_of(nodes: Sequence[Node]) -> tuple[Constraint, ...]:
         if node.op.kind is Kind.REGION:
             for body in node.op.bodies:  # type: ignore[attr-defined]
                 pending += body.nodes()
-        if node.op.name != "require_shape":
+        if not isinstance(node.op, RequireShape):
             continue
         operand = node.inputs[0]
         for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
@@ -78,7 +78,7 @@ def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Ten
     mapping = {}
     points = []
     for t in fed:
-        if t.node.op.name == "placeholder":
+        if isinstance(t.node.op, Placeholder):
             points.append(t)
             continue
         point = make_node(Placeholder(t.shape, t.dtype, t.name), (), t.node.origin).output()
@@ -98,7 +98,7 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
     """
     seen = set()
     for t in fed:
-        if t.node.op.name == "variable":
+        if isinstance(t.node.op, VariableRead):
             raise FeedError(
                 f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}"
             )
@@ -107,13 +107,13 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
         seen.add(t.key)
     points = {t.node.serial for t in graph.inputs}
     for node in graph.nodes():
-        if node.op.name == "placeholder" and node.serial not in points:
+        if isinstance(node.op, Placeholder) and node.serial not in points:
             t = node.output()
             raise FeedError(
                 f"placeholder {t.name!r} is not fed; pass it in the feed_dict, e.g. sess.run(..., {{{_word(t)}: "
                 f"array}})\n  {describe(t)}"
             )
-        if node.op.name == "parameter":
+        if isinstance(node.op, Parameter):
             raise UsageError(
                 f"{node} belongs to the body of a checkpoint, custom gradient or loop and cannot be fetched outside"
             )

@@ -13,7 +13,7 @@ import numpy as np
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
 from graphcore.io.checkpoint import load_arrays, save_arrays
-from graphcore.ir.graph import Update
+from graphcore.ir.graph import Update, read_variables
 from graphcore.ir.node import Tensor
 from graphcore.plan.backend import open_backend
 from graphcore.runtime.anomaly import anomaly_error, holds_nan, positions_out_of_range, watching
@@ -238,7 +238,7 @@ class Session:
         """A run under ``detect_anomaly``."""
         entry = self._cache.entry(tensors, updates, fed)
         graph = run_graph(tensors, updates, fed)
-        variables = [n.op.variable for n in graph.nodes() if n.op.name == "variable"]  # type: ignore[attr-defined]
+        variables = read_variables(graph.nodes())
         before = dict(zip((v.uid for v in variables), self._variables.read(variables), strict=True))
         bound, values = self._execute(entry, fed, arrays)
         if any(map(holds_nan, values)) or any(map(holds_nan, self._variables.read([v for v, _ in graph.updates]))):

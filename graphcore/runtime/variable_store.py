@@ -89,7 +89,7 @@ class VariableStore:
             return self._evaluate(initial)
         if hasattr(initial, "sample"):
             return np.asarray(initial.sample(self.generator_for(variable)))
-        if variable.name == "random/seed" and variable is random.state()[0]:
+        if random.is_seed(variable):
             return np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
         return initial
 

@@ -16,6 +16,7 @@ from graphcore import viz
 from graphcore.base.errors import DeviceError, FeedError, UsageError
 from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
 from graphcore.ir.graph import Graph, Update, collect
+from graphcore.ir.leaves import Parameter, Placeholder, RequireShape, VariableRead
 from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Node, Tensor, describe
 from graphcore.ir.op import Kind
@@ -155,7 +156,7 @@ def _tree(graph: Graph) -> Iterator[str]:
 
 def _what(node: Node) -> str:
     op: Any = node.op
-    if op.name in ("placeholder", "parameter"):
+    if isinstance(op, (Placeholder, Parameter)):
         return f"{op.name} {op.label}" if op.label else str(op.name)
     if op.kind is Kind.LEAF:
         return f"{op.name} {attribute_text(node)}"
@@ -267,11 +268,11 @@ def _run_graph(tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[
     for t in fed:
         if not isinstance(t, Tensor):
             raise FeedError(f"dump: feeds must map tensors to arrays or shapes, got a {type(t).__name__}")
-        if t.node.op.name == "variable":
+        if isinstance(t.node.op, VariableRead):
             raise FeedError(f"dump: {t.name!r} is a variable and cannot be fed")
     graph, _ = feed_points(collect(tensors, updates, fed), fed)
     known = {t.node.serial for t in graph.inputs}
-    others = [n.output() for n in graph.nodes() if n.op.name == "placeholder" and n.serial not in known]
+    others = [n.output() for n in graph.nodes() if isinstance(n.op, Placeholder) and n.serial not in known]
     return Graph(graph.outputs, graph.updates, (*graph.inputs, *others))
 
 
@@ -304,7 +305,7 @@ def _choose_sizes(graph: Graph, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -
     equal: list[tuple[Any, Any]] = [
         pair
         for n in nodes
-        if n.op.name == "require_shape"
+        if isinstance(n.op, RequireShape)
         for pair in zip(n.inputs[0].shape, n.types[0].shape, strict=True)
     ]
     equal += [pair for t, shape in fed for pair in zip(t.shape, shape, strict=True)]

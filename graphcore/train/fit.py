@@ -22,7 +22,7 @@ from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim
 from graphcore.data import DataLoader, Dataset, TensorDataset
-from graphcore.ir.graph import collect
+from graphcore.ir.graph import collect, read_variables
 from graphcore.ir.node import Tensor, describe
 from graphcore.nn import Module
 from graphcore.optim import Optimizer
@@ -294,7 +294,7 @@ class _Run:
         if restored is None or not Path(restored).exists():
             return 0
         graph = collect([*self.train_values, *self.check_values], self.step.updates)
-        read = [node.op.variable for node in graph.nodes() if node.op.name == "variable"]  # type: ignore[attr-defined]
+        read = read_variables(graph.nodes())
         for variable in (*read, *(variable for variable, _ in graph.updates), self.done):
             session.get_value(variable)  # a session restores the variables that it knows
         session.restore(os.fspath(restored))

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphcore.base.dtypes import DType
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
@@ -64,7 +65,7 @@ class Splats:
         while node.op.kind is Kind.VIEW and len(node.inputs) == 1:
             node = node.inputs[0].node
         if node.serial not in self._known:
-            array = getattr(node.op, "array", None) if node.op.name == "constant" else None
+            array = node.op.array if isinstance(node.op, Constant) else None
             self._known[node.serial] = (
                 _number_text(array.reshape(-1)[0]) if array is not None and _is_splat(array) else None
             )
@@ -96,7 +97,7 @@ def op_label(node: Node, splats: Splats) -> tuple[str, str]:
     """
     op: Any = node.op
     if op.kind is Kind.LEAF:
-        return (str(op.variable.name) if op.name == "variable" else op.label or op.name), ""
+        return (str(op.variable.name) if isinstance(op, VariableRead) else op.given_name or op.name), ""
     numbers = [splats.text(t) for t in node.inputs]
     label = (f"{GRADIENT} " if node.origin.derived else "") + op.name
     if any(n is not None for n in numbers):
@@ -182,7 +183,7 @@ def update_node(number: int, variable: Any, *, more: Sequence[str] = (), group: 
 
 def unbroadcast(t: Tensor) -> Tensor:
     """The value that a broadcast repeats; broadcasts are not drawn, for the shapes in the boxes show them."""
-    while t.node.op.name == "broadcast":
+    while t.node.op.only_repeats:
         t = t.node.inputs[0]
     return t
 
@@ -308,7 +309,9 @@ class _Drawing:
         place = () if node.op.kind is Kind.LEAF else (str(node.origin),)
         marks = (*(("recomputed",) if node.clone else ()), *((f"on {node.device}",) if node.device else ()))
         lines = tuple(filter(None, (attributes, *map(str, node.types), *place, *marks)))
-        tip = variable_tooltip(node) if node.op.name == "variable" else node_tooltip(node, self.splats, self.names)
+        tip = (
+            variable_tooltip(node) if isinstance(node.op, VariableRead) else node_tooltip(node, self.splats, self.names)
+        )
         self.nodes.append(DiagramNode(name, label, node.op.name, lines, scope, None, tip, style_of(node)))
         for index in range(len(node.types)):
             self.ids[node.serial, index] = name

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph
+from graphcore.ir.leaves import VariableRead
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel.ir import print_kernel
@@ -34,7 +35,6 @@ __all__ = ["flop_text", "fused_diagram", "plan_diagram", "predecessors"]
 
 Key = tuple[int, int]
 Facts = Sequence[tuple[str, str]]
-_SILENT = ("reshape", "require_shape", "broadcast")  # views that a kernel's reader need not know of
 
 
 def flop_text(count: float) -> str:
@@ -152,13 +152,13 @@ class _Fused:
         """Whether a kernel computes a value that it uses, instead of loading it."""
         if t.node.op.kind is Kind.LEAF:
             return False
-        return t.key in group.members or t.key in self.partition.recomputed or bool(getattr(t.node.op, "inline", False))
+        return t.key in group.members or t.key in self.partition.recomputed or t.node.op.inline
 
     def through(self, t: Tensor, group: Group | None) -> tuple[Tensor, str]:
         """What is behind the views that a kernel reads a value through, and the names of those views."""
         seen: list[str] = []
         while t.node.op.kind is Kind.VIEW and t.key not in (self.home if group is None else group.members):
-            if t.node.op.name not in _SILENT:
+            if not (t.node.op.is_alias or t.node.op.only_repeats):  # views that a reader need not know of
                 seen.append(t.node.op.name)
             t = t.node.inputs[0]
         return t, ", ".join(reversed(seen))
@@ -192,7 +192,7 @@ class _Fused:
             number = self.splats.text(t)
             tip = (
                 variable_tooltip(t.node)
-                if t.node.op.name == "variable"
+                if isinstance(t.node.op, VariableRead)
                 else node_tooltip(t.node, self.splats, self.names)
             )
             lines = (str(t.type), format_bytes(self.bytes_of(t)))
@@ -261,7 +261,7 @@ class _Planned:
 
     def step(self, i: int, step: Step) -> None:
         name, level = f"step {i}", f"level {step.level}"
-        config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
+        config = step.config.describe()
         work = flop_text(step.flops) if step.flops else ""
         lines = (step.template, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
         tip = "\n".join(filter(None, (step.why, *step.kernel.origins, print_kernel(step.kernel))))

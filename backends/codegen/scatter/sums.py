@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent
 from graphcore.kernel.expr import Expr, both, cast, const, dynamic_values, select, size_value, transform, walk
-from graphcore.kernel.index import PARALLEL, Axis, Index, as_index
+from graphcore.kernel.index import PARALLEL, Axis, Dynamic, Index, as_index
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.target import Reject
 
@@ -77,7 +77,7 @@ def _bucket_sum(kernel: Kernel, total: Expr, slots: dict[Expr, int], along: bool
             (c for c in conditions if c.fn == "lt" and c.args[0] is counted and c.args[1].fn in ("const", "size")), None
         )
         above = next((c for c in conditions if c.fn == "ge" and c.args[0] is counted and _is_zero(c.args[1])), None)
-        if below is None or (above is None and counted.dtype.kind != "u"):
+        if below is None or (above is None and not counted.dtype.is_unsigned):
             return "its indices' range is not tested"
         limit = below.args[1]
         rows: Extent = limit.value if limit.fn == "const" else limit.extent
@@ -129,12 +129,10 @@ def _within(position: Index, rows: Extent) -> bool:
     low, high = position.range()
     if isinstance(rows, int):
         return low >= 0 and high < rows
-    return (
-        len(position.terms) == 1
-        and position.constant == 0
-        and position.terms[0][1] == 1
-        and getattr(position.terms[0][0], "extent", None) == rows
-    )
+    if len(position.terms) != 1 or position.constant != 0:
+        return False
+    ((atom, step),) = position.terms
+    return step == 1 and isinstance(atom, (Axis, Dynamic)) and atom.extent == rows
 
 
 def _without(body: Expr, conditions: frozenset[Expr]) -> Expr:

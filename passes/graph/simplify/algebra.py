@@ -149,7 +149,7 @@ def factor_absorbs_negation(call: Call) -> Replacement:
 def absolute_of_signed(call: Call) -> Replacement:
     """|-x| -> |x|, ||x|| -> |x|; |x| -> x for unsigned integers"""
     inner = call.arg(0)
-    if call.dtype.kind == "u" or inner.is_op(Abs):
+    if call.dtype.is_unsigned or inner.is_op(Abs):
         return inner
     return call.b.abs(inner.inputs[0]) if inner.is_op(Neg) else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphcore.base.dtypes import DType
+from graphcore.base.dtypes import DType, as_dtype, float32, float64
 from graphcore.ir.op import Op
 from graphcore.ops.compare import (
     BitwiseAnd,
@@ -113,7 +113,7 @@ def bits_with_zero(call: Call) -> Replacement:
 @rule(BitwiseAnd)
 def bits_and_constant(call: Call) -> Replacement:
     """x & 0 -> 0, x & all ones -> x"""
-    ones = True if call.dtype.is_bool else -1 if call.dtype.kind == "i" else 2 ** (8 * call.dtype.itemsize) - 1
+    ones = True if call.dtype.is_bool else -1 if call.dtype.is_signed else 2 ** (8 * call.dtype.itemsize) - 1
     return _the_constant(call, 0) or beside(call, ones)
 
 
@@ -159,7 +159,7 @@ def where_nested(call: Call) -> Replacement:
 @rule(Cast)
 def cast_to_same_type(call: Call) -> Replacement:
     """cast(x) -> x, where x has the type"""
-    return call.arg(0) if call.arg(0).dtype.name == call.dtype.name else None
+    return call.arg(0) if call.arg(0).dtype == call.dtype else None
 
 
 @rule(Cast)
@@ -176,16 +176,16 @@ def cast_of_widening_cast(call: Call) -> Replacement:
 
 def holds_all_of(wide: DType, narrow: DType) -> bool:
     """Whether every value of ``narrow``, infinities and NaN included, is one of ``wide``."""
-    if narrow.name == wide.name or narrow.is_bool:
+    if narrow == wide or narrow.is_bool:
         return True
     if wide.is_bool or (narrow.is_float and not wide.is_float):
         return False
     if narrow.is_float:
-        return wide.name in ("float32", "float64") and wide.itemsize > narrow.itemsize
-    bits = 8 * narrow.itemsize - (narrow.kind == "i")
+        return wide in (float32, float64) and wide.itemsize > narrow.itemsize
+    bits = 8 * narrow.itemsize - narrow.is_signed
     if wide.is_float:
         return bits <= _SIGNIFICANT_BITS[wide.name]
-    return bits <= 8 * wide.itemsize - (wide.kind == "i") and (narrow.kind == "u" or wide.kind == "i")
+    return bits <= 8 * wide.itemsize - wide.is_signed and (narrow.is_unsigned or wide.is_signed)
 
 
 def _same_conversion(source: DType, middle: DType, target: DType) -> bool:
@@ -198,7 +198,7 @@ def _same_conversion(source: DType, middle: DType, target: DType) -> bool:
 
 
 def _compute(dtype: DType) -> DType:
-    return DType(dtype.compute, dtype.kind, 4, dtype.compute)
+    return as_dtype(dtype.compute)
 
 
 @rule(StopGradient)
