@@ -235,6 +235,145 @@ def test_importing_graphcore_imports_nothing_of_it() -> None:
     assert fresh(use + f"print(*sorted({heavy}))").split() == []
 
 
+# --- facts, not names -------------------------------------------------------------------------------------------------
+
+# What tells things apart for people. Code asks facts, classes and enums instead.
+NAMING = ("name", "family", "form", "template", "kind")
+# Comparisons of such attributes with texts that remain, by file. The numbers may only fall.
+COMPARED = {
+    "backends/codegen/emitter.py": 2,  # device kinds are parts of device strings: asked once, as is_cpu and is_gpu
+    "backends/opencl/device/device.py": 2,
+    "backends/opencl/device/icd.py": 2,  # names of folders and libraries
+    "backends/opencl/compiler/pocl_cache.py": 1,
+    "backends/codegen/cnames.py": 1,  # a table of C types by the names of ours
+    "graphcore/base/dtypes.py": 4,  # where is_float and its like are defined
+    "graphcore/io/checkpoint.py": 1,  # the operating system
+}
+ARRAYS = ("array", "a", "value")
+OP_CLASSES = ("passes.graph.simplify", "passes.graph.transforms", "graphcore.ops")  # rules match and build by class
+REGIONS = {"graphcore.api.gradients"}  # makes regions, which hold graphs and so have no builder method
+
+
+def named(node: ast.AST, aliases: frozenset[str] = frozenset()) -> bool:
+    """Whether an expression is an attribute that names something, or a variable that was given one.
+
+    The kinds of NumPy arrays are NumPy's own letters and do not count: arrays are called by one of the names in ARRAYS.
+    """
+    if isinstance(node, ast.Name):
+        return node.id in aliases
+    named_so = isinstance(node, ast.Attribute) and node.attr in NAMING
+    return named_so and ast.unparse(node) not in {f"{array}.dtype.kind" for array in ARRAYS}
+
+
+def is_text(node: ast.AST, texts: frozenset[str]) -> bool:
+    """Whether an expression is a text, holds texts, or is a constant of the packages that does."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str)
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return any(is_text(e, texts) for e in node.elts)
+    if isinstance(node, ast.Dict):
+        return any(k is not None and is_text(k, texts) for k in node.keys)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in ("frozenset", "set", "tuple", "list") and any(is_text(e, texts) for e in node.args)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr == "split" and is_text(node.func.value, texts)
+    if isinstance(node, ast.Attribute):  # of a module, not a member of an enum
+        return node.attr in texts and isinstance(node.value, ast.Name) and node.value.id.islower()
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Name) and node.id in texts)
+
+
+def text_constants(module: ast.Module) -> set[str]:
+    """Module-level names of texts and collections of texts."""
+    found = set()
+    for node in module.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if value is not None and isinstance(target, ast.Name) and is_text(value, frozenset()):
+            found.add(target.id)
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and is_text(value, frozenset()):
+            found |= {t.id for t in target.elts if isinstance(t, ast.Name)}
+    return found
+
+
+def compared_names(module: ast.Module, texts: frozenset[str]) -> Iterator[int]:
+    """Lines that compare what names something with a text, or look it up in a table of texts."""
+    for function in (n for n in ast.walk(module) if isinstance(n, (ast.FunctionDef, ast.Module))):
+        own = [*_own(function)]
+        aliases = frozenset(
+            t.id
+            for n in own
+            if isinstance(n, ast.Assign) and named(n.value)
+            for t in n.targets
+            if isinstance(t, ast.Name)
+        )
+        for node in own:
+            if isinstance(node, ast.Compare):
+                sides = (node.left, *node.comparators)
+                hit = any(named(s, aliases) for s in sides) and any(is_text(s, texts) for s in sides)
+            elif isinstance(node, ast.Match):
+                hit = named(node.subject, aliases) and any(
+                    isinstance(n, ast.MatchValue) and is_text(n.value, texts) for n in ast.walk(node)
+                )
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                asked, value = node.func.attr, node.func.value
+                hit = (asked in ("startswith", "endswith") and named(value, aliases)) or (
+                    asked == "get" and is_text(value, texts) and any(named(a, aliases) for a in node.args)
+                )
+            else:
+                hit = isinstance(node, ast.Subscript) and is_text(node.value, texts) and named(node.slice, aliases)
+            if hit:
+                yield node.lineno
+
+
+def _own(function: ast.AST) -> Iterator[ast.AST]:
+    """What stands in a function, functions inside of it apart."""
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef):
+            yield node
+            yield from _own(node)
+
+
+def probed_facts(module: ast.Module, anywhere: bool) -> Iterator[int]:
+    """Lines that ask by ``getattr`` or ``hasattr`` whether something has an attribute: with ``anywhere`` of anything,
+    else of ops, steps and kernels. Walking over the fields of a dataclass is no question."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+            fixed = len(node.args) == 3 or isinstance(node.args[1], ast.Constant)
+            asked = ast.unparse(node.args[0]).rsplit(".", maxsplit=1)[-1]
+            if fixed and (anywhere or asked in ("op", "config", "step", "kernel", "plan", "node", "group")):
+                yield node.lineno
+
+
+def relative(name: str) -> str:
+    return str(modules()[name].relative_to(ROOT))
+
+
+def test_nothing_compares_names_with_texts() -> None:
+    """Facts, classes and enums decide; names, kinds and templates are for people."""
+    texts = frozenset().union(*(text_constants(tree(name)) for name in modules()))
+    found = {relative(name): len({*compared_names(tree(name), texts)}) for name in modules()}
+    assert {path: n for path, n in found.items() if n} == COMPARED
+
+
+def test_facts_are_declared_not_probed() -> None:
+    found = [
+        f"{relative(name)}:{line}"
+        for name in modules()
+        for line in probed_facts(tree(name), not name.startswith("graphcore"))
+    ]
+    assert not found
+
+
+def test_ops_are_named_by_rules_only() -> None:
+    """Passes and backends know leaves and kinds of ops; rewrite rules and gradients also know classes."""
+    found = {
+        name
+        for name in modules()
+        if not name.startswith(OP_CLASSES) and any(m.startswith("graphcore.ops.") for m, _, _ in imports(name))
+    }
+    assert found == REGIONS
+
+
 # --- habits -----------------------------------------------------------------------------------------------------------
 
 
@@ -312,3 +451,43 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert may_import("backends.numpy.runtime", "backends.codegen.loads")
     assert not may_import("backends.codegen.loads", "backends.numpy.runtime")
     assert not may_import("backends.numpy.runtime", "backends.opencl.runtime")
+
+
+def test_the_checks_of_facts_see_what_they_look_for() -> None:
+    texts = frozenset(text_constants(ast.parse("INVERTIBLE = ('reshape', 'permute')\nA, B = 'a', 'b'\nN = 3")))
+    assert texts == {"INVERTIBLE", "A", "B"}
+    compares = (
+        "op.name == 'constant'",
+        "'conv' != node.op.template",
+        "step.template not in ('nest', 'scatter')",
+        "node.op.name in INVERTIBLE",
+        "axis.kind == index.A",
+        "axis.name == f'i{n}'",
+        "op.name in frozenset(['a'])",
+        "op.name in 'a b'.split()",
+        "op.name.startswith('conv')",
+        "{'variable': 1}[op.name]",
+        "{'variable': 1}.get(op.name, 2)",
+        "x.dtype.kind in 'iu'",
+    )
+    for text in compares:
+        assert [*compared_names(ast.parse(text), texts)] == [1], text
+    assert [*compared_names(ast.parse("def f(op):\n    word = op.name\n    return word == 'cast'"), texts)] == [3]
+    assert [*compared_names(ast.parse("match op.kind:\n    case 'map':\n        pass"), texts)] == [1]
+    free = (
+        "op.kind is Kind.A",
+        "op.kind in (Kind.MAP, Kind.VIEW)",
+        "a.name == b.name",
+        "array.dtype.kind in 'iu'",
+        "role == 'feed'",
+        "sizes[axis.name]",
+        "f(op.name, 'cast')",
+        "node.op.array.size == N",
+    )
+    for text in free:
+        assert not [*compared_names(ast.parse(text), texts)], text
+    probes = ast.parse(
+        "getattr(op, 'loops', False)\nhasattr(step.config, 'describe')\ngetattr(op, f.name)\nhasattr(value, 'dtype')"
+    )
+    assert [*probed_facts(probes, anywhere=False)] == [1, 2]
+    assert [*probed_facts(probes, anywhere=True)] == [1, 2, 4]

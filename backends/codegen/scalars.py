@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from backends.codegen import mathlib
 from backends.codegen.cnames import mask_of, memory_type, register_type, vector_type
-from graphcore.base.dtypes import DType
+from graphcore.base.dtypes import DType, bfloat16, float16
 
 __all__ = ["HEX", "apply", "identity", "iota", "load_text", "spread", "store_text"]
 
@@ -26,7 +26,7 @@ def spread(text: str, dtype: DType, have: int, want: int) -> str:
 def load_text(pointer: str, index: str, dtype: DType, width: int) -> str:
     """A read of ``width`` neighbouring elements into register form."""
     suffix = str(width) if width > 1 else ""
-    if dtype.name == "float16":
+    if dtype == float16:
         return f"vload_half{suffix}(0, {pointer} + {index})"
     # Through an under-aligned vector type: PoCL's vloadN costs three times as much.
     raw = (
@@ -34,7 +34,7 @@ def load_text(pointer: str, index: str, dtype: DType, width: int) -> str:
         if width > 1
         else f"{pointer}[{index}]"
     )
-    if dtype.name == "bfloat16":
+    if dtype == bfloat16:
         return f"as_float{suffix}(convert_uint{suffix}({raw}) << 16)"
     if dtype.is_bool:
         return f"(convert_int{suffix}({raw}) != 0)" if width > 1 else f"({raw} != 0)"
@@ -44,9 +44,9 @@ def load_text(pointer: str, index: str, dtype: DType, width: int) -> str:
 def store_text(pointer: str, index: str, value: str, dtype: DType, width: int) -> str:
     """A write of ``width`` neighbouring elements from register form; half values are rounded already."""
     suffix = str(width) if width > 1 else ""
-    if dtype.name == "float16":
+    if dtype == float16:
         return f"vstore_half{suffix}({value}, 0, {pointer} + {index});"
-    if dtype.name == "bfloat16":
+    if dtype == bfloat16:
         value = f"convert_ushort{suffix}(as_uint{suffix}({value}) >> 16)"
     elif dtype.is_bool:
         value = f"convert_uchar{width}({value} & 1)" if width > 1 else f"(uchar)({value})"
@@ -69,7 +69,7 @@ def identity(combine: str, dtype: DType) -> bool | int | float:
     if dtype.is_bool:
         return not lowest
     bits = int(dtype.itemsize) * 8
-    if dtype.kind == "u":
+    if dtype.is_unsigned:
         return 0 if lowest else 2**bits - 1
     return int(-(2 ** (bits - 1)) if lowest else 2 ** (bits - 1) - 1)
 

@@ -170,7 +170,7 @@ def _fraction(shape: Shape, dtype: DType, centred: bool = False) -> Tensor:
         low = cast(build("bitwise_right_shift", *_with(bits(shape), 6)), dtype)
         whole = add(multiply(high, 2.0**26), low)
         return multiply(add(whole, half) if centred else whole, 2.0**-52)
-    keep = {"float16": 11, "bfloat16": 8}.get(dtype.name, 24) - centred
+    keep = {dtypes.float16: 11, dtypes.bfloat16: 8}.get(dtype, 24) - centred
     words = cast(build("bitwise_right_shift", *_with(bits(shape), 32 - keep)), dtypes.float32)
     return multiply(add(words, half) if centred else words, 2.0**-keep)
 

@@ -188,7 +188,7 @@ class Variable(Tensor):
 
     def _check_kind(self, function: str, array: Any) -> None:
         """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
-        kinds = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[self.dtype.kind]
+        kinds = "biuf" if self.dtype.is_float else "biu" if self.dtype.is_integer else "b"
         if array.dtype.kind not in kinds and not (self.dtype.is_float and array.dtype == dtypes.bfloat16.storage):
             raise DTypeError(
                 f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with "

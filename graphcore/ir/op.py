@@ -158,7 +158,7 @@ class Op:
     updates_operand: ClassVar[int | None] = None  # the result is this operand with some elements replaced
     runs_once: ClassVar[bool] = False  # a region whose result is what its body gives, run exactly once
     # What is computed: which operands may be swapped, split or left out, and at what price?
-    commutative: ClassVar[bool] = False  # operands may be swapped
+    commutative: ClassVar[bool] = False  # two operands may be swapped
     identity: ClassVar[float | None] = None  # the operand that changes nothing
     selects: ClassVar[bool] = False  # picks its second or third operand by its first
     retypes: ClassVar[bool] = False  # the value of its operand, perhaps in another type

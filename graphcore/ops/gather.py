@@ -60,7 +60,7 @@ def _found(value: Expr, inside: Expr, zeros: bool) -> Expr:
 
 def _positions(indices: Any, extent: int) -> tuple[Any, Any]:
     """By NumPy: positions with negatives counted from the end (0 where out of range), and whether they are in range."""
-    if indices.dtype.kind == "u":
+    if dtypes.as_dtype(indices.dtype).is_unsigned:
         inside = indices < extent
         return np.where(inside, indices, 0).astype(np.int64), inside
     wide = indices.astype(np.int64)

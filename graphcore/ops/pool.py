@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -65,7 +64,7 @@ class _Pool(Opaque):
 
     def geometry(self) -> dict[str, Any]:
         """The attributes that an op and its gradients share."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "input_size"}
+        return {name: value for name, value in self.attributes().items() if name != "input_size"}
 
     def counts(self, size: Shape) -> Pair:
         """Windows along the two axes; every window has a tap position inside of, or surrounding, the input."""

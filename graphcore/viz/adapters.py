@@ -14,7 +14,7 @@ from graphcore.base.dtypes import DType
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Node, Tensor
-from graphcore.ir.op import Kind
+from graphcore.ir.op import Kind, Op
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
 
 __all__ = [
@@ -31,7 +31,7 @@ _STYLES: dict[Kind, NodeStyle] = {
     Kind.MAP: "map", Kind.VIEW: "view", Kind.REDUCE: "reduce", Kind.CONTRACT: "contract", Kind.OPAQUE: "opaque",
     Kind.REGION: "region",
 }  # fmt: skip
-_LEAVES: dict[str, NodeStyle] = {"variable": "variable", "constant": "constant"}
+_LEAVES: dict[type[Op], NodeStyle] = {VariableRead: "variable", Constant: "constant"}
 
 
 def graph_diagram(graph: Graph, title: str, facts: Sequence[tuple[str, str]] = ()) -> Diagram:
@@ -87,7 +87,7 @@ def _number_text(value: Any) -> str:
 
 def style_of(node: Node) -> NodeStyle:
     """Which colour a node has."""
-    return _STYLES[node.op.kind] if node.op.kind is not Kind.LEAF else _LEAVES.get(node.op.name, "placeholder")
+    return _STYLES[node.op.kind] if node.op.kind is not Kind.LEAF else _LEAVES.get(type(node.op), "placeholder")
 
 
 def op_label(node: Node, splats: Splats) -> tuple[str, str]:

@@ -78,6 +78,7 @@ class LoweredGroup:
             facts = (
                 ("contract", roles),
                 ("operands", tuple(self._operand(t, roles) for t in self.contracted.inputs)),
+                ("result", self.group.members[self.contracted.serial, 0]),
                 ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))),
             )
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)

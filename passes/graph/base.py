@@ -177,7 +177,7 @@ def rule(*targets: str | OpClass, contract: str = "exact") -> Callable[[Callable
         )
 
     def make(function: Callable[[Call], Replacement]) -> Rule:
-        name = getattr(function, "__name__", "rule")
+        name = function.__name__
         if not function.__doc__:
             raise ValueError(f"the rule {name} has no docstring; write its formula there")
         return Rule(name, targets, function, contract, function.__doc__.strip().splitlines()[0])

@@ -136,10 +136,16 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     return None
 
 
+def _positions(kernel: Kernel) -> dict[Axis, int]:
+    """Which axis of the contraction's result every axis of the kernel is."""
+    return {a: place for place, index in enumerate(kernel.fact("result")) for a in index.axes()}
+
+
 def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
     """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do
     too."""
-    axes = [a for p in positions for a in kernel.axes if a.name == f"i{p}"]
+    places = _positions(kernel)
+    axes = sorted((a for a in kernel.axes if places[a] in positions), key=places.__getitem__)
     inside = _epilogue_indices(kernel)
     for index in inside:
         steps = [index.stride(a) for a in axes]
@@ -213,8 +219,8 @@ class Convolution:
         if config.gathers or _private_sums(config) > _MOST_PRIVATE:
             return None
         rows = config.schedule.rows * _problem(config).phase_step[0]
-        extents = {"i0": config.schedule.images, "i2": rows, "i3": None}
-        return {a: extents[a.name] for a in kernel.axes if a.name in extents}
+        extents, places = {0: config.schedule.images, 2: rows, 3: None}, _positions(kernel)
+        return {a: extents[places[a]] for a in kernel.axes if places[a] in extents}
 
     def _pieces(
         self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]
@@ -266,18 +272,20 @@ class Convolution:
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 
-        def finish(fixed: dict[str, str], flat: str, acc: str, width: int) -> list[str]:
+        places = _positions(kernel)
+
+        def finish(fixed: Sequence[str], flat: str, acc: str, width: int) -> list[str]:
             emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
             emitter.scopes = [Scope(frozenset((*kernel.axes, *total.reduce_axes)))]
             for axis in kernel.axes:
-                emitter.axis_code[axis] = fixed.get(axis.name, "0")
+                emitter.axis_code[axis] = fixed[places[axis]] if places[axis] < len(fixed) else "0"
             lanes = width if axes else 1
             with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
                 emitter.scope.names[total] = acc if lanes == width else f"{acc}.s0"  # the result is one element: lane 0
                 emitter.store_all(elements)
                 for i, store in enumerate(sums):
                     place = (
-                        f"gs{i} + ({fixed['i1']} - {_FIRST.format(channels=_problem(config).out_channels)}) * "
+                        f"gs{i} + ({fixed[1]} - {_FIRST.format(channels=_problem(config).out_channels)}) * "
                         f"{config.schedule.width}"
                     )
                     emitter.line(f"{accessed(place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
@@ -289,7 +297,7 @@ class Convolution:
                 params,
                 config.shape,
                 config.schedule,  # type: ignore[arg-type]
-                lambda o, k, acc, width: finish({"i0": f"({o})"}, k, acc, width),
+                lambda o, k, acc, width: finish([f"({o})"], k, acc, width),
                 dtype=dtype,
                 names=names,
             )
@@ -300,7 +308,7 @@ class Convolution:
                 params,
                 _problem(config),
                 config.schedule,  # type: ignore[arg-type]
-                lambda n, o, pixel, acc, width: finish({"i0": f"({n})", "i1": f"({o})"}, pixel, acc, width),
+                lambda n, o, pixel, acc, width: finish([f"({n})", f"({o})"], pixel, acc, width),
                 dtype=dtype,
                 names=names,
                 load_x=prologues.load(config.operands[0]),
@@ -316,10 +324,10 @@ class Convolution:
         before, after = [], []
         width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
         first = _FIRST.format(channels=problem.out_channels)
-        codes = {"i0": "image0", "i1": f"({first} + gm)", "i2": f"(row0 * {problem.phase_step[0]})", "i3": "0"}
+        codes, places = ("image0", f"({first} + gm)", f"(row0 * {problem.phase_step[0]})", "0"), _positions(kernel)
         for i, store in enumerate(sums):
             emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
-            emitter.axis_code.update({a: codes[a.name] for a in kernel.axes})
+            emitter.axis_code.update({a: codes[places[a]] for a in kernel.axes})
             before += [f"__private {dtype} gs{i}[{size}];", f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;"]
             folded, lines = (
                 "lanes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphcore.base.dtypes import DType, as_dtype, float32, float64
+from graphcore.base.dtypes import DType, as_dtype, bfloat16, float16, float32, float64
 from graphcore.ir.op import Op
 from graphcore.ops.compare import (
     BitwiseAnd,
@@ -38,7 +38,7 @@ _OPPOSITE: dict[type[Op], type[Op]] = {
     Equal: NotEqual,
     NotEqual: Equal,
 }
-_SIGNIFICANT_BITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+_SIGNIFICANT_BITS = {float16: 11, bfloat16: 8, float32: 24, float64: 53}
 
 
 @rule(LogicalAnd)
@@ -184,7 +184,7 @@ def holds_all_of(wide: DType, narrow: DType) -> bool:
         return wide in (float32, float64) and wide.itemsize > narrow.itemsize
     bits = 8 * narrow.itemsize - narrow.is_signed
     if wide.is_float:
-        return bits <= _SIGNIFICANT_BITS[wide.name]
+        return bits <= _SIGNIFICANT_BITS[wide]
     return bits <= 8 * wide.itemsize - wide.is_signed and (narrow.is_unsigned or wide.is_signed)
 
 

@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,20 @@ def test_gathering_updates_gives_way_to_memory() -> None:
         compilation.plan.buffers[b].owner.shape: compilation.plan.steps[i].level for b, i in compilation.plan.in_place
     }
     assert at[1024, 1024] < at[16, 1024], f"{compilation.explain()}\n{largest(compilation.plan, placed)}"
+
+
+def test_only_steps_in_elementwise_order_write_over_what_they_read() -> None:
+    """A schedule that does not store each element right after loading it may read an old value again: copied."""
+    w = gc.Variable(np.ones((64, 64), np.float32), name="w")
+    target = backend(RUNTIMES[0]).target
+    assert target.schedule is not None
+    inner = target.schedule
+
+    def out_of_order(*arguments: Any) -> Any:
+        return [replace(piece, elementwise_order=False) for piece in inner(*arguments)]
+
+    _, updates, _ = flatten_fetches(w.assign(w * 2.0))
+    graph = collect([], updates, ())
+    usual, other = (compile_graph(graph, t, {}).plan for t in (target, replace(target, schedule=out_of_order)))
+    assert len(usual.in_place) == 1 and not other.in_place
+    assert len(other.steps) == len(usual.steps) + 1 and any("out of order" in line for line in other.why)
