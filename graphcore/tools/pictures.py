@@ -201,7 +201,8 @@ class _Subject:
         kernels = {made.group.number: made.kernel for made in stages.latest(Kernels).listed}
 
         def pieces(group: Group) -> Sequence[Any]:
-            made: Sequence[Any] = self.target.schedule(kernels[group.number], self.target, self.sizes)
+            kernel = kernels[group.number]
+            made: Sequence[Any] = self.target.schedule(kernel, self.target, self.sizes) if kernel.stores else ()
             return made
 
         return fused_diagram(stages.partition, pieces, self.sizes, title, self.facts())

@@ -60,7 +60,8 @@ def fused_diagram(
 
     Args:
         partition: the groups.
-        pieces: what the target makes of a group: a list of ``graphcore.plan.backend.Piece``.
+        pieces: what the target makes of a group: a list of ``graphcore.plan.backend.Piece``; an empty one where all
+            that the group stores is empty, so that nothing runs.
         sizes: a value for each symbolic extent.
         title: the heading.
         facts: pairs (name, value) that come after the counts.
@@ -78,6 +79,7 @@ class _Fused:
     ) -> None:
         self.partition, self.pieces, self.sizes = partition, pieces, sizes
         self.splats = Splats()
+        self.running = 0  # kernels that have something to do
         self.nodes: list[DiagramNode] = []
         self.edges: list[DiagramEdge] = []
         self.groups: list[DiagramGroup] = []
@@ -115,7 +117,7 @@ class _Fused:
             self.nodes.append(update_node(number, variable, group=frames.get(source.key)))
             self.read(value, f"update {number}", None, "update")
         stored = sum(self.bytes_of(t) for g in self.partition.groups for t in g.stored)
-        counts = (("kernels", str(len(self.partition.groups))), ("stored", format_bytes(stored)))
+        counts = (("kernels", str(self.running)), ("stored", format_bytes(stored)))
         return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(self.groups), (*counts, *facts))
 
     def bytes_of(self, t: Tensor) -> int:
@@ -124,14 +126,18 @@ class _Fused:
     def kernel(self, group: Group) -> None:
         """A kernel's frame and the ops inside."""
         pieces = self.pieces(group)
-        main = next((p for p in pieces if not p.helper), pieces[0])
-        helpers = sum(p.helper for p in pieces)
-        lines = [
-            f"{group.kind}, level {group.level}", f"template {main.template}", flop_text(sum(p.flops for p in pieces)),
-            format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else []),
-        ]  # fmt: skip
-        frame = f"k{group.number}"
-        self.groups.append(DiagramGroup(frame, main.kernel.name, tuple(lines)))
+        frame, lines = f"k{group.number}", [f"{group.kind}, level {group.level}"]
+        if pieces:
+            main = next((p for p in pieces if not p.helper), pieces[0])
+            helpers = sum(p.helper for p in pieces)
+            name = main.kernel.name
+            lines += [f"template {main.template}", flop_text(sum(p.flops for p in pieces))]
+            lines += [format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else [])]
+        else:
+            name = f"{group.nodes[0].op.name}: no elements"
+            lines.append("nothing runs")
+        self.running += bool(pieces)
+        self.groups.append(DiagramGroup(frame, name, tuple(lines)))
         for node in self.inside[group.number]:
             self.op(node, group, frame)
 
@@ -143,21 +149,21 @@ class _Fused:
             node = pending.pop()
             if node.serial not in found:
                 found[node.serial] = node
-                pending += [
-                    s.node for s in (self.through(t, group)[0] for t in node.inputs) if self.is_inside(s, group)
-                ]
+                sources = (self.through(t, group)[0] for t in node.inputs)
+                pending += [s.node for s in sources if self.is_inside(s, group)]
         return sorted(found.values(), key=lambda n: self.number[n.serial])
 
     def is_inside(self, t: Tensor, group: Group) -> bool:
         """Whether a kernel computes a value that it uses, instead of loading it."""
-        if t.node.op.kind is Kind.LEAF:
-            return False
-        return t.key in group.members or t.key in self.partition.recomputed or t.node.op.inline
+        return t.node.op.kind is not Kind.LEAF and not self.partition.loads(t, group)
 
     def through(self, t: Tensor, group: Group | None) -> tuple[Tensor, str]:
-        """What is behind the views that a kernel reads a value through, and the names of those views."""
+        """What is behind the views that a kernel, or a result, reads a value through, and the names of those views.
+
+        A view that is a member of the kernel has a box there, and one that another kernel stores is loaded from that.
+        """
         seen: list[str] = []
-        while t.node.op.kind is Kind.VIEW and t.key not in (self.home if group is None else group.members):
+        while t.node.op.kind is Kind.VIEW and t.key not in self.home and (group is None or t.key not in group.members):
             if not (t.node.op.is_alias or t.node.op.only_repeats):  # views that a reader need not know of
                 seen.append(t.node.op.name)
             t = t.node.inputs[0]

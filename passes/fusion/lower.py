@@ -23,7 +23,7 @@ from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Computed, Kernel, Param, Store, print_kernel, verify_kernel
-from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
+from passes.fusion.partition import Group, Key, Partition, contraction_of, is_scalar_constant
 from passes.stage import Stage, StageContext
 
 __all__ = ["GroupKernel", "Kernels", "Lower", "LoweredGroup", "lower_node", "verify_kernels"]
@@ -134,13 +134,11 @@ class LoweredGroup:
 
     def _value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
         node = t.node
-        inside = t.key in self.group.members
-        in_memory = t.key in self.partition.stored or not (is_inline(node) or t.key in self.partition.recomputed)
-        if not inside and in_memory:
+        if self.partition.loads(t, self.group):
             return expr.load(self.param(t), flatten(index, t.shape), t.dtype, guard)
         if is_scalar_constant(node):
             value = expr.const(node.op.scalar, t.dtype)  # type: ignore[attr-defined]
-        elif inside:
+        elif t.key in self.group.members:
             if node.op.kind is Kind.CONTRACT:
                 self.contracted = node
             value = self.memo.get((t.key, index, None)) or lower_node(node, t.index, index, self.value, self.axis_for)

@@ -104,6 +104,13 @@ class Partition:
         """Every value that some group stores."""
         return frozenset(t.key for g in self.groups for t in g.stored)
 
+    def loads(self, t: Tensor, group: Group) -> bool:
+        """Whether a group's kernel takes a value from memory. All else that it uses it computes itself: its members,
+        what costs nothing to repeat, and what readers compute again."""
+        return t.key not in group.members and (
+            t.key in self.stored or not (is_inline(t.node) or t.key in self.recomputed)
+        )
+
     def group_of(self) -> dict[Key, Group]:
         """The group of every member value."""
         return {key: g for g in self.groups for key in g.members}

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from support.pictures import DEVICE, STAGES, diagram_of, written
 
 import graphcore as gc
 from graphcore.base.errors import DeviceError, FeedError, UsageError
@@ -25,9 +24,6 @@ from graphcore.runtime.fetches import flatten_fetches
 from graphcore.tools.pictures import dump
 from graphcore.viz.adapters import graph_diagram, update_owners
 from graphcore.viz.lowered import flop_text, predecessors
-
-DEVICE = "numpy:kernels"
-STAGES = ("built", "simplified", "fused", "plan")
 
 
 def training_step() -> tuple[gc.Tensor, gc.Tensor, gc.Tensor, Any]:
@@ -49,15 +45,6 @@ def training_step() -> tuple[gc.Tensor, gc.Tensor, gc.Tensor, Any]:
     return x, y, loss, step
 
 
-def diagram_of(fetches: Any, folder: Path, stage: str, **options: Any) -> dict[str, Any]:
-    """A stage's diagram as plain data."""
-    path = folder / "graph.json"
-    if stage in ("fused", "plan") and "session" not in options:
-        options.setdefault("device", DEVICE)
-    dump(fetches, path, stage, **options)
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
-
-
 def facts(diagram: dict[str, Any]) -> dict[str, str]:
     return dict(diagram["facts"])
 
@@ -70,21 +57,6 @@ def linked(diagram: dict[str, Any]) -> set[tuple[str, str]]:
     """Edges by the labels of their ends."""
     label = {n["id"]: n["label"] for n in diagram["nodes"]}
     return {(label[e["source"]], label[e["target"]]) for e in diagram["edges"]}
-
-
-def written(path: Path) -> str:
-    """A picture's text, after a check that it is well formed."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".svg":
-        assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
-    elif path.suffix == ".dot":
-        assert text.startswith("digraph") and text.count("{") == text.count("}")
-    elif path.suffix == ".json":
-        json.loads(text)
-    else:
-        HTMLParser().feed(text)
-        assert "</html>" in text
-    return text
 
 
 @pytest.mark.parametrize("stage", STAGES)
