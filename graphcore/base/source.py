@@ -10,7 +10,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Origin", "capture", "current_scope", "derived", "name_scope", "register_exclusion", "reset_scopes"]
+__all__ = [
+    "Origin",
+    "capture",
+    "current_scope",
+    "derived",
+    "deriving",
+    "name_scope",
+    "register_exclusion",
+    "reset_scopes",
+]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _EXCLUDED: list[str] = [_HERE]
@@ -47,7 +56,7 @@ def capture() -> Origin:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(tuple(_EXCLUDED)):
         frame = frame.f_back
-    return _shared(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, current_scope(), False)
+    return _shared(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, current_scope(), _deriving.get())
 
 
 def derived(origin: Origin) -> Origin:
@@ -62,6 +71,7 @@ _shared = functools.lru_cache(maxsize=4096)(Origin)
 
 
 _scope: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("graphcore_scope", default=())
+_deriving: contextvars.ContextVar[bool] = contextvars.ContextVar("graphcore_deriving", default=False)
 
 
 def current_scope() -> tuple[str, ...]:
@@ -85,9 +95,20 @@ def name_scope(name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def reset_scopes(path: tuple[str, ...]) -> Iterator[None]:
-    """Build inside exactly the given scopes (gradients are built in the scopes of their forward nodes)."""
+    """Build inside exactly the given scopes."""
     token = _scope.set(path)
     try:
         yield
     finally:
         _scope.reset(token)
+
+
+@contextlib.contextmanager
+def deriving(path: tuple[str, ...]) -> Iterator[None]:
+    """Build a gradient, inside the scopes of its forward node: rules of users mark what they build as well."""
+    scope, marked = _scope.set(path), _deriving.set(True)
+    try:
+        yield
+    finally:
+        _deriving.reset(marked)
+        _scope.reset(scope)

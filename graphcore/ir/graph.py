@@ -86,30 +86,35 @@ def _operands(node: Node, stop: Callable[[Node], bool] | None) -> Iterator[Tenso
     return iter(()) if stop is not None and stop(node) else iter(node.inputs)
 
 
-def rebuild(graph: Graph, mapping: Mapping[tuple[int, int], Tensor], clone: int = 0) -> tuple[Tensor, ...]:
-    """The graph's roots with some values replaced; untouched nodes are shared unless ``clone`` marks copies."""
+def rebuild(
+    graph: Graph, mapping: Mapping[tuple[int, int], Tensor], clone: int = 0, derived: bool = False
+) -> tuple[Tensor, ...]:
+    """The graph's roots with some values replaced; untouched nodes are shared unless ``clone`` marks copies. Copies are
+    marked as a gradient's where they are ``derived``."""
     values: dict[tuple[int, int], Tensor] = dict(mapping)
     for node in graph.nodes():
         if all((node.serial, i) in values for i in range(len(node.types))):
             continue
         inputs = tuple(values[t.key] for t in node.inputs)
         same = all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
-        fresh = node if same and not (clone and node.inputs) else copy_node(node, inputs, clone or node.clone)
+        fresh = node if same and not (clone and node.inputs) else copy_node(node, inputs, clone or node.clone, derived)
         for i in range(len(node.types)):
             values.setdefault((node.serial, i), Tensor(fresh, i))
     return tuple(values[t.key] for t in graph.roots)
 
 
-def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int) -> Node:
+def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int, derived: bool = False) -> Node:
     """The node over other operands, keeping its origin and marks."""
-    return make_node(node.op, inputs, node.origin, clone=clone, updates=node.updates, detached=node.detached)
+    origin = source.derived(node.origin) if derived else node.origin
+    return make_node(node.op, inputs, origin, clone=clone, updates=node.updates, detached=node.detached)
 
 
-def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0) -> tuple[Tensor, ...]:
-    """A region body's outputs with its parameters replaced by ``arguments``."""
+def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0, derived: bool = False) -> tuple[Tensor, ...]:
+    """A region body's outputs with its parameters replaced by ``arguments``; ``derived`` where that is for a
+    gradient."""
     if len(arguments) != len(body.inputs):
         raise GraphError(f"a body with {len(body.inputs)} inputs was given {len(arguments)} arguments")
-    return rebuild(body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone)
+    return rebuild(body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone, derived)
 
 
 def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Graph, tuple[Tensor, ...]]:

@@ -40,7 +40,7 @@ class Checkpoint(Region):
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """Differentiate a marked copy of the body: the mark keeps it from being merged with the original."""
         serial = call.node.serial + 1
-        copies = inline(self.bodies[0], call.inputs, clone=serial)
+        copies = inline(self.bodies[0], call.inputs, clone=serial, derived=True)
         return call.differentiate(copies, call.inputs, gradients)  # type: ignore[no-any-return]
 
 
@@ -75,5 +75,5 @@ class CustomGradient(Region):
                 )
         present = tuple(g for g in given if g is not None)
         # The rule closes over values inside the body; outside they are the body's copies over the real operands.
-        moved = iter(inline(Graph(present, (), body.inputs), call.inputs) if present else ())
+        moved = iter(inline(Graph(present, (), body.inputs), call.inputs, derived=True) if present else ())
         return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments :]))

@@ -129,9 +129,10 @@ def _tree(graph: Graph) -> Iterator[str]:
     seen: set[int] = set()
     splats = Splats()
     roots = [("", t) for t in graph.outputs] + [(f"{v.name} <- ", t) for v, t in graph.updates]
-    stack: list[tuple[int, str, Tensor]] = [(0, prefix, t) for prefix, t in reversed(roots)]
+    # With each value whether the region around it is part of a gradient, and so all of its body.
+    stack: list[tuple[int, str, Tensor, bool]] = [(0, prefix, t, False) for prefix, t in reversed(roots)]
     while stack:
-        depth, prefix, t = stack.pop()
+        depth, prefix, t, around = stack.pop()
         node = t.node
         number = numbers.setdefault(node.serial, len(numbers))
         name = f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "")
@@ -145,12 +146,13 @@ def _tree(graph: Graph) -> Iterator[str]:
             continue
         seen.add(node.serial)
         types = ", ".join(map(str, node.types))
-        marks = (" [gradient]" if node.origin.derived else "") + (" [recomputed]" if node.clone else "")
+        gradient = (around or node.origin.derived) and node.op.kind is not Kind.LEAF
+        marks = (" [gradient]" if gradient else "") + (" [recomputed]" if node.clone else "")
         yield f"{indent}{prefix}{name} = {_what(node)} : {types}{marks}  # {node.origin}"
-        below = [(depth + 1, "", operand) for operand in node.inputs]
+        below = [(depth + 1, "", operand, around) for operand in node.inputs]
         if node.op.kind is Kind.REGION:
             for i, body in enumerate(node.op.bodies):  # type: ignore[attr-defined]
-                below += [(depth + 1, f"body {i} gives ", root) for root in body.roots]
+                below += [(depth + 1, f"body {i} gives ", root, around or node.origin.derived) for root in body.roots]
         stack.extend(reversed(below))
 
 

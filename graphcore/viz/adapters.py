@@ -19,7 +19,7 @@ from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
 
 __all__ = [
     "GRADIENT", "Splats", "edges_once", "fetch_node", "graph_diagram", "node_tooltip", "op_label", "style_of",
-    "unbroadcast", "update_node", "update_owners", "variable_tooltip",
+    "unbroadcast", "update_node", "update_owners", "value_name", "variable_tooltip",
 ]  # fmt: skip
 
 Key = tuple[int, int]
@@ -90,16 +90,17 @@ def style_of(node: Node) -> NodeStyle:
     return _STYLES[node.op.kind] if node.op.kind is not Kind.LEAF else _LEAVES.get(type(node.op), "placeholder")
 
 
-def op_label(node: Node, splats: Splats) -> tuple[str, str]:
+def op_label(node: Node, splats: Splats, derived: bool) -> tuple[str, str]:
     """What a node's box says first, and the attributes where they did not fit into that.
 
-    Attributes that the result's type shows anyway (a cast's type, a reshape's shape) are left out.
+    Attributes that the result's type shows anyway (a cast's type, a reshape's shape) are left out. What is ``derived``
+    is marked as part of a gradient.
     """
     op: Any = node.op
     if op.kind is Kind.LEAF:
         return (str(op.variable.name) if isinstance(op, VariableRead) else op.given_name or op.name), ""
     numbers = [splats.text(t) for t in node.inputs]
-    label = (f"{GRADIENT} " if node.origin.derived else "") + op.name
+    label = (f"{GRADIENT} " if derived else "") + op.name
     if any(n is not None for n in numbers):
         shown = ["·" if n is None else n for n in numbers]
         label += f"({', '.join(shown)})"
@@ -143,7 +144,7 @@ def node_tooltip(node: Node, splats: Splats, name: Mapping[Key, str]) -> str:
         *map(str, node.types),
     ]
     if node.origin.derived:
-        lines.append("gradient of what was built at")
+        lines.append("part of a gradient")
     lines.append(f"{node.origin.place} in {node.origin.function}")
     text = linecache.getline(node.origin.file, node.origin.line).strip()
     lines += [text] if text else []
@@ -159,17 +160,23 @@ def variable_tooltip(node: Node) -> str:
     return f"variable {variable.name}, {trained}\n{variable.type}\nmade at {variable.place}"
 
 
+def value_name(t: Tensor) -> str:
+    """What a result is called: autodiff names what it builds like the forward value at whose line it stands."""
+    return f"{GRADIENT} {t.name}" if t.node.origin.derived else t.name
+
+
 def fetch_node(number: int, t: Tensor, *, more: Sequence[str] = ()) -> DiagramNode:
     """The box of a fetched value; ``more`` are further lines."""
     return DiagramNode(
         f"fetch {number}",
-        f"fetch {t.name}",
+        f"fetch {value_name(t)}",
         "",
         (str(t.type), *more),
         (),
         None,
         f"fetched value {number} of the run",
         "output",
+        t.node.origin.derived,
     )
 
 
@@ -186,12 +193,6 @@ def unbroadcast(t: Tensor) -> Tensor:
     while t.node.op.only_repeats:
         t = t.node.inputs[0]
     return t
-
-
-def scope_of(node: Node) -> tuple[str, ...]:
-    """The boxes around a node: its name scope; what autodiff built has boxes of its own, marked."""
-    scope = node.origin.scope
-    return (f"{GRADIENT} {scope[0]}", *scope[1:]) if node.origin.derived and scope else scope
 
 
 def update_owners(graph: Graph) -> dict[int, str]:
@@ -253,12 +254,13 @@ class _Drawing:
         self.ids: dict[Key, str] = {}  # the node that a value is drawn as
         self.names: dict[Key, str] = {}
         self.owners = update_owners(graph)
+        self.in_gradient = False  # whether the body being drawn is that of a gradient's region
 
     def diagram(self, title: str, facts: Sequence[tuple[str, str]]) -> Diagram:
         self.body(self.graph, (), (), "")
         self.results()
         ops = [n for n in self.graph.nodes() if n.op.kind is not Kind.LEAF]
-        derived = sum(n.origin.derived for n in ops)
+        derived = sum(map(self.is_derived, ops))
         counts = [("ops", str(len(ops)))]
         counts += [(f"{GRADIENT} built for gradients", str(derived))] if derived else []
         counts += [("updates", str(len(self.graph.updates)))] if self.graph.updates else []
@@ -298,21 +300,29 @@ class _Drawing:
                 self.node(node, (*outer, *_beyond(self.boxes(node), base)), f"{prefix}%{position[node.serial]}")
 
     def boxes(self, node: Node) -> tuple[str, ...]:
-        """The boxes around a node: name scopes, and inside them the variable whose update it computes."""
-        owner = self.owners.get(node.serial)
-        return (*scope_of(node), *((owner,) if owner is not None and not node.origin.derived else ()))
+        """The boxes around a node: name scopes, and inside them the variable whose update it computes. What autodiff
+        built has boxes of its own, marked."""
+        scope, owner = node.origin.scope, self.owners.get(node.serial)
+        if self.is_derived(node):
+            return (f"{GRADIENT} {scope[0]}", *scope[1:]) if scope else ()
+        return (*scope, *((owner,) if owner is not None else ()))
+
+    def is_derived(self, node: Node) -> bool:
+        """Whether a node is part of a gradient: built for one, or in the body of a region that was."""
+        return self.in_gradient or node.origin.derived
 
     def node(self, node: Node, scope: tuple[str, ...], name: str) -> None:
         if node.op.kind is Kind.REGION and self.region(node, scope, name):
             return
-        label, attributes = op_label(node, self.splats)
+        derived = node.op.kind is not Kind.LEAF and self.is_derived(node)
+        label, attributes = op_label(node, self.splats, derived)
         place = () if node.op.kind is Kind.LEAF else (str(node.origin),)
         marks = (*(("recomputed",) if node.clone else ()), *((f"on {node.device}",) if node.device else ()))
         lines = tuple(filter(None, (attributes, *map(str, node.types), *place, *marks)))
         tip = (
             variable_tooltip(node) if isinstance(node.op, VariableRead) else node_tooltip(node, self.splats, self.names)
         )
-        self.nodes.append(DiagramNode(name, label, node.op.name, lines, scope, None, tip, style_of(node)))
+        self.nodes.append(DiagramNode(name, label, node.op.name, lines, scope, None, tip, style_of(node), derived))
         for index in range(len(node.types)):
             self.ids[node.serial, index] = name
         for t in map(unbroadcast, node.inputs):
@@ -328,7 +338,8 @@ class _Drawing:
         """
         bodies: tuple[Graph, ...] = node.op.bodies  # type: ignore[attr-defined]
         transparent = len(bodies) == 1 and len(bodies[0].inputs) == len(node.inputs)
-        ids, names = self.ids, self.names
+        ids, names, in_gradient = self.ids, self.names, self.in_gradient
+        base, self.in_gradient = self.boxes(node), self.is_derived(node)
         results: list[str] = []
         for number, body in enumerate(bodies):
             self.ids, self.names = {}, {}
@@ -338,9 +349,9 @@ class _Drawing:
                 if unbroadcast(t).key in ids:
                     self.ids[p.key] = ids[unbroadcast(t).key]
             part = (f"{node.op.name} {name}", *((f"body {number}",) if len(bodies) > 1 else ()))
-            self.body(body, (*scope, *part), self.boxes(node), f"{name}/{f'{number}/' if len(bodies) > 1 else ''}")
+            self.body(body, (*scope, *part), base, f"{name}/{f'{number}/' if len(bodies) > 1 else ''}")
             results += [self.ids[t.key] for t in body.roots]
-        self.ids, self.names = ids, names
+        self.ids, self.names, self.in_gradient = ids, names, in_gradient
         if transparent:
             ids.update({(node.serial, index): result for index, result in enumerate(results)})
         else:

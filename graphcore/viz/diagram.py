@@ -31,6 +31,7 @@ class DiagramNode:
         group: Id of the innermost group around the node.
         tooltip: Longer text, shown on hover and in the details panel.
         style: Which colour the node has.
+        derived: Whether it is part of a gradient: a search leads to the others first.
     """
 
     id: str
@@ -41,6 +42,7 @@ class DiagramNode:
     group: str | None = None
     tooltip: str = ""
     style: NodeStyle = "map"
+    derived: bool = False
 
 
 @dataclass(frozen=True)

@@ -171,13 +171,15 @@ class _Fused:
 
     def op(self, node: Node, group: Group, frame: str) -> None:
         name = self.box(node, group)
-        label, attributes = op_label(node, self.splats)
+        derived = node.origin.derived
+        label, attributes = op_label(node, self.splats, derived)
         stored = {t.key for t in group.stored}
         kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t.key in stored]
         again = [f"in {self.copies[node.serial]} kernels"] if self.copies[node.serial] > 1 else []
         lines = (*filter(None, (attributes,)), *map(str, node.types), str(node.origin), *kept, *again)
         tip = node_tooltip(node, self.splats, self.names)
-        self.nodes.append(DiagramNode(name, label, node.op.name, lines, node.origin.scope, frame, tip, style_of(node)))
+        style, scope = style_of(node), node.origin.scope
+        self.nodes.append(DiagramNode(name, label, node.op.name, lines, scope, frame, tip, style, derived))
         for t in node.inputs:
             if self.splats.text(t) is None:
                 self.read(t, name, group)
@@ -194,7 +196,7 @@ class _Fused:
         """The node of a placeholder, variable or constant; drawn when first read."""
         if t.key not in self.home:
             name = self.home[t.key] = self.names[t.key]
-            label, _ = op_label(t.node, self.splats)
+            label, _ = op_label(t.node, self.splats, derived=False)
             number = self.splats.text(t)
             tip = (
                 variable_tooltip(t.node)

@@ -23,8 +23,8 @@ class InlineRegions(Pass):
     kept.
 
     Requires: a verified graph whose gradients have been taken.
-    Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a recomputed region
-    its mark.
+    Ensures: the same outputs; no region left but those kept. Bodies keep their origins; those of a region that
+    is recomputed, or built for a gradient, its mark.
     """
 
     name: ClassVar[str] = "inline-regions"
@@ -56,7 +56,7 @@ def _inlined(graph: Graph, ctx: StageContext) -> Graph:
         inputs = tuple(values[t.key] for t in node.inputs)
         if _inlines(node) and not ctx.exhausted:
             ctx.hit("inline-regions")
-            results = inline(node.op.bodies[0], inputs, node.clone)  # type: ignore[attr-defined]
+            results = inline(node.op.bodies[0], inputs, node.clone, node.origin.derived)  # type: ignore[attr-defined]
         elif all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True)):
             results = node.outputs
         else:

@@ -63,7 +63,11 @@ class _Sweep:
         self.graph = graph
         self.rules = tuple(rules)
         self.ctx = ctx
-        self.order = sorted(graph.nodes(), key=lambda node: node.serial)  # build order, which ops with effects keep
+        # Build order, which ops with effects keep. Gradients come last: of equal nodes the forward one stays, and its
+        # line with it.
+        self.order = sorted(
+            graph.nodes(), key=lambda node: (node.origin.derived and node.op.effect is Effect.PURE, node.serial)
+        )
         self.table: dict[Any, Node] = {}
         self.settled: dict[int, Values] = {}
         self.awaited: dict[int, Values] = {}

@@ -21,7 +21,7 @@ import numpy as np
 
 from graphcore.base.errors import GradientError
 from graphcore.base.garbage import collector_paused
-from graphcore.base.source import reset_scopes
+from graphcore.base.source import deriving
 from graphcore.ir.graph import builder_for, toposort
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor, describe
@@ -107,7 +107,7 @@ def differentiate(
             gradients.append(None if key in stops else gradient)
         if node.serial not in needed or node.detached or all(g is None for g in gradients):
             continue
-        with reset_scopes(node.origin.scope):
+        with deriving(node.origin.scope):
             contributions = _apply_rule(node, b, gradients)
             masks = _masks(node, mask, b)
             for operand, contribution, inner in zip(node.inputs, contributions, masks, strict=True):

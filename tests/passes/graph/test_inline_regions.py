@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from support.rewrites import check_rewrite, expression, run_passes
 
 from graphcore.api.variable import placeholder
+from graphcore.base import source
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Parameter
 from graphcore.ir.node import Builder, Tensor, make_node
@@ -51,6 +52,15 @@ def test_inlined_recomputations_keep_their_mark() -> None:
     after = run_passes(graph, [InlineRegions(), Simplify()])
     assert [t.node.clone for t in after.outputs] == [0, 5]
     assert [expression(t) for t in after.outputs] == ["tanh(x)", "tanh(x)"]
+
+
+def test_bodies_of_a_gradients_region_are_part_of_the_gradient() -> None:
+    b, x = Builder(), _x()
+    region = _region(b.tanh, x).node
+    copy = make_node(region.op, region.inputs, source.derived(region.origin))
+    after = InlineRegions().run(Graph((region.output(), copy.output())), PassContext())
+    assert [t.node.op.name for t in after.outputs] == ["tanh", "tanh"]
+    assert [t.node.origin.derived for t in after.outputs] == [False, True]
 
 
 def test_regions_of_other_kinds_stay() -> None:

@@ -99,6 +99,15 @@ def test_equal_nodes_become_one() -> None:
     )
 
 
+def test_of_equal_nodes_a_gradients_goes() -> None:
+    x = placeholder("float32", (2,))
+    line = source.capture()
+    early, late = Builder(source.derived(line)).exp(x), Builder(line).exp(x)
+    after = run_passes(Graph((early, late)), [Simplify()])
+    assert after.outputs[0].same(after.outputs[1])
+    assert not after.outputs[0].node.origin.derived
+
+
 def test_operands_of_commutative_ops_may_be_swapped() -> None:
     b, x, y = Builder(), _x(), _x(name="y")
     pairs = {"add": 1, "mul": 1, "sub": 2, "maximum": 2, "equal": 1}
