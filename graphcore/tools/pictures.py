@@ -24,8 +24,9 @@ from graphcore.ir.printer import attribute_text
 from graphcore.runtime.feeds import feed_points
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.session import Session, default_session
-from graphcore.viz.adapters import Splats, graph_diagram
+from graphcore.viz.adapters import Splats, graph_diagram, value_name
 from graphcore.viz.lowered import fused_diagram, plan_diagram
+from graphcore.viz.theme import clip
 from passes.fusion.lower import Kernels
 from passes.fusion.partition import Group
 from passes.pipeline import Compilation, compile_graph, installed
@@ -97,7 +98,7 @@ def dump(
         diagrams = subject.every_stage(insist=stage == "all")
     else:
         diagrams = [subject.diagram("built")]
-    _write(target, _render(diagrams, suffix))
+    _write(target, _render(diagrams, suffix, subject.name))
 
 
 def dprint(fetches: Any, *, file: Any = None) -> None:
@@ -184,18 +185,19 @@ class _Subject:
         self.target: Any = None
         self.device_name = ""
 
-    def diagram(self, stage: str, short: bool = False) -> Diagram:
-        """A stage's diagram; with a ``short`` title, which fits into a page's tab.
+    def diagram(self, stage: str) -> Diagram:
+        """A stage's diagram.
 
         Raises:
             DeviceError: no device for a stage that needs one.
         """
+        return replace(self._diagram(stage, f"{stage}: {self.name}"), name=stage)
 
-        title = stage if short else f"{stage}: {self.name}"
+    def _diagram(self, stage: str, title: str) -> Diagram:
         if stage == "built":
             return graph_diagram(self.graph, title)
         if stage == "simplified":
-            return graph_diagram(self.simplified(), title, self.size_facts() if self.session or self.compiled else ())
+            return graph_diagram(self.simplified(), title, self.size_facts())
 
         stages = self.compile()
         if stage == "plan":
@@ -217,9 +219,9 @@ class _Subject:
             if insist:
                 raise
             reason = str(error).partition("\n")[0]
-            drawn = [self.diagram("built", True), self.diagram("simplified", True)]
+            drawn = [self.diagram("built"), self.diagram("simplified")]
             return [replace(d, facts=(*d.facts, ("kernels and memory", f"not drawn, {reason}"))) for d in drawn]
-        return [self.diagram(stage, True) for stage in STAGES]
+        return [self.diagram(stage) for stage in STAGES]
 
     def simplified(self) -> Graph:
         """The graph after the session's passes, or the default ones, with every extent bound that compiling binds."""
@@ -260,7 +262,9 @@ class _Subject:
 
 
 def _title(tensors: Sequence[Tensor], updates: Sequence[Update]) -> str:
-    names = ", ".join(t.name for t in tensors[:3]) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
+    """What the run is: the first fetches by name, and how many variables it updates."""
+    names = ", ".join(clip(value_name(t), 60) for t in tensors[:3])
+    names += f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
     changes = f"{len(updates)} update{'s' if len(updates) != 1 else ''}" if updates else ""
     return " + ".join(filter(None, (names, changes))) or "nothing"
 
@@ -366,10 +370,9 @@ def _all_nodes(graph: Graph) -> list[Node]:
 # Files
 
 
-def _render(diagrams: Sequence[Diagram], suffix: str) -> str:
-
+def _render(diagrams: Sequence[Diagram], suffix: str, name: str) -> str:
     if suffix == ".html":
-        return viz.to_html(diagrams)
+        return viz.to_html(diagrams, title=diagrams[0].title if len(diagrams) == 1 else name)
     writer = {".dot": viz.to_dot, ".svg": viz.to_svg, ".json": viz.to_json}[suffix]
     return writer(diagrams[0])
 

@@ -153,6 +153,7 @@ class Diagram:
         groups: Boxes; empty means boxes by the nodes' name scopes.
         facts: Pairs (name, value) for the heading: number of ops, bytes.
         memory: The memory map of a plan.
+        name: What a page's tab says; the title by default.
 
     Raises:
         ValueError: For a repeated id, an edge or group that names something unknown, or groups inside each other.
@@ -164,6 +165,7 @@ class Diagram:
     groups: tuple[DiagramGroup, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     memory: MemoryMap | None = field(default=None)
+    name: str = ""
 
     def __post_init__(self) -> None:
         nodes = {node.id for node in self.nodes}

@@ -16,16 +16,17 @@ from graphcore.viz.svg import ARROW, NODE_LIMIT
 from graphcore.viz.theme import xml
 
 OPEN_LIMIT = 260
-LAYOUT_SCRIPTS = ("layered.js", "layout.js")
+LAYOUT_SCRIPTS = ("layered.js", "layout.js", "view.js")
 
 
-def to_html(diagrams: Diagram | Sequence[Diagram], *, open_limit: int = OPEN_LIMIT) -> str:
+def to_html(diagrams: Diagram | Sequence[Diagram], *, title: str = "", open_limit: int = OPEN_LIMIT) -> str:
     """Return one HTML document that shows the diagrams as tabs, a memory map as a tab of its own.
 
     The page refers to nothing outside itself, and its content security policy lets only its own script run.
 
     Args:
         diagrams: One diagram or several, for example the stages of one graph.
+        title: The document's title; that of the first diagram by default.
         open_limit: Groups start folded so that about so many boxes are visible.
 
     Returns:
@@ -48,7 +49,7 @@ def to_html(diagrams: Diagram | Sequence[Diagram], *, open_limit: int = OPEN_LIM
             tabs.append(_memory_tab(diagram, diagram.memory, name))
     data = {"tabs": tabs, "size": _sizes(), "limit": NODE_LIMIT}
     used: set[str] = {node.style for diagram in stages for node in diagram.nodes}
-    return _page(stages[0].title, script_json(data), "\n".join(templates), _legend(used))
+    return _page(title or stages[0].title, script_json(data), "\n".join(templates), _legend(used))
 
 
 def script_json(data: object) -> str:
@@ -58,7 +59,7 @@ def script_json(data: object) -> str:
 
 
 def layout_script() -> str:
-    """Return the part of the page's script that lays out, which runs without a page too."""
+    """Return the part of the page's script that lays out and decides, which runs without a page too."""
     return "".join(_resource(name) for name in LAYOUT_SCRIPTS)
 
 
@@ -108,6 +109,7 @@ def outline_data(shape: Outline) -> dict[str, object]:
                 "scope": [theme.clean(name) for name in node.scope],
                 "tooltip": theme.clean(node.tooltip), "style": node.style, "meaning": theme.PALETTE[node.style][0],
                 "rows": part.rows, "width": part.width, "height": part.height, "home": shape.home[key],
+                "derived": node.derived,
             }
         )  # fmt: skip
     groups = []
@@ -117,7 +119,7 @@ def outline_data(shape: Outline) -> dict[str, object]:
             {
                 "key": key, "label": theme.clean(group.id), "style": group.style, "parent": group.parent,
                 "rows": group.rows, "lines": group.rows[1:], "width": group.width, "height": group.height,
-                "count": group.count, "folded": folded,
+                "count": group.count, "folded": folded, "derived": group.derived,
             }
         )  # fmt: skip
     arcs = [
@@ -141,7 +143,7 @@ def outline_data(shape: Outline) -> dict[str, object]:
 def _graph_tab(diagram: Diagram, open_limit: int) -> dict[str, object]:
     shape = outline.outline(diagram, open_limit)
     return {
-        "name": theme.clip(diagram.title, 32),
+        "name": theme.clip(diagram.name or diagram.title, 32),
         "title": theme.clean(diagram.title),
         "facts": theme.clean("   ".join(f"{name}: {value}" for name, value in diagram.facts)),
         "outline": outline_data(shape),
@@ -160,8 +162,8 @@ def _memory_tab(diagram: Diagram, memory: MemoryMap, name: str) -> dict[str, obj
         }
         for row in memory.rows
     ]  # fmt: skip
-    title = theme.clean(f"{diagram.title}: memory")
-    return {"name": theme.clip(title, 32), "title": title, "facts": "", "memory": name, "rows": rows}
+    title, tab = theme.clean(f"{diagram.title}, memory map"), f"{theme.clip(diagram.name or diagram.title, 24)}: memory"
+    return {"name": tab, "title": title, "facts": "", "memory": name, "rows": rows}
 
 
 def _template(name: str, memory: MemoryMap) -> str:

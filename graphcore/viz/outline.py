@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Heading:
-    """A group's frame when unfolded; `part` is the group when folded."""
+    """A group's frame when unfolded; `part` is the group when folded. `derived`: all of it is part of a gradient."""
 
     key: str
     id: str
@@ -42,6 +42,7 @@ class Heading:
     height: float
     part: Part
     count: int
+    derived: bool
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def outline(diagram: Diagram, limit: int = 5000) -> Outline:
         for s, t, e in edges
         if s not in hidden
     )
-    headings = _headings(groups, home, hidden)
+    headings = _headings(groups, home, hidden, {k for k, node in nodes.items() if node.derived})
     far_of = {arc.source: _pin(arc.source, nodes[arc.source], far=True) for arc in arcs if arc.far}
     return Outline(
         diagram, nodes, {k: _node_part(k, node) for k, node in nodes.items()}, headings, home, pinned, hidden, arcs,
@@ -356,15 +357,18 @@ def _chunk(
 
 
 def _headings(
-    groups: Sequence[DiagramGroup], home: dict[str, str | None], hidden: frozenset[str]
+    groups: Sequence[DiagramGroup], home: dict[str, str | None], hidden: frozenset[str], derived: Collection[str]
 ) -> dict[str, Heading]:
-    count: dict[str | None, int] = {group.id: 0 for group in groups}
+    count: dict[str, int] = {group.id: 0 for group in groups}
+    forward = dict(count)  # nodes that are no part of a gradient
     for node, above in home.items():
         if above is not None and node not in hidden:
             count[above] += 1
+            forward[above] += node not in derived
     for group in reversed(groups):
         if group.parent is not None:
             count[group.parent] += count[group.id]
+            forward[group.parent] += forward[group.id]
     found = {}
     for group in groups:
         rows = _rows(group.label, group.lines)
@@ -372,8 +376,9 @@ def _headings(
         folded = (f"▸ {rows[0]}", f"{count[group.id]} nodes", *rows[1:])
         part = Part(group.id, group.label, "folded", folded, *_size(folded))
         found[group.id] = Heading(
-            group.id, group.label, group.style, group.parent, rows, width, 4.0 + 13.0 * len(rows), part, count[group.id]
-        )
+            group.id, group.label, group.style, group.parent, rows, width, 4.0 + 13.0 * len(rows), part,
+            count[group.id], count[group.id] > 0 and not forward[group.id],
+        )  # fmt: skip
     return found
 
 

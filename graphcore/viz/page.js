@@ -106,23 +106,23 @@ function drawBox(box, rect, pins) {
 // Camera.
 
 function apply() {
-  world.setAttribute("transform", `translate(${round(camera.x)} ${round(camera.y)}) scale(${camera.scale.toFixed(4)})`);
+  world.setAttribute("transform", `translate(${round(camera.x)} ${round(camera.y)}) scale(${camera.scale.toPrecision(6)})`);
 }
 
 function zoom(factor, x, y) {
   const box = svg.getBoundingClientRect();
   if (x === undefined) { x = box.width / 2; y = box.height / 2; }
-  const scale = Math.min(4, Math.max(0.01, camera.scale * factor)), ratio = scale / camera.scale;
+  const least = Math.min(0.01, camera.scale), scale = Math.min(4, Math.max(least, camera.scale * factor)), ratio = scale / camera.scale;
   camera = {x: x - (x - camera.x) * ratio, y: y - (y - camera.y) * ratio, scale};
   apply();
 }
 
 function fit(whole) {
-  const box = svg.getBoundingClientRect(), wide = box.width / (shown.width + 60), tall = box.height / (shown.height + 90);
+  const box = svg.getBoundingClientRect(), facts = $("facts"), legend = $("legend");
+  const over = facts.offsetHeight ? facts.offsetTop + facts.offsetHeight : 0, under = legend.open ? 0 : box.height - legend.offsetTop;
   // A tall graph opens at a readable size at its top; the fit button shows all of it.
-  const scale = Math.max(0.01, Math.min(whole ? Math.min(wide, tall) : Math.max(Math.min(wide, tall), Math.min(wide, 0.9), 0.6), 1.25));
-  const room = shown.height * scale + 60 > box.height ? 34 : (box.height - shown.height * scale) / 2;
-  camera = {x: (box.width - shown.width * scale) / 2, y: room, scale};
+  camera = fitted(shown, box, {side: 20, top: Math.min(over, box.height / 4) + 14, bottom: Math.min(under, box.height / 4) + 14}, whole);
+  const {scale} = camera;
   const first = [...shown.frames.values(), ...shown.boxes.values()].sort((a, b) => a.y - b.y)[0];
   if (first && camera.x < 0) camera.x = box.width / 2 - (first.x + first.width / 2) * scale;
   apply();
@@ -257,15 +257,10 @@ function about(key) {
 
 function search() {
   const text = field.value.trim().toLowerCase();
-  matches = []; match = -1;
-  if (text) {
-    if (tab.memory) tab.rows.forEach((row, index) => { if (row.name.toLowerCase().includes(text)) matches.push("m" + index); });
-    else {
-      for (const group of tab.outline.groups) if (group.label.toLowerCase().includes(text)) matches.push(group.key);
-      for (const node of tab.outline.nodes)
-        if ([node.label, node.kind, node.id, node.scope.join("/"), ...node.lines].some(s => s.toLowerCase().includes(text))) matches.push(node.key);
-    }
-  }
+  match = -1;
+  if (!tab.entries)
+    tab.entries = tab.memory ? tab.rows.map((row, place) => ({key: "m" + place, names: [row.name], lines: [], derived: false, place})) : entriesOf(tab.outline);
+  matches = text ? searched(tab.entries, text) : [];
   markFound();
 }
 
@@ -311,7 +306,8 @@ function open(index) {
 
 tabs.forEach((item, index) => {
   const button = html($("tabs"), "button", item.name, {role: "tab", "aria-controls": "stage"});
-  button.onclick = () => open(index);
+  // A click leaves the keys to the drawing; who comes by the keyboard stays among the tabs.
+  button.onclick = event => { open(index); if (event.detail) svg.focus({preventScroll: true}); };
   button.onkeydown = event => {
     const by = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     if (!by) return;
@@ -420,9 +416,9 @@ const keys = {
 };
 window.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches("input,textarea");
-  if (event.key === "/" && !typing) { event.preventDefault(); field.focus(); field.select(); return; }
-  if (typing || (event.target.matches("button,summary") && (event.key === "Enter" || event.target.getAttribute("role") === "tab"))) return;
+  const at = event.target instanceof Element ? event.target : document.body;
+  if (usesKey(at.tagName, at.getAttribute("role"), event.key)) return;
+  if (event.key === "/") { event.preventDefault(); field.focus(); field.select(); return; }
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 field.addEventListener("input", search);

@@ -98,14 +98,15 @@ def _rect(rect: Rect, css: str, radius: float) -> str:
 
 def _heading(body: list[str], diagram: Diagram, shape: Outline, folded: frozenset[str]) -> tuple[float, float]:
     """Write title, facts and legend; return where the drawing starts and the width in pixels."""
-    title = theme.clip(diagram.title, 80)
     facts = [*diagram.facts, *([("folded groups", str(len(folded)))] if folded else [])]
-    text = theme.clip("   ".join(f"{name}: {value}" for name, value in facts), 140)
-    body.append(_text(MARGIN, 32, title, "title"))
-    y, width = 46.0, MARGIN * 2 + theme.text_width(title, 17)
-    if text:
-        body.append(_text(MARGIN, y + 6, text, "dim"))
-        y, width = (y + 16, max(width, MARGIN * 2 + theme.text_width(text, theme.LINE_SIZE)))
+    y, width = 10.0, 0.0
+    for row in theme.wrap(diagram.title, 80, 3):
+        y, width = y + 22, max(width, MARGIN * 2 + theme.text_width(row, 17))
+        body.append(_text(MARGIN, y, row, "title"))
+    y += 14
+    for row in theme.wrap(" · ".join(f"{name}: {value}" for name, value in facts), 140, 3) if facts else ():
+        body.append(_text(MARGIN, y + 6, row, "dim"))
+        y, width = y + 16, max(width, MARGIN * 2 + theme.text_width(row, theme.LINE_SIZE))
     used: set[str] = {node.style for node in diagram.nodes} | ({"folded"} if folded else set())
     x = MARGIN
     for style, (meaning, *_) in theme.PALETTE.items():

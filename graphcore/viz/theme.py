@@ -56,6 +56,18 @@ def clip(text: str, columns: int) -> str:
     return _take(text, head) + "…" + _take(text[::-1], tail)[::-1]
 
 
+def wrap(text: str, columns: int, rows: int) -> list[str]:
+    """Return lines of at most so many columns, broken between words; the last one is clipped if there are too many."""
+    lines: list[str] = []
+    for word in one_line(text).split(" "):
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and (columns_of(joined) <= columns or len(lines) == rows):
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return [clip(line, columns) for line in lines]
+
+
 def columns_of(text: str) -> int:
     """Return the text's width in columns of a monospaced font."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
