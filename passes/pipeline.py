@@ -211,7 +211,7 @@ class Compilation:
         """What each stage did and decided, and which template runs each kernel."""
         lines = [str(record) for record in self.records]
         for number, step in enumerate(self.plan.steps if Plan in self.made else ()):
-            config = step.config.describe() if hasattr(step.config, "describe") else str(step.config)
+            config = step.config.describe()
             lines.append(f"kernel {number} {step.kernel.name}: level {step.level}, template {step.template} ({config})")
         return "\n".join(lines)
 

@@ -18,13 +18,12 @@ from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import RequireRange, RequireShape
 from graphcore.ir.node import Node, Tensor, describe
 from graphcore.ir.op import Kind
-from graphcore.ops.compare import Cast, StopGradient
 from graphcore.ops.view import Concat, Slice
 
 __all__ = ["FeedRange", "FeedRanges", "ranges_of"]
 
 _KEPT = 128  # shapes of feeds for which limits are kept
-_KEEPS = (Cast, StopGradient, RequireShape, RequireRange)  # ops that leave elements in place
+_KEEPS = (RequireShape, RequireRange)  # these, and what only retypes, leave elements in place
 
 Cut = tuple[tuple[int, ...], tuple[Extent, ...], tuple[int, ...]]  # starts, lengths and steps of a slice
 Key = tuple[int, int]
@@ -151,5 +150,5 @@ def _feeds_read(
             stack.append((outer[t.key], cuts))
         elif isinstance(op, Slice):
             stack.append((t.node.inputs[0], ((op.starts, op.lengths, op.steps), *cuts)))
-        elif isinstance(op, _KEEPS) or (not cuts and (op.kind is Kind.VIEW or isinstance(op, Concat))):
+        elif op.retypes or isinstance(op, _KEEPS) or (not cuts and (op.kind is Kind.VIEW or isinstance(op, Concat))):
             stack += [(u, cuts) for u in t.node.inputs if u.dtype.is_integer]

@@ -240,7 +240,12 @@ CASES: list[tuple[Any, type[Exception], type[Exception], list[str]]] = [
         TypeError,
         ["'simplify' is no graphcore pass; build on passes.graph.base.Pass"],
     ),
-    (lambda: Session("numpy", passes=3), gc.UsageError, TypeError, ["expected a list of passes or a pipeline, got int"]),  # type: ignore[arg-type]
+    (
+        lambda: Session("numpy", passes=3),  # type: ignore[arg-type]
+        gc.UsageError,
+        TypeError,
+        ["expected a list of passes or a pipeline, got int"],
+    ),
     (
         lambda: Session("numpy", memory_limit="1KB").run(X @ W, {X: np.ones((100, 4))}),
         gc.OutOfMemoryError,

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from support.devices import FAMILIES
 
-import graphcore.ops
 from graphcore.base import dtypes
 from graphcore.ir.op import Kind, Lowering, Map, Op, TensorType, View, lookup, registered
 from graphcore.kernel import expr
@@ -16,7 +16,6 @@ from graphcore.kernel.contraction import Role
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 
-FAMILIES = {"graphcore.ir.leaves", *(f"graphcore.ops.{module}" for module in graphcore.ops.__all__)}
 OPS = {name: cls for name, cls in registered().items() if cls.__module__ in FAMILIES}
 EXAMPLES = {
     name: [(op, arrays) for op, *arrays in cls.examples(object.__new__(cls))]

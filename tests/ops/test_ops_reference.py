@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.devices import FAMILIES
 
-import graphcore.ops
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, GraphcoreError, GraphError, ShapeError, UsageError
 from graphcore.base.shapes import Dim
 from graphcore.ir.op import Kind, Map, Op, TensorType, View, lookup, registered
 from graphcore.ops.random import RandomBits, philox
 
-FAMILIES = {f"graphcore.ops.{module}" for module in graphcore.ops.__all__}
 # Tests may register ops of their own.
 OPS: dict[str, Any] = {name: cls for name, cls in registered().items() if cls.__module__ in FAMILIES}
 COMPUTED = {name: cls for name, cls in OPS.items() if cls.kind not in (Kind.LEAF, Kind.REGION)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.devices import FAMILIES
 from support.values import evaluate, message_of, ph
 
 import graphcore as gc
@@ -21,7 +22,6 @@ from graphcore.ir.graph import toposort
 from graphcore.ir.node import Tensor, make_node
 from graphcore.ir.op import Kind, Op, registered
 
-FAMILIES = {f"graphcore.ops.{module}" for module in graphcore.ops.__all__}
 PRIMITIVES: dict[str, Any] = {
     name: cls
     for name, cls in registered().items()
