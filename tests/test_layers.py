@@ -253,7 +253,6 @@ ARRAYS = ("array", "a", "value")
 OP_CLASSES = ("passes.graph.simplify", "passes.graph.transforms", "graphcore.ops")  # rules match and build by class
 BY_CLASS = {
     "graphcore.api.gradients",  # makes regions, which hold graphs and so have no builder method
-    "graphcore.runtime.feed_ranges",  # follows feeds through slices and joins, whose attributes say where elements go
 }
 
 

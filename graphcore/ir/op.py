@@ -34,6 +34,7 @@ __all__ = [
     "INTEGER",
     "REAL",
     "Contract",
+    "Cut",
     "Effect",
     "Example",
     "Kind",
@@ -121,6 +122,7 @@ _KIND_NAMES = {
 # read(operand, index, guard=None): an operand's element; where the guard is false nothing is read and the value is 0.
 Read = Callable[..., Expr]
 Example = tuple[Any, ...]
+Cut = tuple[tuple[int, ...], Shape, tuple[int, ...]]  # starts, lengths and steps of a slice
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Op:
     is_alias: ClassVar[bool] = False  # the result has the very bytes of the operand: they may share a buffer
     inverts_index: ClassVar[bool] = False  # a view that can be walked backwards: it defines ``result_index``
     only_repeats: ClassVar[bool] = False  # a view that repeats the operand's elements and leaves none out
+    joins: ClassVar[bool] = False  # the operands side by side
     inline: ClassVar[bool] = False  # costs nothing to repeat: readers compute it where they need it
     loops: ClassVar[bool] = False  # an OPAQUE op whose element takes a loop of its own
     updates_operand: ClassVar[int | None] = None  # the result is this operand with some elements replaced
@@ -169,6 +172,10 @@ class Op:
     @property
     def given_name(self) -> str | None:
         """The user's name for the value, where it has one."""
+        return None
+
+    def cut(self) -> Cut | None:
+        """The slice of the operand that the result is, where it is one."""
         return None
 
     def linear_in(self, count: int) -> tuple[int, ...]:
@@ -279,6 +286,10 @@ class View(Op):
 
     kind = Kind.VIEW
     inline: ClassVar[bool] = True
+
+    def cut(self) -> Cut | None:
+        """The slice of the operand that the result is, where it is one."""
+        return None
 
     def linear_in(self, count: int) -> tuple[int, ...]:
         return (0,)

@@ -11,7 +11,7 @@ import numpy as np
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Dim, Extent, Shape, format_shape, inner_extents, product
-from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
+from graphcore.ir.op import Cut, Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten, unflatten
@@ -147,6 +147,9 @@ class Slice(View):
     lengths: Shape
     steps: tuple[int, ...]
 
+    def cut(self) -> Cut | None:
+        return self.starts, self.lengths, self.steps
+
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         given = inputs[0].shape
         if not len(given) == len(self.starts) == len(self.lengths) == len(self.steps):
@@ -281,6 +284,7 @@ class Concat(Opaque):
 
     axis: int
     arity: ClassVar[int | None] = None
+    joins: ClassVar[bool] = True
     inline: ClassVar[bool] = True
 
     def linear_in(self, count: int) -> tuple[int, ...]:

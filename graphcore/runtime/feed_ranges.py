@@ -17,15 +17,12 @@ from graphcore.base.shapes import Extent, bind
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import RequireRange, RequireShape
 from graphcore.ir.node import Node, Tensor, describe
-from graphcore.ir.op import Kind
-from graphcore.ops.view import Concat, Slice
+from graphcore.ir.op import Cut, Kind
 
 __all__ = ["FeedRange", "FeedRanges", "ranges_of"]
 
 _KEPT = 128  # shapes of feeds for which limits are kept
-_KEEPS = (RequireShape, RequireRange)  # these, and what only retypes, leave elements in place
 
-Cut = tuple[tuple[int, ...], tuple[Extent, ...], tuple[int, ...]]  # starts, lengths and steps of a slice
 Key = tuple[int, int]
 
 
@@ -143,12 +140,14 @@ def _feeds_read(
         if (t.key, cuts) in seen:
             continue
         seen.add((t.key, cuts))
-        op: Any = t.node.op
+        op, cut = t.node.op, t.node.op.cut()
         if t.key in feeds:
             yield feeds[t.key], cuts
         elif t.key in outer:
             stack.append((outer[t.key], cuts))
-        elif isinstance(op, Slice):
-            stack.append((t.node.inputs[0], ((op.starts, op.lengths, op.steps), *cuts)))
-        elif op.retypes or isinstance(op, _KEEPS) or (not cuts and (op.kind is Kind.VIEW or isinstance(op, Concat))):
+        elif cut is not None:
+            stack.append((t.node.inputs[0], (cut, *cuts)))
+        elif op.retypes or isinstance(op, (RequireShape, RequireRange)):  # elements stay in their places
+            stack.append((t.node.inputs[0], cuts))
+        elif not cuts and (op.kind is Kind.VIEW or op.joins):
             stack += [(u, cuts) for u in t.node.inputs if u.dtype.is_integer]

@@ -88,6 +88,19 @@ def test_repeating_views_lose_and_make_nothing(op: Op, arrays: Any) -> None:
     assert {*result.ravel().tolist()} == ({*np.ravel(arrays[0]).tolist()} if result.size else set())
 
 
+@pytest.mark.parametrize(("op", "arrays"), of("joins"))
+def test_joined_operands_are_all_there(op: Op, arrays: Any) -> None:
+    assert reference(op, arrays).size == sum(a.size for a in arrays)
+    assert sorted(reference(op, arrays).ravel().tolist()) == sorted(x for a in arrays for x in a.ravel().tolist())
+
+
+@pytest.mark.parametrize(("op", "arrays"), [p for p in CASES if p.values[0].cut() is not None])
+def test_cuts_are_slices(op: Op, arrays: Any) -> None:
+    starts, lengths, steps = op.cut() or ((), (), ())
+    where = tuple(slice(a, a + int(n) * s, s) for a, n, s in zip(starts, lengths, steps, strict=True))
+    assert np.array_equal(reference(op, arrays), arrays[0][where])
+
+
 @pytest.mark.parametrize(("op", "arrays"), of("retypes"))
 def test_retyped_values_are_the_same_where_they_fit(op: Op, arrays: Any) -> None:
     given, found = np.asarray(arrays[0]), reference(op, arrays)
@@ -206,7 +219,17 @@ def test_roles_are_those_of_the_lowering(op: Op, arrays: Any) -> None:
 
 
 def test_every_fact_is_used_by_some_op() -> None:
-    facts = ("is_alias", "inverts_index", "only_repeats", "inline", "loops", "commutative", "selects", "retypes")
+    facts = (
+        "is_alias",
+        "inverts_index",
+        "only_repeats",
+        "joins",
+        "inline",
+        "loops",
+        "commutative",
+        "selects",
+        "retypes",
+    )
     for fact in facts:
         assert any(getattr(op, fact) for examples in EXAMPLES.values() for op, _ in examples), fact
         assert not all(getattr(op, fact) for examples in EXAMPLES.values() for op, _ in examples), fact
