@@ -260,7 +260,7 @@ class Map(Op):
         first = inputs[0]
         for position, given in enumerate(inputs):
             self.check(position, given, self.operands)
-            if given.dtype.name != first.dtype.name:
+            if given.dtype != first.dtype:
                 raise DTypeError(
                     f"{self.name}: operands have dtypes {first.dtype} and {given.dtype}; cast one with .astype(...)"
                 )
@@ -344,13 +344,20 @@ _T = TypeVar("_T", bound=type)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def primitive(cls: _T) -> _T:
-    """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``)."""
+    """Make a class a frozen dataclass and register it under its snake-case name (or its ``name``).
+
+    Raises:
+        ValueError: another module has registered the name, or an attribute has the name of a fact.
+    """
     own_eq = "__eq__" in cls.__dict__  # leaves with an identity of their own keep it
     # Making a dataclass compiles six functions; an op without attributes of its own inherits all it needs.
     plain = not own_eq and all("ClassVar" in str(a) for a in inspect.get_annotations(cls).values())
     result: Any = cls if plain else dataclass(frozen=True, eq=not own_eq, repr=False)(cls)
     if not own_eq and not fields(result) and "__new__" not in cls.__dict__:
         result.__new__ = staticmethod(_only_instance)
+    hiding = [f.name for f in fields(result) if hasattr(Op, f.name)]
+    if hiding:
+        raise ValueError(f"{cls.__name__}: the attributes {', '.join(hiding)} hide what ops are asked by these names")
     if not cls.__dict__.get("name"):
         words = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__)
         result.name = words.lstrip("_")

@@ -242,7 +242,7 @@ def both(a: Expr, b: Expr) -> Expr:
 
 def cast(value: Expr, dtype: DType) -> Expr:
     """Conversion; float to integer truncates, anything to bool is ``!= 0``."""
-    if value.dtype.name == dtype.name:
+    if value.dtype == dtype:
         return value
     if value.fn == "const":
         number = value.value

@@ -155,7 +155,7 @@ def verify_kernel(kernel: Kernel) -> None:
     for store in kernel.stores:
         if not 0 <= store.param < len(kernel.params):
             raise VerifyError(f"kernel {kernel.name}: store to unknown parameter {store.param}")
-        if store.value.dtype.name != kernel.params[store.param].dtype.name:
+        if store.value.dtype != kernel.params[store.param].dtype:
             raise VerifyError(
                 f"kernel {kernel.name}: a {store.value.dtype} value is stored to a "
                 f"{kernel.params[store.param].dtype} buffer"
@@ -166,7 +166,7 @@ def verify_kernel(kernel: Kernel) -> None:
     for value in kernel.values():
         if value.fn == "load" and not (isinstance(value.param, int) and 0 <= value.param < len(kernel.params)):
             raise VerifyError(f"kernel {kernel.name}: load from unknown parameter {value.param}")
-        if value.fn == "load" and kernel.params[value.param].dtype.name != value.dtype.name:
+        if value.fn == "load" and kernel.params[value.param].dtype != value.dtype:
             raise VerifyError(
                 f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.param].dtype} buffer"
             )

@@ -10,7 +10,7 @@ import pytest
 from support.devices import FAMILIES
 
 from graphcore.base import dtypes
-from graphcore.ir.op import Kind, Lowering, Map, Op, TensorType, View, lookup, registered
+from graphcore.ir.op import Kind, Lowering, Map, Op, TensorType, View, lookup, primitive, registered
 from graphcore.kernel import expr
 from graphcore.kernel.contraction import Role
 from graphcore.kernel.expr import Expr
@@ -216,6 +216,19 @@ def test_roles_are_those_of_the_lowering(op: Op, arrays: Any) -> None:
                 assert not kept or Role.WALKED in roles.result
             else:
                 assert kept and (role is Role.WALKED or kept <= mine[role])
+
+
+def test_attributes_may_not_hide_facts() -> None:
+    with pytest.raises(ValueError, match="loops, cut"):
+
+        @primitive
+        class Looping(Map):
+            """x, with attributes that passes would take for answers."""
+
+            loops: int  # type: ignore[assignment]
+            cut: int  # type: ignore[assignment]
+
+    assert "looping" not in registered()
 
 
 def test_every_fact_is_used_by_some_op() -> None:
