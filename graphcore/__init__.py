@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.api.variable import placeholder as placeholder
     from graphcore.base.dtypes import *  # noqa: F403
     from graphcore.base.errors import *  # noqa: F403
+    from graphcore.base.notices import DTypeWarning as DTypeWarning
+    from graphcore.base.notices import GraphcoreWarning as GraphcoreWarning
     from graphcore.base.shapes import Dim as Dim
     from graphcore.base.source import name_scope as name_scope
     from graphcore.functional import embedding as embedding
@@ -77,6 +79,7 @@ _NAMES = {
         CompileError DTypeError DeviceError FeedError FormatError GradientError GraphError GraphcoreError
         OutOfMemoryError OutOfRangeError SessionError ShapeError UsageError VerifyError
     """,
+    "graphcore.base.notices": "DTypeWarning GraphcoreWarning",
     "graphcore.base.shapes": "Dim",
     "graphcore.base.source": "name_scope",
     "graphcore.ir.graph": "Graph Update",

@@ -32,7 +32,7 @@ class At:
     """``x.at[index]``: copies of ``x`` with the named elements changed.
 
     ``add``, ``set``, ``multiply`` (``mul``), ``divide``, ``min`` and ``max`` take a value that broadcasts to
-    ``x[index]``. The index is
+    ``x[index]``; the result is of the type of ``x``. The index is
 
     * basic (slices, integers, None, ``...``);
     * a boolean tensor or array for the first axes; the value broadcasts to the axes that are left;
@@ -145,15 +145,23 @@ class At:
         return where(wide, function(self._x, fit(v, shape)), self._x)
 
     def _value(self, value: Any) -> Tensor:
-        given = promote("at", self._x, value)
-        if given[0].dtype != self._x.dtype:
+        """A value as a tensor of the type of ``x``; as in a feed, an array of floats takes a floating one's."""
+        x, v = self._x, value
+        if not isinstance(value, (Tensor, bool, int, float)):
+            v = tensor("at", value)
+            v = tensor("at", value, x.dtype) if v.dtype.is_float and x.dtype.is_float else v
+        try:
+            fits = dtypes.result_type(x, v) == x.dtype
+        except DTypeError:
+            fits = False
+        if not fits:
             raise fail(
                 DTypeError,
-                f"at: the value is of a type that does not fit {self._x.dtype}; cast it with "
-                f".astype('{self._x.dtype}')",
-                self._x,
+                f"at: the value is of a type that does not fit {x.dtype}; cast it with .astype('{x.dtype}')",
+                x,
+                *([v] if isinstance(v, Tensor) else []),
             )
-        return given[1]
+        return promote("at", x, v)[1]
 
     def _prepared(self, value: Any) -> tuple[Basic, Tensor]:
         where_, v = basic_index(self._x, expand_index(self._x, self._key)), self._value(value)

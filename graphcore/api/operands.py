@@ -13,10 +13,11 @@ from graphcore.base import dtypes
 from graphcore.base.arrays import outside, wrong_position
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphcoreError, OutOfRangeError, ShapeError, UsageError
+from graphcore.base.notices import DTypeWarning, warn_once
 from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, normalize_axes, normalize_axis
-from graphcore.ir.leaves import Constant
+from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor, describe, make_node, mismatch, with_operands
-from graphcore.ir.op import Op, lookup
+from graphcore.ir.op import Kind, Op, lookup
 
 # fmt: off
 __all__ = [
@@ -128,6 +129,8 @@ def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
         raise fail(DTypeError, f"{op}: {error}", *(v for v in items if isinstance(v, Tensor))) from None
     if floating and not dtype.is_float:
         dtype = dtypes.float32
+    if dtype.name == "float64":
+        _warn_of_double(op, values, items)
     return [
         cast(v, dtype)
         if isinstance(v, Tensor)
@@ -136,6 +139,35 @@ def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
         else scalar(op, v, dtype)
         for v in items
     ]
+
+
+def _warn_of_double(op: str, values: Sequence[Any], items: Sequence[Any]) -> None:
+    """Say so where only constants and variables, which NumPy makes float64 unless told otherwise, make a tensor of
+    another type float64."""
+    tensors = [(i, t) for i, t in enumerate(items) if isinstance(t, Tensor)]
+    wide = [i for i, t in tensors if t.dtype.name == "float64"]
+    other = next((t for i, t in tensors if i not in wide and isinstance(values[i], Tensor)), None)
+    if other is None or not all(_is_stored(items[i]) for i in wide):
+        return
+    first, wanted = values[wide[0]], other.dtype.name if other.dtype.is_float else "float32"
+    if isinstance(first, Tensor):
+        what, instead = describe(first), f"make it with dtype={wanted!r}"
+    else:
+        what = f"a NumPy array of float64 {format_shape(items[wide[0]].shape)}"
+        instead = f"write a.astype(np.{wanted}), or make it so, as in np.ones(3, np.{wanted})"
+    warn_once(
+        DTypeWarning,
+        "float64",
+        f"{op}: a tensor of {other.dtype} becomes float64, because operand {wide[0] + 1} is {what}; {instead}, or cast "
+        f"the tensor with .astype('float64') if you mean it\n  the tensor is {describe(other)}",
+    )
+
+
+def _is_stored(t: Tensor) -> bool:
+    """Whether a tensor is a constant or a variable, or a view of one."""
+    while t.node.op.kind is Kind.VIEW:
+        t = t.node.inputs[0]
+    return isinstance(t.node.op, (Constant, VariableRead))
 
 
 def fit(x: Tensor, shape: Shape) -> Tensor:

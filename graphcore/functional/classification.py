@@ -281,7 +281,12 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
     with name_scope("binary_cross_entropy"):
         yes, no = maximum(log(a), -100.0), maximum(log(subtract(1.0, a)), -100.0)
         loss = negative(add(multiply(b, yes), multiply(subtract(1.0, b), no)))
-        return reduced("binary_cross_entropy", loss if weight is None else multiply(loss, weight), reduction)
+        return reduced("binary_cross_entropy", _rescaled(loss, weight), reduction)
+
+
+def _rescaled(loss: Tensor, weight: Any) -> Tensor:
+    """A loss times a weight, of the loss's type, as class weights are."""
+    return loss if weight is None else multiply(loss, cast(tensor("weight", weight), loss.dtype))
 
 
 def binary_cross_entropy_with_logits(
@@ -298,8 +303,7 @@ def binary_cross_entropy_with_logits(
         if pos_weight is None:
             loss = subtract(softplus(a), multiply(a, b))
         else:
-            factor = add(1.0, multiply(subtract(pos_weight, 1.0), b))
+            positive = cast(tensor("binary_cross_entropy_with_logits", pos_weight), a.dtype)
+            factor = add(1.0, multiply(subtract(positive, 1.0), b))
             loss = add(multiply(subtract(1.0, b), a), multiply(factor, softplus(negative(a))))
-        return reduced(
-            "binary_cross_entropy_with_logits", loss if weight is None else multiply(loss, weight), reduction
-        )
+        return reduced("binary_cross_entropy_with_logits", _rescaled(loss, weight), reduction)
