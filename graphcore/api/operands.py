@@ -129,7 +129,7 @@ def promote(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
         raise fail(DTypeError, f"{op}: {error}", *(v for v in items if isinstance(v, Tensor))) from None
     if floating and not dtype.is_float:
         dtype = dtypes.float32
-    if dtype.name == "float64":
+    if dtype == dtypes.float64:
         _warn_of_double(op, values, items)
     return [
         cast(v, dtype)
@@ -145,7 +145,7 @@ def _warn_of_double(op: str, values: Sequence[Any], items: Sequence[Any]) -> Non
     """Say so where only constants and variables, which NumPy makes float64 unless told otherwise, make a tensor of
     another type float64."""
     tensors = [(i, t) for i, t in enumerate(items) if isinstance(t, Tensor)]
-    wide = [i for i, t in tensors if t.dtype.name == "float64"]
+    wide = [i for i, t in tensors if t.dtype == dtypes.float64]
     other = next((t for i, t in tensors if i not in wide and isinstance(values[i], Tensor)), None)
     if other is None or not all(_is_stored(items[i]) for i in wide):
         return
