@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GradientError, ShapeError
@@ -41,6 +41,7 @@ __all__ = [
     "Leaf",
     "Lowering",
     "Map",
+    "Mask",
     "Op",
     "Opaque",
     "Precision",
@@ -136,6 +137,18 @@ class Lowering:
     axis: Callable[[Any, int], Axis | None]
 
 
+class Mask(NamedTuple):
+    """Where a cotangent may differ from zero: where ``condition``, a tensor, has the value ``keeps``.
+
+    Going on from there the cotangent is multiplied by derivatives, and zero times infinity is NaN. So differentiation
+    applies the mask again after such products; a ``light`` one only after those with derivatives of ``steep`` ops.
+    """
+
+    condition: Any
+    keeps: bool = True
+    light: bool = False
+
+
 @dataclass(frozen=True)
 class Op:
     """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through
@@ -151,6 +164,7 @@ class Op:
     effect: ClassVar[Effect] = Effect.PURE
     differentiable: ClassVar[bool] = True
     smooth: ClassVar[bool] = True  # the slope has no jumps where it is finite (no corners, ties, steps)
+    steep: ClassVar[bool] = False  # the slope may be infinite at finite operands
     # Where values are: may a reader share, look through, or repeat the op?
     is_alias: ClassVar[bool] = False  # the result has the very bytes of the operand: they may share a buffer
     inverts_index: ClassVar[bool] = False  # a view that can be walked backwards: it defines ``result_index``
@@ -163,7 +177,6 @@ class Op:
     # What is computed: which operands may be swapped, split or left out, and at what price?
     commutative: ClassVar[bool] = False  # two operands may be swapped
     identity: ClassVar[float | None] = None  # the operand that changes nothing
-    selects: ClassVar[bool] = False  # picks its second or third operand by its first
     retypes: ClassVar[bool] = False  # the value of its operand, perhaps in another type
     cheap: ClassVar[bool] = True  # an elementwise function that takes a few instructions
     precision: ClassVar[Precision] = Precision.FOLLOWS
@@ -192,6 +205,10 @@ class Op:
     def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
         """Extents that its lowering needs as numbers, wherever its operands and results are."""
         return ()
+
+    def masks(self, call: Any) -> tuple[Mask | None, ...]:
+        """For every operand where it may get a gradient at all; None for everywhere that the result gets one."""
+        return (None,) * len(call.inputs)
 
     def commutes(self, operands: DType) -> bool:
         """Whether swapping two operands of a type gives the same bits.

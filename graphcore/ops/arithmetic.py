@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import GraphError
-from graphcore.ir.op import FLOAT, REAL, Example, Map, Precision, TensorType, primitive
+from graphcore.ir.op import FLOAT, REAL, Example, Map, Mask, Precision, TensorType, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, integers, positive
@@ -138,6 +138,7 @@ class Mul(Map):
 class Div(Map):
     """x / y, elementwise. Floating types; integers divide by ``floor_divide`` or after a cast."""
 
+    steep: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
 
@@ -186,6 +187,7 @@ class FloorDiv(Map):
 class Mod(Map):
     """x - floor(x / y) * y, elementwise: the remainder has the sign of y, as in Python. An integer modulo zero is 0."""
 
+    steep: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
     name: ClassVar[str] = "remainder"
     arity: ClassVar[int | None] = 2
@@ -288,6 +290,7 @@ class Sign(Map):
 class Pow(Map):
     """x ** y, elementwise. Integer powers of integers are for exponents of at least 0."""
 
+    steep: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
     cheap: ClassVar[bool] = False
@@ -324,6 +327,11 @@ class _Extreme(Map):
     operands: ClassVar[str] = REAL
     commutative: ClassVar[bool] = True
     wins: ClassVar[str] = "greater"
+
+    def masks(self, call: Any) -> tuple[Mask | None, ...]:
+        x, y = call.inputs
+        wins = getattr(call.b, self.wins)
+        return Mask(wins(y, x), keeps=False), Mask(wins(x, y), keeps=False)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         b, g, (x, y) = call.b, gradients[0], call.inputs
@@ -420,6 +428,7 @@ class Copysign(Map):
 class Reciprocal(Map):
     """1 / x, elementwise."""
 
+    steep: ClassVar[bool] = True
     operands: ClassVar[str] = FLOAT
 
     def scalar(self, *args: Expr) -> Expr:

@@ -11,7 +11,7 @@ from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
-from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, TensorType, one_type, primitive
+from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, Mask, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import booleans, floats, integers
@@ -345,7 +345,6 @@ class Where(Map):
     """y where the condition holds, else z, elementwise. Gradients flow to the chosen branch only, NaN included."""
 
     arity: ClassVar[int | None] = 3
-    selects: ClassVar[bool] = True
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         condition, yes, no = inputs
@@ -356,6 +355,10 @@ class Where(Map):
         if not condition.shape == yes.shape == no.shape:
             raise ShapeError(f"where: operands have shapes {', '.join(format_shape(t.shape) for t in inputs)}")
         return (yes,)
+
+    def masks(self, call: Any) -> tuple[Mask | None, ...]:
+        condition = call.inputs[0]
+        return None, Mask(condition), Mask(condition, keeps=False)
 
     def scalar(self, *args: Expr) -> Expr:
         return expr.select(*args)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphcore.base.errors import GradientError
-from graphcore.ir.op import FLOAT, Example, Map, Precision, primitive
+from graphcore.ir.op import FLOAT, Example, Map, Mask, Precision, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, positive, unit
@@ -121,6 +121,7 @@ class Expm1(Unary):
 class _Logarithm(Unary):
     """A logarithm; ``scale`` is that of its base."""
 
+    steep: ClassVar[bool] = True
     domain: ClassVar[Any] = staticmethod(positive)
     scale: ClassVar[float] = 1.0
 
@@ -156,6 +157,7 @@ class Log10(_Logarithm):
 class Log1p(Unary):
     """log(1 + x), elementwise, accurate near 0."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = np.log1p
     domain: ClassVar[Any] = staticmethod(unit)
 
@@ -167,6 +169,7 @@ class Log1p(Unary):
 class Sqrt(Unary):
     """The square root, elementwise."""
 
+    steep: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
     precision: ClassVar[Precision] = Precision.FOLLOWS
     function: ClassVar[Any] = np.sqrt
@@ -181,6 +184,7 @@ class Sqrt(Unary):
 class Rsqrt(Unary):
     """1 / sqrt(x), elementwise."""
 
+    steep: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
     function: ClassVar[Any] = staticmethod(lambda x: 1 / np.sqrt(x))
     domain: ClassVar[Any] = staticmethod(positive)
@@ -224,6 +228,7 @@ class Tan(Unary):
 class Asin(Unary):
     """The angle in -pi/2 .. pi/2 with sine x, elementwise."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = np.arcsin
     domain: ClassVar[Any] = staticmethod(unit)
 
@@ -235,6 +240,7 @@ class Asin(Unary):
 class Acos(Unary):
     """The angle in 0 .. pi with cosine x, elementwise."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = np.arccos
     domain: ClassVar[Any] = staticmethod(unit)
 
@@ -298,6 +304,7 @@ class Asinh(Unary):
 class Acosh(Unary):
     """The inverse hyperbolic cosine, elementwise; NaN below 1."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = np.arccosh
     domain: ClassVar[Any] = staticmethod(_acosh_domain)
 
@@ -309,6 +316,7 @@ class Acosh(Unary):
 class Atanh(Unary):
     """The inverse hyperbolic tangent, elementwise; NaN outside -1 .. 1."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = np.arctanh
     domain: ClassVar[Any] = staticmethod(unit)
 
@@ -383,6 +391,9 @@ class Relu(Unary):
 
     def scalar(self, *args: Expr) -> Expr:
         return expr.call("max", args[0], expr.const(0, args[0].dtype))
+
+    def masks(self, call: Any) -> tuple[Mask | None, ...]:
+        return (Mask(call.b.greater(call.out, 0), light=True),)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.where(b.greater(out, 0), g, b.zeros_like(g))

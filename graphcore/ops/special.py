@@ -79,6 +79,7 @@ def _erfinv(x: float) -> float:
 class Erfinv(Unary):
     """The inverse of erf, elementwise; infinite at -1 and 1, NaN beyond."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = _each(_erfinv)
     domain: ClassVar[Any] = staticmethod(unit)
 
@@ -90,6 +91,7 @@ class Erfinv(Unary):
 class Lgamma(Unary):
     """log |Gamma(x)|, elementwise; infinite at 0, -1, -2, ..."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = _each(math.lgamma)
     domain: ClassVar[Any] = staticmethod(positive)
     special: ClassVar[tuple[float, ...]] = _GAMMA
@@ -123,6 +125,7 @@ def _digamma(x: float) -> float:
 class Digamma(Unary):
     """The derivative of lgamma, elementwise; infinite at 0, NaN at -1, -2, ..."""
 
+    steep: ClassVar[bool] = True
     function: ClassVar[Any] = _each(_digamma)
     domain: ClassVar[Any] = staticmethod(positive)
     special: ClassVar[tuple[float, ...]] = _GAMMA
@@ -191,6 +194,7 @@ def _polygamma(order: int, x: float) -> float:
 class Polygamma(Unary):
     """A derivative of digamma, elementwise. At 0, -1, ... odd orders are infinite, even ones NaN (at 0 infinite)."""
 
+    steep: ClassVar[bool] = True
     domain: ClassVar[Any] = staticmethod(positive)
     special: ClassVar[tuple[float, ...]] = _GAMMA
 

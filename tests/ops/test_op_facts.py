@@ -240,7 +240,8 @@ def test_every_fact_is_used_by_some_op() -> None:
         "inline",
         "loops",
         "commutative",
-        "selects",
+        "smooth",
+        "steep",
         "retypes",
     )
     for fact in facts:

@@ -135,3 +135,23 @@ def test_smooth_is_what_has_no_corners(name: str) -> None:
     op = op_of(name)
     with np.errstate(all="ignore"):
         assert op.smooth != has_corners(op, case, np.array(points))
+
+
+@pytest.mark.parametrize("name", [*ONE, *TWO])
+def test_steep_is_what_has_infinite_slopes(name: str) -> None:
+    """At some finite point, also at an edge of the domain, by the formulas."""
+    case: Any = ONE.get(name) or TWO[name]
+    values = np.array([0.0, 1.0, -1.0, 0.5, -2.5])
+    with np.errstate(all="ignore"):
+        slopes = [case.first(values)] if isinstance(case, One) else case.first(*np.meshgrid(values, values))
+        cls: Any = type(op_of(name))
+        assert cls.steep == any(np.isinf(s).any() for s in slopes)
+
+
+def test_selections_and_casts_pass_slopes_on() -> None:
+    x = gc.placeholder("float32", (3,))
+    y = gc.where([True, False, True], x * x, 3 * x).astype("float64").astype("float32")
+    first = gc.gradients(y, x, np.ones(3, np.float32))[0]
+    with gc.Session("numpy:kernels") as session:
+        found = session.run([first, gc.gradients(first.sum(), x)[0]], {x: [0.0, 0.0, np.inf]})
+    np.testing.assert_array_equal(found, [[0, 3, np.inf], [2, 0, 2]])

@@ -7,12 +7,13 @@ error that names op and line) and *zero* (a rule that contributes nothing).
 
 It also keeps what a selection masks out at zero. The cotangent of the branch that ``where`` did not take is zero there,
 but going on through the branch it is multiplied by derivatives, and zero times infinity is NaN: ``where(x > 0, sqrt(x),
-0)`` at zero. So through elementwise ops the mask travels with the cotangent and is applied again wherever a product
-could undo it.
+0)`` at zero, or ``maximum(log(x), -100)``. So through elementwise ops the mask travels with the cotangent and is
+applied again wherever a product could undo it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,20 @@ from graphcore.base.source import deriving
 from graphcore.ir.graph import builder_for, toposort
 from graphcore.ir.leaves import Constant
 from graphcore.ir.node import Builder, Node, Tensor, describe
-from graphcore.ir.op import Kind
+from graphcore.ir.op import Kind, Mask
 
 __all__ = ["differentiate"]
 
-Mask = tuple[Tensor, bool]  # a condition, and which of its values keeps the cotangent
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a cotangent may differ from zero by the masks on its way; ``firm`` leaves out the light ones."""
+
+    firm: Mask | None = None
+    full: Mask | None = None
+
+
+EVERYWHERE = Kept()
 
 
 @dataclass
@@ -88,28 +98,30 @@ def differentiate(
         ys, (lambda node: all((node.serial, i) in stops for i in range(len(node.types)))) if stops else None
     )
     needed = _between(order, {x.key for x in xs}, stops)
-    pending: dict[tuple[int, int], list[tuple[Tensor, Mask | None]]] = {}
+    pending: dict[tuple[int, int], list[tuple[Tensor, Kept]]] = {}
     for y, g in zip(ys, grad_ys, strict=True):
-        pending.setdefault(y.key, []).append((g, None))
+        pending.setdefault(y.key, []).append((g, EVERYWHERE))
     total: dict[tuple[int, int], Tensor] = {}
     wanted = {x.key for x in xs}
     for node in reversed(order):
         keys = [(node.serial, i) for i in range(len(node.types))]
         b = builder_for(node)
         gradients: list[Tensor | None] = []
-        mask: Mask | None = None
+        kept = EVERYWHERE
         for key in keys:
             parts = pending.pop(key, None)
             gradient = None if parts is None else _summed([g for g, _ in parts], b)
-            mask = _common(parts) if parts is not None and node.op.kind is Kind.MAP else None
+            kept = _union([k for _, k in parts], b) if parts is not None and node.op.kind is Kind.MAP else EVERYWHERE
             if gradient is not None and key in wanted:
                 total[key] = gradient
             gradients.append(None if key in stops else gradient)
         if node.serial not in needed or node.detached or all(g is None for g in gradients):
             continue
         with deriving(node.origin.scope):
-            contributions = _apply_rule(node, b, gradients)
-            masks = _masks(node, mask, b)
+            call = Call(node, b)
+            contributions = _apply_rule(call, gradients)
+            masks = _masks(node, kept, call)
+            mask = kept.full if node.op.steep else kept.firm
             for operand, contribution, inner in zip(node.inputs, contributions, masks, strict=True):
                 if (
                     contribution is not None
@@ -138,27 +150,45 @@ def _summed(parts: list[Tensor], b: Builder) -> Tensor:
     return parts[0] if len(parts) == 1 else b.add_n(*parts)
 
 
-def _common(parts: list[tuple[Tensor, Mask | None]]) -> Mask | None:
-    """The mask that all contributions to a value have, if it is one."""
-    first = parts[0][1]
-    if first is None or any(m is None or m[1] is not first[1] or not m[0].same(first[0]) for _, m in parts[1:]):
+def _union(kept: list[Kept], b: Builder) -> Kept:
+    """The masks of a sum of cotangents: where one of them may differ from zero."""
+    firm = functools.reduce(lambda one, other: _either(one, other, b), (k.firm for k in kept))
+    if all(k.full is k.firm for k in kept):
+        return Kept(firm, firm)
+    return Kept(firm, functools.reduce(lambda one, other: _either(one, other, b), (k.full for k in kept)))
+
+
+def _either(one: Mask | None, other: Mask | None, b: Builder) -> Mask | None:
+    """The union of two masks; None, which is everywhere, where one holds where the other does not."""
+    if one is None or other is None:
         return None
-    return first
+    if one.condition.same(other.condition):
+        return one if one.keeps is other.keeps else None
+    return Mask(b.logical_or(_holding(one, b), _holding(other, b)))
 
 
-def _masks(node: Node, mask: Mask | None, b: Builder) -> Sequence[Mask | None]:
-    """The masks of a node's operands' cotangents: its own cotangent's, and for a selection's branches the condition as
-    well."""
-    if not node.op.selects:
-        return (mask,) * len(node.inputs)
-    condition = node.inputs[0]
-    branches: list[Mask | None] = [(condition, True), (condition, False)]
-    if mask is not None:
-        outer = mask[0] if mask[1] else b.logical_not(mask[0])
-        branches = [
-            (b.logical_and(outer, condition if taken else b.logical_not(condition)), True) for taken in (True, False)
-        ]
-    return (None, *branches)
+def _both(one: Mask | None, other: Mask | None, b: Builder) -> Mask | None:
+    """The intersection of two masks."""
+    if one is None or other is None:
+        return one or other
+    return Mask(b.logical_and(_holding(one, b), _holding(other, b)))
+
+
+def _holding(mask: Mask, b: Builder) -> Tensor:
+    """A condition that holds where the mask keeps."""
+    return mask.condition if mask.keeps else b.logical_not(mask.condition)
+
+
+def _masks(node: Node, kept: Kept, call: Call) -> Sequence[Kept]:
+    """The masks of a node's operands' cotangents: its own cotangent's, and those that the op adds."""
+    if node.op.kind is not Kind.MAP:
+        return (EVERYWHERE,) * len(node.inputs)
+    found = []
+    for own in node.op.masks(call):
+        full = _both(kept.full, own, call.b)
+        alike = kept.firm is kept.full and not (own and own.light)
+        found.append(Kept(full if alike else kept.firm if own and own.light else _both(kept.firm, own, call.b), full))
+    return found
 
 
 def _applied(mask: Mask, contribution: Tensor, gradient: Tensor | None, b: Builder) -> Tensor:
@@ -166,7 +196,7 @@ def _applied(mask: Mask, contribution: Tensor, gradient: Tensor | None, b: Build
     if gradient is None or contribution.same(gradient) or _keeps_zero(contribution, gradient):
         return contribution
     zero = b.zeros_like(contribution)
-    return b.where(mask[0], contribution, zero) if mask[1] else b.where(mask[0], zero, contribution)
+    return b.where(mask.condition, *((contribution, zero) if mask.keeps else (zero, contribution)))
 
 
 def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
@@ -189,8 +219,8 @@ def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
         return bool(node.op.reference(*operands) == 0)
 
 
-def _apply_rule(node: Node, b: Builder, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
-    op = node.op
+def _apply_rule(call: Call, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+    node, op, b = call.node, call.op, call.b
     if not any(t.dtype.is_float for t in node.types):
         return (None,) * len(node.inputs)
     if not op.differentiable:
@@ -204,7 +234,7 @@ def _apply_rule(node: Node, b: Builder, gradients: list[Tensor | None]) -> Seque
         if op.kind is Kind.REGION or len(node.types) == 1
         else [g if g is not None else b.zeros_like(t) for g, t in zip(gradients, node.outputs, strict=True)]
     )
-    result = op.vjp(Call(node, b), *given)
+    result: Sequence[Tensor | None] = op.vjp(call, *given)
     if len(result) != len(node.inputs):
         raise GradientError(
             f"the gradient rule of {op.name} gave {len(result)} gradients for {len(node.inputs)} operands"

@@ -239,6 +239,40 @@ def test_where_leaks_no_nan_from_the_branch_not_taken(f: Any, bad: list[float], 
         np.testing.assert_allclose(evaluate([g], {x: np.array(bad)})[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("f", "bad", "expected"),
+    [
+        (lambda x: gc.maximum(gc.log(x), -100.0), [0.0, 2.0], [0, 0.5]),
+        (lambda x: gc.minimum(1 / x, 4.0), [0.0, 0.5], [0, -4]),
+        (lambda x: gc.clip(gc.log(x), -100.0), [0.0, 2.0], [0, 0.5]),
+        (lambda x: gc.maximum(x * gc.log(x / 2), -1.0), [0.0, 2.0], [np.nan, 1]),  # NaN is larger than any number
+        (lambda x: gc.maximum(3 * gc.log(x) * gc.exp(x), 0.0), [0.0, 1.0], [0, 1.5 * np.e]),  # and a tie at 1
+        (lambda x: gc.relu(gc.log(x)), [0.0, 2.0], [0, 0.5]),
+        (lambda x: F.relu6(gc.rsqrt(x) * -1.0), [0.0, 4.0], [0, 0]),
+        (lambda x: gc.relu(gc.where(x > 0, gc.log(x), -1.0)), [0.0, 2.0], [0, 0.5]),
+        (lambda x: gc.where(x > 0, gc.log(x), 0.0) + gc.where(x > 0.0, gc.sqrt(x), 1.0), [0.0, 1.0], [0, 1.5]),
+        (lambda x: F.leaky_relu(gc.log(x)) * 0 + F.threshold(gc.log(x), -5.0, 0.0), [1.0, 2.0], [1, 0.5]),
+        (lambda x: F.hardtanh(gc.log(x), -1.0, 1.0), [0.0, 2.0], [0, 0.5]),
+        (lambda x: F.elu(-gc.sqrt(x), 0.0) + gc.maximum(-gc.log(x), 0.0) * 0, [1.0, 4.0], [0, 0]),
+    ],
+    ids=lambda p: None,
+)
+def test_what_is_cut_has_no_gradient(f: Any, bad: list[float], expected: list[float]) -> None:
+    """Whatever the slope is before the cut: zero times infinity is zero there."""
+    x = ph(2)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(evaluate(gc.gradients(f(x).sum(), x), {x: np.array(bad)})[0], expected)
+
+
+def test_a_light_mask_costs_nothing_where_slopes_are_finite() -> None:
+    """Activations are everywhere: theirs is applied again only after ops whose slope may be infinite."""
+    x, w = ph(3), ph(3)
+    graph = toposort(gc.gradients(gc.relu(gc.tanh(x * w + 1.0) * w).sum(), [x, w]))
+    assert sum(n.op.name == "where" for n in graph) == 1
+    graph = toposort(gc.gradients(gc.relu(gc.log(x * w)).sum(), [x, w]))
+    assert sum(n.op.name == "where" for n in graph) == 2
+
+
 def test_nested_selections_and_what_they_cost() -> None:
     x = ph(4)
     at = {x: np.array([-1.0, 0.0, 4.0, 1e3])}
