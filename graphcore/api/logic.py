@@ -239,12 +239,13 @@ def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: fl
     t = tensor("nan_to_num", x)
     if not t.dtype.is_float:
         return t
-    largest = _largest(t.dtype)
+    most = largest(t.dtype)
     infinite = isinf(t)
-    cut = where(logical_and(infinite, greater(t, 0)), largest if posinf is None else posinf, t)
-    cut = where(logical_and(infinite, less(t, 0)), -largest if neginf is None else neginf, cut)
+    cut = where(logical_and(infinite, greater(t, 0)), most if posinf is None else posinf, t)
+    cut = where(logical_and(infinite, less(t, 0)), -most if neginf is None else neginf, cut)
     return where(isnan(t), nan, cut)
 
 
-def _largest(dtype: DType) -> float:
+def largest(dtype: DType) -> float:
+    """The largest finite number of a floating type."""
     return 3.3895313892515355e38 if dtype == dtypes.bfloat16 else float(np.finfo(dtype.storage).max)

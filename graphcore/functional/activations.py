@@ -23,7 +23,7 @@ from graphcore.api.elementwise import (
     tanh,
 )
 from graphcore.api.gradients import custom_gradient
-from graphcore.api.logic import greater, where
+from graphcore.api.logic import clip, equal, greater, largest, where
 from graphcore.api.operands import axis_of, build, cast, fail, promote
 from graphcore.api.shaping import split
 from graphcore.api.special import softplus
@@ -142,11 +142,17 @@ def gelu(x: Any, approximate: str = "none") -> Tensor:
     """
     t = _float("gelu", x)
     if approximate == "tanh":
-        inner = multiply(math.sqrt(2 / math.pi), add(t, multiply(0.044715, multiply(t, multiply(t, t)))))
-        return multiply(multiply(0.5, t), add(1.0, tanh(inner)))
+        return multiply(maximum(t, -largest(t.dtype)), _tanh_gate(t))
     if approximate != "none":
         raise UsageError(f"gelu: approximate is {approximate!r}; use 'none' or 'tanh'")
     return multiply(multiply(0.5, t), add(1.0, build("erf", multiply(t, math.sqrt(0.5)))))
+
+
+def _tanh_gate(t: Tensor) -> Tensor:
+    """(1 + tanh u) / 2 = sigmoid(2 u) with u = sqrt(2 / pi) (t + 0.044715 t ** 3)."""
+    near = clip(t, -24.0, 24.0)  # beyond, the gate is 0 or 1 and flat, and the cube may overflow
+    cube = multiply(near, multiply(near, near))
+    return sigmoid(multiply(math.sqrt(8 / math.pi), add(near, multiply(0.044715, cube))))
 
 
 def silu(x: Any) -> Tensor:
@@ -155,8 +161,7 @@ def silu(x: Any) -> Tensor:
     >>> silu([1.0]).shape
     (1,)
     """
-    t = _float("silu", x)
-    return multiply(t, sigmoid(t))
+    return build("silu", _float("silu", x))
 
 
 swish = silu
@@ -168,8 +173,7 @@ def mish(x: Any) -> Tensor:
     >>> mish([1.0]).shape
     (1,)
     """
-    t = _float("mish", x)
-    return multiply(t, tanh(softplus(t)))
+    return build("mish", _float("mish", x))
 
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -197,7 +201,7 @@ def hardswish(x: Any) -> Tensor:
     (1,)
     """
     t = _float("hardswish", x)
-    return multiply(t, hardsigmoid(t))
+    return multiply(maximum(t, -3.0), hardsigmoid(t))
 
 
 def softsign(x: Any) -> Tensor:
@@ -207,6 +211,7 @@ def softsign(x: Any) -> Tensor:
     (1,)
     """
     t = _float("softsign", x)
+    t = clip(t, -largest(t.dtype), largest(t.dtype))  # at infinity as next to it
     return divide(t, add(1.0, abs(t)))
 
 
@@ -293,13 +298,24 @@ def softmax(x: Any, dim: int = -1, dtype: Any = None, *, axis: int | None = None
         return cast(_softmax(t, place), result)
 
 
-def _softmax(t: Tensor, axis: int) -> Tensor:
-    """With the derivative on the output, ``(g - sum(g y)) y``: a training step keeps y and not also e ** x."""
+def masked_softmax(x: Tensor, axis: int) -> Tensor:
+    """The softmax of scores of which some are -inf, for no attention: 0 in rows where all are."""
+    with name_scope("softmax"):
+        return cast(_softmax(cast(x, dtypes.as_dtype(x.dtype.compute)), axis, True), x.dtype)
+
+
+def _softmax(t: Tensor, axis: int, masked: bool = False) -> Tensor:
+    """With the derivative on the output, ``(g - sum(g y)) y``: a training step keeps y and not also e ** x.
+
+    A row of nothing but -inf gives NaN or, where that is what a mask made of it, 0.
+    """
 
     @custom_gradient
     def function(x: Tensor) -> Any:
         e = exp(shifted(x, axis))
-        y = divide(e, summed(e, axis))
+        e = where(equal(x, -math.inf), 0.0, e) if masked else e
+        total = summed(e, axis)
+        y = divide(e, where(equal(total, 0), 1.0, total) if masked else total)
         return y, lambda g: multiply(subtract(g, summed(multiply(g, y), axis)), y)
 
     return function(t)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from graphcore.api.shaping import broadcast_to, matrix_transpose
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.base.source import name_scope
-from graphcore.functional.activations import softmax
+from graphcore.functional.activations import masked_softmax, softmax
 from graphcore.functional.dropout import dropout
 from graphcore.ir.node import Tensor, mismatch
 
@@ -76,7 +76,8 @@ def scaled_dot_product_attention(
         query: (..., L, E).
         key: (..., S, E).
         value: (..., S, V).
-        attn_mask: broadcasts to (..., L, S); bool (False: not attended) or added to the scores.
+        attn_mask: broadcasts to (..., L, S); bool (False: not attended) or added to the scores. A row that is masked
+            altogether gives 0.
         dropout_p: dropout of the attention weights.
         is_causal: position l attends to positions up to l.
         scale: 1 / sqrt(E) by default.
@@ -115,10 +116,14 @@ def scaled_dot_product_attention(
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
     with name_scope("attention"):
         scores = matmul(multiply(q, scale), matrix_transpose(k))
-        if is_causal:
-            attn_mask = tril(broadcast_to(tensor("attention", True), scores.shape[-2:]))
-        if attn_mask is not None:
+        if is_causal:  # no row is empty
+            weights = softmax(
+                where(tril(broadcast_to(tensor("attention", True), scores.shape[-2:])), scores, -math.inf)
+            )
+        elif attn_mask is not None:
             mask = tensor("scaled_dot_product_attention", attn_mask)
-            scores = where(mask, scores, -math.inf) if mask.dtype.is_bool else add(scores, cast(mask, scores.dtype))
-        weights = softmax(scores, -1)
+            masked = where(mask, scores, -math.inf) if mask.dtype.is_bool else add(scores, cast(mask, scores.dtype))
+            weights = masked_softmax(masked, masked.ndim - 1)
+        else:
+            weights = softmax(scores)
         return matmul(dropout(weights, dropout_p) if dropout_p else weights, v)

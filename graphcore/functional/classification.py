@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from graphcore.api import reductions
-from graphcore.api.elementwise import add, divide, exp, log, maximum, multiply, negative, subtract
-from graphcore.api.logic import equal, greater_equal, less, logical_and, not_equal, where
+from graphcore.api.elementwise import add, divide, exp, log, log1p, multiply, negative, subtract
+from graphcore.api.logic import clip, equal, greater_equal, less, logical_and, not_equal, where
 from graphcore.api.operands import build, cast, fail, fit, in_range, promote, same_shape, tensor
 from graphcore.api.special import softplus
 from graphcore.base import dtypes
@@ -15,7 +15,7 @@ from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.base.source import name_scope
 from graphcore.functional.activations import shifted
-from graphcore.functional.loss_terms import check_reduction, pair, reduced, wide
+from graphcore.functional.loss_terms import check_reduction, pair, reduced, weighted, wide
 from graphcore.ir.node import Tensor, mismatch
 
 # fmt: off
@@ -180,7 +180,7 @@ def _index_cross_entropy(
     lse = _log_sum(z, axis)
     loss = subtract(lse, classes.pick(z))
     if w is not None:
-        loss = multiply(loss, classes.pick(w))
+        loss = weighted(classes.pick(w), loss)
     if smoothing:
         smooth = _smooth_part(z, lse, w, axis, classes)
         loss = add(multiply(loss, 1.0 - smoothing), multiply(smooth, smoothing))
@@ -191,10 +191,8 @@ def _smooth_part(z: Tensor, lse: Tensor, w: Tensor | None, axis: int, classes: _
     """The mean over classes of -w log p."""
     if w is None:
         return subtract(lse, reductions.mean(z, axis))
-    per_class = multiply(
-        subtract(build("reshape", lse, shape=tuple(1 if a == axis else e for a, e in enumerate(z.shape))), z),
-        classes.spread(w),
-    )
+    lifted = build("reshape", lse, shape=tuple(1 if a == axis else e for a, e in enumerate(z.shape)))
+    per_class = weighted(classes.spread(w), subtract(lifted, z))
     return reductions.mean(per_class, axis)
 
 
@@ -210,11 +208,10 @@ def _probability_cross_entropy(x: Tensor, target: Tensor, w: Tensor | None, axis
         t = add(multiply(t, 1.0 - smoothing), divide(smoothing, _class_count(x, axis)))
     z = shifted(x, axis)
     lse = build("reshape", _log_sum(z, axis), shape=tuple(1 if a == axis else e for a, e in enumerate(x.shape)))
-    surprise = multiply(t, subtract(lse, z))
+    surprise = weighted(t, subtract(lse, z))
     if w is not None:
-        surprise = multiply(
-            surprise, build("reshape", w, shape=tuple(w.shape[0] if a == axis else 1 for a in range(x.ndim)))
-        )
+        spread = build("reshape", w, shape=tuple(w.shape[0] if a == axis else 1 for a in range(x.ndim)))
+        surprise = weighted(spread, surprise)
     return build("sum", surprise, axes=(axis,))
 
 
@@ -246,24 +243,21 @@ def nll_loss(
     with name_scope("nll_loss"):
         classes = _Classes("nll_loss", x, t, axis, ignore_index)
         loss = negative(classes.pick(x))
-        return classes.finish("nll_loss", loss if w is None else multiply(loss, classes.pick(w)), w, reduction)
-
-
-def _x_log_x(t: Tensor) -> Tensor:
-    """t log t, 0 at 0."""
-    zero = equal(t, 0)
-    return where(zero, 0.0, multiply(t, log(where(zero, 1.0, t))))
+        return classes.finish("nll_loss", loss if w is None else weighted(classes.pick(w), loss), w, reduction)
 
 
 def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target (log target - input) for log probabilities ``input``; "batchmean" divides the sum by the first extent.
+
+    Where the target's probability is 0 the loss and its gradients are 0, whatever the input.
 
     >>> kl_div([[-1.0, -2.0]], [[0.5, 0.5]], reduction="batchmean").shape
     ()
     """
     a, b = pair("kl_div", input, target)
     with name_scope("kl_div"):
-        loss = multiply(exp(b), subtract(b, a)) if log_target else subtract(_x_log_x(b), multiply(b, a))
+        probability, surprise = (exp(b), subtract(b, a)) if log_target else (b, subtract(log(b), a))
+        loss = where(equal(probability, 0), 0.0, multiply(probability, surprise))
         if reduction != "batchmean":
             return reduced("kl_div", loss, reduction)
         if loss.ndim == 0:
@@ -272,27 +266,28 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
-    """-(target log input + (1 - target) log(1 - input)) for probabilities; logarithms are at least -100.
+    """-(target log input + (1 - target) log(1 - input)) for probabilities; logarithms are cut at -100, where their
+    gradient is 0.
 
     >>> binary_cross_entropy([0.5], [1.0]).shape
     ()
     """
     a, b = pair("binary_cross_entropy", input, target)
     with name_scope("binary_cross_entropy"):
-        yes, no = maximum(log(a), -100.0), maximum(log(subtract(1.0, a)), -100.0)
+        yes, no = clip(log(a), -100.0), clip(log1p(negative(a)), -100.0)
         loss = negative(add(multiply(b, yes), multiply(subtract(1.0, b), no)))
         return reduced("binary_cross_entropy", _rescaled(loss, weight), reduction)
 
 
 def _rescaled(loss: Tensor, weight: Any) -> Tensor:
-    """A loss times a weight, of the loss's type, as class weights are."""
+    """A loss, or a target, times a weight of its type, as class weights are."""
     return loss if weight is None else multiply(loss, cast(tensor("weight", weight), loss.dtype))
 
 
 def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
-    """binary_cross_entropy(sigmoid(input), target) without overflow; ``pos_weight`` scales the part of positive
+    """binary_cross_entropy(sigmoid(input), target) without overflow or cut; ``pos_weight`` scales the part of positive
     targets.
 
     >>> binary_cross_entropy_with_logits([0.5], [1.0]).shape
@@ -300,10 +295,6 @@ def binary_cross_entropy_with_logits(
     """
     a, b = pair("binary_cross_entropy_with_logits", input, target)
     with name_scope("binary_cross_entropy_with_logits"):
-        if pos_weight is None:
-            loss = subtract(softplus(a), multiply(a, b))
-        else:
-            positive = cast(tensor("binary_cross_entropy_with_logits", pos_weight), a.dtype)
-            factor = add(1.0, multiply(subtract(positive, 1.0), b))
-            loss = add(multiply(subtract(1.0, b), a), multiply(factor, softplus(negative(a))))
+        positive = _rescaled(b, pos_weight)
+        loss = add(weighted(positive, softplus(negative(a))), weighted(subtract(1.0, b), softplus(a)))
         return reduced("binary_cross_entropy_with_logits", _rescaled(loss, weight), reduction)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import reductions
+from graphcore.api.elementwise import multiply
+from graphcore.api.logic import equal, isinf, logical_and, where
 from graphcore.api.operands import cast, fit, promote, same_shape
 from graphcore.base import dtypes
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
 
-__all__ = ["check_reduction", "pair", "reduced", "wide"]
+__all__ = ["check_reduction", "pair", "reduced", "weighted", "wide"]
 
 
 def reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
@@ -44,3 +46,9 @@ def pair(name: str, input: Any, target: Any) -> tuple[Tensor, Tensor]:
         "use .squeeze(-1) or .reshape(x.shape)"
     )
     return a, same_shape(name, a, b, "input and target have different shapes", hint)
+
+
+def weighted(weight: Any, x: Tensor) -> Tensor:
+    """weight * x, and 0 where the weight is 0 and x infinite: what does not count adds nothing and gets no gradient."""
+    nothing = logical_and(equal(weight, 0), isinf(x))
+    return where(nothing, 0.0, multiply(weight, x))

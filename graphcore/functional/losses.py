@@ -11,7 +11,7 @@ from graphcore.api.operands import promote
 from graphcore.api.special import safe_sqrt, softplus
 from graphcore.base.errors import UsageError
 from graphcore.base.source import name_scope
-from graphcore.functional.loss_terms import pair, reduced
+from graphcore.functional.loss_terms import pair, reduced, weighted
 from graphcore.ir.node import Tensor
 
 # fmt: off
@@ -57,11 +57,10 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
 
 def _quadratic_near_zero(distance: Tensor, delta: float) -> Tensor:
-    """d ** 2 / 2 for |d| < delta, else delta (|d| - delta / 2), without a branch: with c = min(|d|, delta), c (|d| - c
-    / 2)."""
-    size = abs(distance)
-    near = clip(size, None, delta)
-    return multiply(near, subtract(size, multiply(near, 0.5)))
+    """d ** 2 / 2 for |d| < delta, else delta (|d| - delta / 2), smooth at 0: c (d - c / 2) with c = d cut to -delta ..
+    delta."""
+    near = clip(distance, -delta, delta)
+    return multiply(near, subtract(distance, multiply(near, 0.5)))
 
 
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
@@ -131,7 +130,7 @@ def poisson_nll_loss(
     ()
     """
     a, b = pair("poisson_nll_loss", input, target)
-    loss = subtract(exp(a), multiply(b, a)) if log_input else subtract(a, multiply(b, log(add(a, eps))))
+    loss = subtract(exp(a), weighted(b, a)) if log_input else subtract(a, weighted(b, log(add(a, eps))))
     return reduced("poisson_nll_loss", loss, reduction)
 
 
@@ -143,7 +142,7 @@ def gaussian_nll_loss(input: Any, target: Any, var: Any, eps: float = 1e-6, redu
     ()
     """
     a, b = pair("gaussian_nll_loss", input, target)
-    v = maximum(var, eps)
+    v = maximum(promote("gaussian_nll_loss", a, var)[1], eps)
     return reduced("gaussian_nll_loss", multiply(add(log(v), divide(square(subtract(a, b)), v)), 0.5), reduction)
 
 

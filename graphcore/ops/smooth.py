@@ -19,9 +19,9 @@ from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, unit
 from graphcore.ops.arithmetic import computed
-from graphcore.ops.elementwise import Unary
+from graphcore.ops.elementwise import Sigmoid, Unary
 
-__all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "OneMinusSquare", "Softplus"]
+__all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus"]
 
 
 def _wide(args: tuple[Expr, ...]) -> tuple[DType, list[Expr]]:
@@ -35,6 +35,12 @@ def _log1p_exp_minus(size: Expr) -> Expr:
     return expr.call("log1p", expr.call("exp", expr.call("neg", size)))
 
 
+def _softplus(x: Expr) -> Expr:
+    """max(x, 0) + log(1 + e^-|x|)"""
+    top = expr.call("max", x, expr.const(0, x.dtype))
+    return expr.call("add", top, _log1p_exp_minus(expr.call("abs", x)))
+
+
 @primitive
 class Softplus(Unary):
     """log(1 + e ** x), elementwise, without overflow."""
@@ -43,13 +49,66 @@ class Softplus(Unary):
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def scalar(self, *args: Expr) -> Expr:
-        """max(x, 0) + log(1 + e^-|x|)"""
         stored, (x,) = _wide(args)
-        top = expr.call("max", x, expr.const(0, x.dtype))
-        return expr.cast(expr.call("add", top, _log1p_exp_minus(expr.call("abs", x))), stored)
+        return expr.cast(_softplus(x), stored)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.sigmoid(x))
+
+
+class _Gated(Unary):
+    """x times a function that goes from 0 to 1: 0 at -inf, and with slopes that are limits at both infinities."""
+
+    halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
+
+    def gate(self, x: Expr) -> Expr:
+        """The factor."""
+        raise NotImplementedError(self.name)  # pragma: no cover - both have one
+
+    def scalar(self, *args: Expr) -> Expr:
+        stored, (x,) = _wide(args)
+        lowest = expr.const(float(np.finfo(x.dtype.storage).min), x.dtype)  # times 0 it is 0
+        return expr.cast(expr.call("mul", expr.call("max", x, lowest), self.gate(x)), stored)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(lambda x: np.maximum(x, np.finfo(x.dtype).min) * self.function(x), *inputs)
+
+
+def _factor(b: Any, x: Any) -> Any:
+    """x as a factor of what is 0 at infinity."""
+    return b.where(b.isinf(x), b.zeros_like(x), x)
+
+
+@primitive
+class Silu(_Gated):
+    """x / (1 + e ** -x), elementwise."""
+
+    function: ClassVar[Any] = staticmethod(Sigmoid.function)
+
+    def gate(self, x: Expr) -> Expr:
+        return expr.call("sigmoid", x)
+
+    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
+        """g s (1 + x (1 - s)) with s the sigmoid"""
+        s = b.sigmoid(x)
+        return b.mul(g, b.mul(s, b.add(b.mul(_factor(b, x), b.sub(1, s)), 1)))
+
+
+@primitive
+class Mish(_Gated):
+    """x tanh(log(1 + e ** x)), elementwise."""
+
+    function: ClassVar[Any] = staticmethod(lambda x: np.tanh(np.logaddexp(x, 0)))
+
+    def gate(self, x: Expr) -> Expr:
+        return expr.call("tanh", _softplus(x))
+
+    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
+        """g (tanh s + x s' / cosh^2 s) with s the softplus; 1 / cosh^2 s as a product of sigmoids, which go to 0."""
+        s = b.softplus(x)
+        double = b.mul(s, 2)
+        flat = b.mul(b.mul(b.sigmoid(double), b.sigmoid(b.neg(double))), 4)
+        return b.mul(g, b.add(b.tanh(s), b.mul(_factor(b, x), b.mul(flat, b.sigmoid(x)))))
 
 
 class _Pair(Map):

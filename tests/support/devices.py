@@ -144,7 +144,7 @@ ULPS = {"exact": 0.0, "narrowed": 1.0, "function": 4.0, "hard": 16.0, "sum": 8.0
 _FUNCTIONS = frozenset(
     """
         exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh
-        atanh erf erfc erfinv sigmoid atan2 div reciprocal softplus log_add_exp hypot one_minus_square
+        atanh erf erfc erfinv sigmoid atan2 div reciprocal softplus silu mish log_add_exp hypot one_minus_square
     """.split()
 )
 _HARD = frozenset(["pow", "lgamma", "digamma", "polygamma", "floor_divide", "remainder", "prod", "gaussian"])

@@ -116,6 +116,20 @@ def polygamma(order: int, x: Any) -> Any:
     return np.vectorize(at, otypes=[np.float64])(x)
 
 
+def times(x: Any, y: Any) -> Any:
+    """x y, and 0 where y is."""
+    return np.where(y == 0, 0, np.where(y == 0, 0, x) * y)
+
+
+def tanh_gate(x: Any) -> tuple[Any, Any, Any]:
+    """tanh(softplus(x)) and its derivatives: (u^2 + 2 u) / (u^2 + 2 u + 2) with u = e^x, without overflow."""
+    u, right = np.exp(-np.abs(x)), x > 0
+    below = np.where(right, 1 + 2 * u + 2 * u**2, u**2 + 2 * u + 2)
+    gate = np.where(right, 1 + 2 * u, u**2 + 2 * u) / below
+    first = np.where(right, 2 * u**2, 2) / below * (1 + gate) * sigmoid(x)
+    return gate, first, first * (sigmoid(-x) - 2 * gate * sigmoid(x))
+
+
 def inverse_erf(x: Any) -> Any:
     """By bisection."""
 
@@ -163,6 +177,16 @@ ONE: dict[str, One] = {
     "atanh": One(lambda x: inside(x, -1.0), lambda x: 2 * x * inside(x, -2.0), UNIT),
     "sigmoid": One(bell, lambda x: bell(x) * (sigmoid(-x) - sigmoid(x)), scale=1.0),
     "softplus": One(sigmoid, bell, scale=1.0),
+    "silu": One(
+        lambda x: sigmoid(x) + times(x, bell(x)),
+        lambda x: 2 * bell(x) + times(x, bell(x) * (sigmoid(-x) - sigmoid(x))),
+        scale=1.0,
+    ),
+    "mish": One(
+        lambda x: tanh_gate(x)[0] + times(x, tanh_gate(x)[1]),
+        lambda x: 2 * tanh_gate(x)[1] + times(x, tanh_gate(x)[2]),
+        scale=1.0,
+    ),
     "one_minus_square": One(lambda x: -2 * x, lambda x: -2 * one(x)),
     "gaussian": One(
         lambda x: -2 * decaying(x, 1, -x * x),
