@@ -151,7 +151,7 @@ def choose_pipeline(passes: Any) -> Pipeline:
     if isinstance(passes, Pipeline):
         return passes
     if not isinstance(passes, (list, tuple)):
-        raise UsageError(f"passes: expected a list of passes, got {type(passes).__name__}; a pipeline will do, too")
+        raise UsageError(f"passes: expected a list of passes or a pipeline, got {type(passes).__name__}")
     for p in passes:
         if not isinstance(p, Pass):
             raise UsageError(f"passes: {p!r} is no graphcore pass; build on passes.graph.base.Pass")

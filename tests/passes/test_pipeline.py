@@ -50,7 +50,7 @@ def test_stages_are_inserted_replaced_and_removed() -> None:
         (lambda: Pipeline((Lower(),)), "the stage lower takes a Partition, but the pipeline is given a Graph"),
         (lambda: DEFAULT.replace("simplify", "simplify"), "'simplify' is no stage"),
         (lambda: DEFAULT.remove("simplfy"), "no stage 'simplfy'; there are inline-regions, simplify"),
-        (lambda: choose_pipeline("simplify"), "expected a list of passes, got str; a pipeline will do, too"),
+        (lambda: choose_pipeline("simplify"), "expected a list of passes or a pipeline, got str"),
         (lambda: choose_pipeline(["simplify"]), "'simplify' is no graphcore pass"),
         (lambda: choose_pipeline([Fuse()]), "is no graphcore pass"),
     ],
