@@ -159,6 +159,6 @@ def test_only_steps_in_elementwise_order_write_over_what_they_read() -> None:
 
     _, updates, _ = flatten_fetches(w.assign(w * 2.0))
     graph = collect([], updates, ())
-    usual, other = (compile_graph(graph, t, {}).plan for t in (target, replace(target, schedule=out_of_order)))
-    assert len(usual.in_place) == 1 and not other.in_place
-    assert len(other.steps) == len(usual.steps) + 1 and any("out of order" in line for line in other.why)
+    usual, other = (compile_graph(graph, t, {}) for t in (target, replace(target, schedule=out_of_order)))
+    assert len(usual.plan.in_place) == 1 and not other.plan.in_place
+    assert len(other.plan.steps) == len(usual.plan.steps) + 1 and "out of order" in other.explain()
