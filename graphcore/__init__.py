@@ -11,6 +11,7 @@ True
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.api.variable import placeholder as placeholder
     from graphcore.base.dtypes import *  # noqa: F403
     from graphcore.base.errors import *  # noqa: F403
+    from graphcore.base.notices import DeviceWarning as DeviceWarning
     from graphcore.base.notices import DTypeWarning as DTypeWarning
     from graphcore.base.notices import GraphcoreWarning as GraphcoreWarning
     from graphcore.base.shapes import Dim as Dim
@@ -79,7 +81,7 @@ _NAMES = {
         CompileError DTypeError DeviceError FeedError FormatError GradientError GraphError GraphcoreError
         OutOfMemoryError OutOfRangeError SessionError ShapeError UsageError VerifyError
     """,
-    "graphcore.base.notices": "DTypeWarning GraphcoreWarning",
+    "graphcore.base.notices": "DTypeWarning DeviceWarning GraphcoreWarning",
     "graphcore.base.shapes": "Dim",
     "graphcore.base.source": "name_scope",
     "graphcore.ir.graph": "Graph Update",
@@ -136,9 +138,20 @@ if not TYPE_CHECKING:  # a checker that saw these would take every name for one 
         elif name in _HOME:
             value = getattr(importlib.import_module(_HOME[name]), name)
         else:
-            raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+            return _carried_over(name)
         globals()[name] = value
         return value
+
+
+def _carried_over(name: str) -> Any:
+    """What a name of another library means here, where that is the same; else an error that says what to write."""
+    module = sys.modules[__name__]
+    if name.startswith("__"):
+        raise AttributeError(f"module 'graphcore' has no attribute {name!r}", name=name, obj=module)
+    signposts = importlib.import_module("graphcore.base.signposts")
+    if name not in signposts.SAME:
+        raise signposts.missing("gc", name)
+    return functools.reduce(getattr, signposts.SAME[name].split("."), module)
 
 
 def __dir__() -> list[str]:

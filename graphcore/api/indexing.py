@@ -129,7 +129,7 @@ def _checked(x: Tensor, item: Any) -> Any:
             UsageError,
             "index: a boolean mask selects a number of elements that is not known before the run; use gc.where(mask, "
             "x, 0), "
-            "multiply by the mask, or gc.nonzero(mask, size=n) for indices",
+            "or multiply by the mask",
             x,
             *([item] if isinstance(item, Tensor) else []),
         )

@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from graphcore.api import elementwise, gradients, indexing, logic, reductions, shaping, special
 from graphcore.api import products as linear
 from graphcore.api.at import At
+from graphcore.api.foreign import array_function, array_ufunc, other_name
 from graphcore.api.operands import fail, is_operand
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
-from graphcore.base.shapes import Dim, Shape, format_shape
+from graphcore.base.shapes import Dim, Extent, Shape, format_shape
+from graphcore.base.signposts import DEVICE
 from graphcore.ir.node import Tensor
 
 __all__ = ["Casts", "Operators", "Refusals", "install"]
@@ -142,7 +144,7 @@ class Operators(Casts):
     isfinite = logic.isfinite
     logical_not = logic.logical_not
     clip = clamp = logic.clip
-    astype = to = elementwise.astype
+    astype = elementwise.astype
     detach = elementwise.stop_gradient
 
     sum = reductions.sum
@@ -257,6 +259,30 @@ class Operators(Casts):
             self, tuple(self.shape[i - lead] if isinstance(e, int) and e == -1 else e for i, e in enumerate(wanted))
         )
 
+    def to(self: Any, dtype: Any) -> Tensor:
+        """As another element type."""
+        if isinstance(dtype, str) and dtype.partition(":")[0] in ("cuda", "gpu", "cpu", "mps", "xpu", "opencl"):
+            raise fail(UsageError, f"to({dtype!r}): {DEVICE}", self)
+        return elementwise.astype(self, dtype)
+
+    def numel(self: Any) -> Extent:
+        """The number of elements, ``t.size``."""
+        return self.size  # type: ignore[no-any-return]
+
+    nelement = numel
+
+    def dim(self: Any) -> Any:
+        """The number of axes, ``t.ndim``."""
+        return self.ndim
+
+    def contiguous(self: Any) -> Tensor:
+        """The tensor itself: it has no memory layout."""
+        return self  # type: ignore[no-any-return]
+
+    def clone(self: Any) -> Tensor:
+        """The tensor itself: it is immutable."""
+        return self  # type: ignore[no-any-return]
+
     def pow(self, exponent: _Operand) -> Tensor:
         """x ** exponent."""
         return elementwise.pow(self, exponent)
@@ -287,14 +313,14 @@ def _refuse(what: str, advice: str) -> Any:
 
 
 class Refusals:
-    """What a symbolic tensor cannot do, with what to do instead: on ``Tensor``, and kept from type checkers, which so
-    report it before the program does."""
+    """What a symbolic tensor cannot do, or does for those who come from elsewhere: on ``Tensor``, and kept from type
+    checkers, which so report it before the program does."""
 
     __slots__ = ()
 
     __bool__ = _refuse(
         "bool()",
-        f"{_RUN} and test the result, or use gc.cond(pred, true_fn, false_fn) or gc.where; "
+        f"{_RUN} and test the result, or select with gc.where(t, a, b); "
         "to ask whether two tensors are the same value, a.same(b)",
     )
     __int__ = _refuse("int()", f"{_RUN}, or convert with t.astype('int64')")
@@ -306,9 +332,12 @@ class Refusals:
     )
     __iter__ = _refuse(
         "iteration",
-        "use gc.unstack(t, axis) for a list of slices, gc.scan to loop in the graph, or range(t.shape[0]) with t[i]",
+        "use gc.unstack(t, axis) for a list of slices, or range(t.shape[0]) with t[i]",
     )
     __contains__ = _refuse("'in'", f"{_RUN}, or build gc.any(t == value)")
+    __getattr__ = other_name
+    __array_ufunc__ = array_ufunc
+    __array_function__ = array_function
     item = _refuse(".item()", _RUN)
     numpy = _refuse(".numpy()", _RUN)
     tolist = _refuse(".tolist()", _RUN)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, as_shape, format_shape
+from graphcore.base.signposts import missing
 from graphcore.ir.node import Tensor, make_node
 from graphcore.ir.op import lookup
 
@@ -381,3 +382,9 @@ def randn(*shape: Any, dtype: Any = "float32") -> Tensor:
     (2, 3)
     """
     return normal(0.0, 1.0, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, dtype)
+
+
+if not TYPE_CHECKING:  # a checker that saw this would take every name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        raise missing("random", name)

@@ -425,9 +425,7 @@ def unstack(x: Any, axis: int = 0) -> list[Tensor]:
     place = axis_of("unstack", t, axis)
     extent = t.shape[place]
     if isinstance(extent, Dim):
-        raise fail(
-            ShapeError, f"unstack: axis {place} of {format_shape(t.shape)} is symbolic; use gc.scan to go along it", t
-        )
+        raise fail(ShapeError, f"unstack: axis {place} of {format_shape(t.shape)} is symbolic; it must be fixed", t)
     rest = tuple(e for a, e in enumerate(t.shape) if a != place)
     return [reshape(cut(t, place, i, 1), rest) for i in range(extent)]
 

@@ -223,6 +223,14 @@ class Variable(Tensor):
             )
         return Update(self, new, source.capture().place)
 
+    def assign_add(self, value: Any) -> Update:
+        """An update: the variable grows by ``value``, which broadcasts to its shape."""
+        return self.assign(self + value)
+
+    def assign_sub(self, value: Any) -> Update:
+        """An update: ``value``, which broadcasts to the variable's shape, is taken from it."""
+        return self.assign(self - value)
+
     def zero_grad(self) -> None:
         """Forget the symbolic gradient that ``backward`` left."""
         self.grad = None

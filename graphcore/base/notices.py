@@ -6,7 +6,7 @@ import warnings
 
 from graphcore.base.source import capture
 
-__all__ = ["DTypeWarning", "GraphcoreWarning", "warn_once"]
+__all__ = ["DTypeWarning", "DeviceWarning", "GraphcoreWarning", "warn_once"]
 
 
 class GraphcoreWarning(UserWarning):
@@ -15,6 +15,10 @@ class GraphcoreWarning(UserWarning):
 
 class DTypeWarning(GraphcoreWarning):
     """An element type became another one than the user is likely to have meant."""
+
+
+class DeviceWarning(GraphcoreWarning):
+    """Something was to be moved to a device, which only a session can."""
 
 
 _warned: set[tuple[str, int, str]] = set()

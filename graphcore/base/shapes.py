@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graphcore.base.errors import ShapeError
+from graphcore.base.errors import ShapeError, UsageError
 
 __all__ = [
+    "Count",
     "Dim",
     "Extent",
     "Shape",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _TYPICAL = 64
+_NO_CALL = "t.size is the number of elements and no function; t.shape has the extents, t.shape[0] the first"
 _unnamed = itertools.count()
 
 # A monomial is a sorted tuple of atoms; an atom is a symbol's key or an application ("//", "%", "min", "max") of two
@@ -42,6 +44,14 @@ _APPLY: dict[str, Callable[[int, int], int]] = {
 }
 
 
+class Count(int):
+    """A number of elements: an integer, and an error that says what to write for ``t.size(0)``."""
+
+    def __call__(self, *args: Any) -> Any:
+        """Not defined, as for ``Dim``."""
+        raise UsageError(_NO_CALL)
+
+
 class Dim:
     """A symbolic extent: a polynomial with integer coefficients over named sizes.
 
@@ -54,6 +64,10 @@ class Dim:
     """
 
     __slots__ = ("_hash", "_terms")
+
+    def __call__(self, *args: Any) -> Any:
+        """Not defined: ``t.size(0)`` means an extent in PyTorch; here ``t.size`` is the number of elements."""
+        raise UsageError(_NO_CALL)
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphcore.base import source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphcoreError, GraphError, ShapeError
-from graphcore.base.shapes import Extent, Shape, format_shape
+from graphcore.base.shapes import Count, Extent, Shape, format_shape
 from graphcore.base.source import Origin
 from graphcore.ir.op import Map, Op, TensorType, lookup
 
@@ -105,7 +105,6 @@ class Tensor(Operators):
 
     __slots__ = ("__weakref__", "index", "node")
     __array_priority__ = 1000
-    __array_ufunc__ = None
 
     def __init__(self, node: Node, index: int = 0) -> None:
         self.node = node
@@ -130,7 +129,8 @@ class Tensor(Operators):
     @property
     def size(self) -> Extent:
         """Number of elements."""
-        return self.type.size  # type: ignore[no-any-return]
+        count = self.type.size
+        return Count(count) if isinstance(count, int) else count
 
     @property
     def device(self) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from graphcore.base.signposts import missing
 from graphcore.nn import functional
 from graphcore.nn.activation import (
     GELU,
@@ -63,3 +66,8 @@ __all__ = [
     "Tanh",
     "functional",
 ]
+
+if not TYPE_CHECKING:  # a checker that saw this would take every name for one of the package's
+
+    def __getattr__(name: str) -> Any:
+        raise missing("nn", name)

@@ -13,7 +13,9 @@ from graphcore.api.variable import Variable
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
+from graphcore.base.notices import DeviceWarning, warn_once
 from graphcore.base.shapes import format_shape
+from graphcore.base.signposts import DEVICE
 from graphcore.base.source import name_scope
 from graphcore.ir.graph import Graph, read_variables, toposort
 from graphcore.ir.interpret import interpret
@@ -275,6 +277,26 @@ class Module:
             variable.trainable = variable.dtype.is_float
         return self
 
+    def to(self, *targets: Any, **options: Any) -> Self:
+        """The module itself: devices are for sessions. Warns once a line.
+
+        Raises:
+            UsageError: an element type, which is given where modules are made (``dtype=``).
+        """
+        for target in (*targets, *options.values()):
+            if not isinstance(target, (bool, type(None))) and not _is_device(target):
+                raise UsageError(f"{type(self).__name__}.to({target!r}): give dtype= to the layers where they are made")
+        warn_once(DeviceWarning, "device", f"{type(self).__name__}.to(...) does nothing: {DEVICE}")
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """The module itself: devices are for sessions. Warns once a line."""
+        return self.to("cuda")
+
+    def cpu(self) -> Self:
+        """The module itself: devices are for sessions. Warns once a line."""
+        return self.to("cpu")
+
     # -- state --------------------------------------------------------------------------------------------------------
 
     def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
@@ -345,6 +367,15 @@ class Module:
             return f"{type(self).__name__}({extra})"
         body = "".join(f"\n  {line}" for line in ([extra] if extra else []) + lines)
         return f"{type(self).__name__}({body}\n)"
+
+
+def _is_device(target: Any) -> bool:
+    """Whether something names a device, as strings and PyTorch's devices do, and no element type."""
+    try:
+        as_dtype(target)
+    except DTypeError:
+        return True
+    return False
 
 
 def _join(path: str, name: str) -> str:
