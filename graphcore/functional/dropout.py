@@ -22,10 +22,15 @@ def _checked(name: str, x: Any, p: float) -> Tensor:
     return promote(name, x, floating=True)[0]
 
 
+def _nothing(t: Tensor) -> Tensor:
+    """Zeros in place of ``t``, which gets the gradient 0; of infinities, too."""
+    return where(False, t, 0.0)
+
+
 def _masked(t: Tensor, p: float, shape: Shape) -> Tensor:
     """``t`` / (1 - p) where a draw of ``shape``, which broadcasts, keeps it, else 0."""
     if p == 1:
-        return multiply(t, 0.0)
+        return _nothing(t)
     keep = fit(random.bernoulli(1.0 - p, shape), t.shape)
     return where(keep, multiply(t, 1.0 / (1.0 - p)), 0.0)
 
@@ -84,7 +89,7 @@ def alpha_dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     if not training or p == 0:
         return t
     if p == 1:
-        return multiply(t, 0.0)
+        return _nothing(t)
     limit = -1.7580993408473766
     scale = ((1 - p) * (1 + p * limit**2)) ** -0.5
     with name_scope("alpha_dropout"):

@@ -280,6 +280,8 @@ CASES: dict[str, Case] = {
     "division by 0": Case(
         gc.divide, (array(1, 0, -1), array(0, 0, 0)), [INF, NAN, -INF], (array(INF, INF, INF), array(-INF, NAN, INF))
     ),
+    "all dropped": Case(lambda x: F.dropout(x, 1.0), (array(INF, 1),), [0, 0], (array(0, 0),)),
+    "all dropped to the mean": Case(lambda x: F.alpha_dropout(x, 1.0), (array(INF, 1),), [0, 0], (array(0, 0),)),
     "angle and distance of the origin": Case(
         lambda x, y: gc.atan2(x, y) + gc.hypot(x, y),
         (array(0, -0.0), array(0, 0.0)),

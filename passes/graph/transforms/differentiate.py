@@ -44,10 +44,14 @@ EVERYWHERE = Kept()
 
 @dataclass
 class Call:
-    """What a gradient rule sees: the node, its operands and results, and a builder that copies its origin."""
+    """What a gradient rule sees: the node, its operands and results, and a builder that copies its origin.
+
+    ``kept`` are the masks of the results' cotangents.
+    """
 
     node: Node
     b: Builder
+    kept: Sequence[Kept] = ()
 
     @property
     def op(self) -> Any:
@@ -65,12 +69,21 @@ class Call:
     def outs(self) -> tuple[Tensor, ...]:
         return self.node.outputs
 
+    @property
+    def mask(self) -> Mask | None:
+        """What is to be applied to the operands' cotangents again."""
+        if self.op.kind is not Kind.MAP:
+            return None
+        return self.kept[0].full if self.op.steep else self.kept[0].firm
+
     def differentiate(
         self, ys: Sequence[Tensor], xs: Sequence[Tensor], gradients: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
         """Gradients inside a region: of its copied outputs for its operands."""
-        pairs = [(y, g) for y, g in zip(ys, gradients, strict=True) if g is not None]
-        return tuple(differentiate([y for y, _ in pairs], xs, [g for _, g in pairs], frontier=True))
+        there = [i for i, g in enumerate(gradients) if g is not None]
+        seeds = [g for g in gradients if g is not None]
+        kept = [self.kept[i] for i in there]
+        return tuple(differentiate([ys[i] for i in there], xs, seeds, frontier=True, kept=kept))
 
 
 @collector_paused()
@@ -81,6 +94,7 @@ def differentiate(
     stop: Iterable[Tensor] = (),
     *,
     frontier: bool = False,
+    kept: Sequence[Kept] | None = None,
 ) -> list[Tensor | None]:
     """The gradient of ``sum(y * grad_y)`` with respect to each of ``xs``; None where no path leads there.
 
@@ -89,6 +103,7 @@ def differentiate(
         grad_ys: one cotangent for each of ``ys``, of its type.
         stop: values that gradients do not pass (they may still be among ``xs``).
         frontier: treat ``xs`` as the sweep's boundary: nothing is differentiated beyond them.
+        kept: where each of ``grad_ys`` may differ from zero.
 
     Raises:
         GradientError: an op on the path is not differentiable; the message names it and its line.
@@ -99,29 +114,28 @@ def differentiate(
     )
     needed = _between(order, {x.key for x in xs}, stops)
     pending: dict[tuple[int, int], list[tuple[Tensor, Kept]]] = {}
-    for y, g in zip(ys, grad_ys, strict=True):
-        pending.setdefault(y.key, []).append((g, EVERYWHERE))
+    for y, g, k in zip(ys, grad_ys, kept or [EVERYWHERE] * len(ys), strict=True):
+        pending.setdefault(y.key, []).append((g, k))
     total: dict[tuple[int, int], Tensor] = {}
     wanted = {x.key for x in xs}
     for node in reversed(order):
         keys = [(node.serial, i) for i in range(len(node.types))]
         b = builder_for(node)
         gradients: list[Tensor | None] = []
-        kept = EVERYWHERE
+        followed = keys if node.op.kind in (Kind.MAP, Kind.REGION) else []
+        call = Call(node, b, [_union([k for _, k in pending.get(key, [])], b) for key in followed])
         for key in keys:
             parts = pending.pop(key, None)
             gradient = None if parts is None else _summed([g for g, _ in parts], b)
-            kept = _union([k for _, k in parts], b) if parts is not None and node.op.kind is Kind.MAP else EVERYWHERE
             if gradient is not None and key in wanted:
                 total[key] = gradient
             gradients.append(None if key in stops else gradient)
         if node.serial not in needed or node.detached or all(g is None for g in gradients):
             continue
         with deriving(node.origin.scope):
-            call = Call(node, b)
             contributions = _apply_rule(call, gradients)
-            masks = _masks(node, kept, call)
-            mask = kept.full if node.op.steep else kept.firm
+            masks = _masks(call)
+            mask = call.mask
             for operand, contribution, inner in zip(node.inputs, contributions, masks, strict=True):
                 if (
                     contribution is not None
@@ -152,6 +166,8 @@ def _summed(parts: list[Tensor], b: Builder) -> Tensor:
 
 def _union(kept: list[Kept], b: Builder) -> Kept:
     """The masks of a sum of cotangents: where one of them may differ from zero."""
+    if not kept:
+        return EVERYWHERE
     firm = functools.reduce(lambda one, other: _either(one, other, b), (k.firm for k in kept))
     if all(k.full is k.firm for k in kept):
         return Kept(firm, firm)
@@ -179,12 +195,12 @@ def _holding(mask: Mask, b: Builder) -> Tensor:
     return mask.condition if mask.keeps else b.logical_not(mask.condition)
 
 
-def _masks(node: Node, kept: Kept, call: Call) -> Sequence[Kept]:
+def _masks(call: Call) -> Sequence[Kept]:
     """The masks of a node's operands' cotangents: its own cotangent's, and those that the op adds."""
-    if node.op.kind is not Kind.MAP:
-        return (EVERYWHERE,) * len(node.inputs)
-    found = []
-    for own in node.op.masks(call):
+    if call.op.kind is not Kind.MAP:
+        return (EVERYWHERE,) * len(call.inputs)
+    found, kept = [], call.kept[0]
+    for own in call.op.masks(call):
         full = _both(kept.full, own, call.b)
         alike = kept.firm is kept.full and not (own and own.light)
         found.append(Kept(full if alike else kept.firm if own and own.light else _both(kept.firm, own, call.b), full))

@@ -264,6 +264,21 @@ def test_what_is_cut_has_no_gradient(f: Any, bad: list[float], expected: list[fl
         np.testing.assert_allclose(evaluate(gc.gradients(f(x).sum(), x), {x: np.array(bad)})[0], expected)
 
 
+def test_masks_enter_checkpoints() -> None:
+    """Recomputation does not change what a selection keeps."""
+    x = ph(3)
+    at = {x: np.array([-1.0, 0.0, 4.0])}
+
+    def two(t: Tensor) -> list[Tensor]:
+        return [gc.log(t), gc.sqrt(t) * 2.0]
+
+    for function in (two, gc.checkpoint(two)):
+        first, second = function(x)
+        y = gc.where(x > 0, first, 0.0) + gc.where(x > 1, second, x)
+        with np.errstate(all="ignore"):
+            np.testing.assert_allclose(evaluate(gc.gradients(y.sum(), x), at)[0], [1, 1, 0.75])
+
+
 def test_a_light_mask_costs_nothing_where_slopes_are_finite() -> None:
     """Activations are everywhere: theirs is applied again only after ops whose slope may be infinite."""
     x, w = ph(3), ph(3)
