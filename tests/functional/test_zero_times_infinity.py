@@ -214,6 +214,9 @@ CASES: dict[str, Case] = {
         [math.log(3), 0, math.log(2), 0, INF],
         (P - np.eye(3)[[0, 0, 2, 2, 1]],),
     ),
+    "cross entropy of what is ignored": Case(
+        lambda x: F.cross_entropy(x, [-100, -100]), (array([1, 2], [3, -INF]),), NAN, (array([0, 0], [0, 0]),)
+    ),
     "cross entropy without classes": Case(
         lambda x: F.cross_entropy(x, [0], reduction="none"), (array([-INF, -INF]),), [NAN], (array([NAN, NAN]),)
     ),
