@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import reductions
-from graphcore.api.elementwise import multiply
-from graphcore.api.logic import equal, isinf, logical_and, where
-from graphcore.api.operands import cast, fit, promote, same_shape
+from graphcore.api.operands import aligned, build, cast, fit, promote, same_shape
 from graphcore.base import dtypes
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
@@ -50,5 +48,4 @@ def pair(name: str, input: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 def weighted(weight: Any, x: Tensor) -> Tensor:
     """weight * x, and 0 where the weight is 0 and x infinite: what does not count adds nothing and gets no gradient."""
-    nothing = logical_and(equal(weight, 0), isinf(x))
-    return where(nothing, 0.0, multiply(weight, x))
+    return build("weigh", *aligned("weighted", weight, x))

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphcore.base.dtypes import DType, float32
-from graphcore.ir.op import FLOAT, Example, Map, primitive
+from graphcore.ir.op import FLOAT, Example, Map, Mask, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, unit
 from graphcore.ops.arithmetic import computed
 from graphcore.ops.elementwise import Sigmoid, Unary
 
-__all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus"]
+__all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus", "Weigh"]
 
 
 def _wide(args: tuple[Expr, ...]) -> tuple[DType, list[Expr]]:
@@ -143,6 +143,30 @@ class Excess(_Pair):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return gradients[0], call.b.neg(gradients[0])
+
+
+@primitive
+class Weigh(_Pair):
+    """x * y, elementwise, and 0 where x is 0 and y infinite: what has no weight adds nothing."""
+
+    function: ClassVar[Any] = staticmethod(lambda x, y: np.where((x == 0) & np.isinf(y), 0, x * y))
+
+    def masks(self, call: Any) -> tuple[Mask | None, ...]:
+        return None, Mask(_weightless(call), keeps=False, light=True)
+
+    def scalar(self, *args: Expr) -> Expr:
+        x, y = args
+        zero = expr.const(0, x.dtype)
+        nothing = expr.both(expr.call("eq", x, zero), expr.call("isinf", y))
+        return expr.select(nothing, zero, expr.call("mul", x, y))
+
+    def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
+        b, g, (x, y) = call.b, gradients[0], call.inputs
+        return b.where(_weightless(call), b.zeros_like(g), b.mul(g, y)), b.mul(g, x)
+
+
+def _weightless(call: Any) -> Any:
+    return call.b.logical_and(call.b.equal(call.inputs[0], 0), call.b.isinf(call.inputs[1]))
 
 
 @primitive

@@ -307,6 +307,11 @@ TWO: dict[str, Two] = {
     ),
     "pow": Two(power_slopes, power_bends, POWERS),
     "excess": Two(lambda x, y: (one(x), -one(x)), flat, (*PLANE, *FAR, *SAME)),
+    "weigh": Two(
+        lambda x, y: (np.where((x == 0) & np.isinf(y), 0, y), x),
+        lambda x, y: (zero(x), np.where((x == 0) & np.isinf(y), 0, 1), zero(x)),
+        (*PLANE, *FAR, *SAME, (0.0, math.inf), (-0.0, -math.inf)),
+    ),
     "log_add_exp": Two(
         lambda x, y: (sigmoid(ahead(x, y)), sigmoid(ahead(y, x))),
         lambda x, y: (bell(ahead(x, y)), -bell(ahead(x, y)), bell(ahead(x, y))),
