@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from backends.codegen.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
-from backends.codegen.scalars import HEX, apply, identity, iota, load_text, spread, store_text
+from backends.codegen.scalars import HEX, apply, bounded, identity, iota, load_text, spread, store_text
 from backends.codegen.vector_loads import load_vector
 from graphcore.base.dtypes import DType, int32
 from graphcore.base.shapes import Dim, Extent
@@ -216,7 +216,7 @@ class Emitter:
             return args[0]
         if e.fn == "cast":
             return self.rounded(convert(args[0], e.args[0].dtype, e.dtype, width), e.dtype, width)
-        return self.rounded(apply(self.dialect.vendor, e.fn, args, e.args[0].dtype, width), e.dtype, width)
+        return self.rounded(apply(self.dialect.vendor, *bounded(e, args), e.args[0].dtype, width), e.dtype, width)
 
     def rounded(self, text: str, dtype: DType, width: int) -> str:
         """Half types compute in float; every result is rounded to what storing it would keep."""

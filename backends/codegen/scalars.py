@@ -3,11 +3,14 @@ monoids."""
 
 from __future__ import annotations
 
-from backends.codegen import mathlib
-from backends.codegen.cnames import mask_of, memory_type, register_type, vector_type
-from graphcore.base.dtypes import DType, bfloat16, float16
+import math
 
-__all__ = ["HEX", "apply", "identity", "iota", "load_text", "spread", "store_text"]
+from backends.codegen import mathlib
+from backends.codegen.cnames import literal, mask_of, memory_type, register_type, vector_type
+from graphcore.base.dtypes import DType, bfloat16, float16
+from graphcore.kernel.expr import Expr
+
+__all__ = ["HEX", "apply", "bounded", "identity", "iota", "load_text", "spread", "store_text"]
 
 HEX = "0123456789abcdef"
 
@@ -89,10 +92,32 @@ _INFIX = {
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 
+def _infix(fn: str, args: list[str], dtype: DType, width: int) -> str:
+    """An operator. Signed integers wrap around, which C leaves undefined and compilers make use of."""
+    sign, scalar = _INFIX[fn], width == 1
+    if fn not in ("add", "sub", "mul") or not dtype.is_integer or (scalar and dtype.itemsize < 4 and fn != "mul"):
+        return f"({args[0]} {sign} {args[1]})"
+    kind = vector_type(dtype, width)
+    if scalar and dtype.itemsize < 4:  # promoted to int, which the product of two ushort may not fit
+        return f"(({kind})((uint){args[0]} {sign} (uint){args[1]}))"
+    if dtype.is_unsigned:
+        return f"({args[0]} {sign} {args[1]})"
+    return f"as_{kind}(as_u{kind}({args[0]}) {sign} as_u{kind}({args[1]}))"
+
+
+def bounded(e: Expr, args: list[str]) -> tuple[str, list[str]]:
+    """The function and the operands of an expression; an extreme with a constant is simpler, where ties are its own."""
+    if e.fn in ("max", "min") and e.dtype.is_float:
+        for i, bound in enumerate(e.args):
+            if bound.fn == "const" and (bound.value != 0 or (math.copysign(1, bound.value) > 0) == (e.fn == "max")):
+                return {"max": "atleast", "min": "atmost"}[e.fn], [args[1 - i], args[i]]
+    return e.fn, args
+
+
 def apply(vendor: str, fn: str, args: list[str], dtype: DType, width: int) -> str:
     """A scalar function of register values as C; ``dtype`` is the operands' type."""
     if fn in _INFIX:
-        return f"({args[0]} {_INFIX[fn]} {args[1]})"
+        return _infix(fn, args, dtype, width)
     if fn in _COMPARE:
         if dtype.is_bool and width > 1:
             args = [f"({a} & 1)" for a in args]
@@ -100,13 +125,10 @@ def apply(vendor: str, fn: str, args: list[str], dtype: DType, width: int) -> st
     if fn == "not":
         return f"(~{args[0]})" if width > 1 else f"(!{args[0]})"
     if fn == "neg":
-        return f"(-{args[0]})"
-    suffix = str(width) if width > 1 else ""
+        zero = spread(literal(0, dtype), dtype, 1, width)
+        return _infix("sub", [zero, args[0]], dtype, width) if dtype.is_signed else f"(-{args[0]})"
     if dtype.is_float and fn in mathlib.FUNCTIONS:
         name = mathlib.call(fn, vendor, "double" if register_type(dtype) == "double" else "float", width)
         return f"{name}({', '.join(args)})"
-    if fn in ("isnan", "isinf", "isfinite") and not dtype.is_float:
-        return {"isfinite": "1" if width == 1 else f"(int{width})(-1)"}.get(
-            fn, "0" if width == 1 else f"(int{width})(0)"
-        )
-    return f"gc_{fn}_{register_type(dtype)}{suffix}({', '.join(args)})"
+    kind = "bool" if dtype.is_bool else register_type(dtype)
+    return f"gc_{fn}_{kind}{width if width > 1 else ''}({', '.join(args)})"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from backends.codegen.loads import loads_on
-from backends.numpy.kernels import run_kernel
 from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import VariableRead
+from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan

@@ -1,2 +1,3 @@
-"""The loop-level IR: axes, index expressions, scalar expressions, kernels. Closed: templates rely on knowing all of
-it."""
+"""The loop-level IR: kernels of parallel axes, reductions and stores over expressions of scalar functions."""
+
+from graphcore.kernel import functions as functions  # the table, without which no expression can name a function

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -17,16 +18,16 @@ from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.index import Axis, Index
 
 __all__ = [
-    "BINARY",
-    "COMPARISONS",
+    "ELEMENT",
     "INDEXED",
-    "LOGIC",
     "REDUCERS",
-    "UNARY",
     "Expr",
+    "Signature",
+    "argument",
     "call",
     "cast",
     "const",
+    "declare",
     "in_range",
     "index_value",
     "let_ref",
@@ -37,23 +38,11 @@ __all__ = [
     "walk",
 ]
 
-UNARY = frozenset(
-    """
-        neg abs sign sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh
-        tanh asinh acosh atanh erf erfc erfinv lgamma digamma floor ceil trunc round sigmoid reciprocal
-        bit_not
-    """.split()
-)
-BINARY = frozenset(
-    """
-        add sub mul div mod floordiv pow max min atan2 copysign polygamma bit_and bit_or bit_xor shift_left
-        shift_right mulhi
-    """.split()
-)
-COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
-LOGIC = frozenset(["and", "or", "xor", "not", "isnan", "isinf", "isfinite"])
 # Kinds that have an index.
 INDEXED = frozenset(("load", "index", "in_range"))
+_KINDS = INDEXED | {"const", "size", "reduce", "let", "argument", "cast", "select"}
+# The axis that the arguments of a function's body run along: they differ from element to element.
+ELEMENT = Axis("element", 1)
 # The monoids a reduction may use; arg-reducers give the position of the first extreme element (of the first NaN, if
 # any).
 REDUCERS = frozenset("add mul max min and or argmax argmin".split())
@@ -90,7 +79,7 @@ class Expr:
     """An interned scalar expression.
 
     Attributes:
-        fn: what it is: ``const load index size in_range reduce let cast select`` or a scalar function's name.
+        fn: what it is: ``const load index size in_range reduce let argument cast select`` or a scalar function's name.
         args: operand expressions.
         dtype: its type.
         axes: the free axes that its value depends on.
@@ -117,6 +106,8 @@ class Expr:
     # The smallest index that is in range, and the extent that it must stay below.
     low = _Field[int](in_range=1)
     high = _Field[Extent](in_range=2)
+    # Which operand of its function an argument is.
+    position = _Field[int](argument=0)
     # The monoid of a reduction, one of REDUCERS, and the axes that it combines over, outermost first.
     combine = _Field[str](reduce=0)
     reduce_axes = _Field[tuple[Axis, ...]](reduce=1)
@@ -246,6 +237,8 @@ def cast(value: Expr, dtype: DType) -> Expr:
         return value
     if value.fn == "const":
         number = value.value
+        if dtype.is_float:  # to the compute type first, as on a device
+            return const(float(np.asarray(number, np.dtype(value.dtype.compute)).astype(dtype.compute)), dtype)
         if not dtype.is_integer or not isinstance(number, float):
             return const(_wrap(number, dtype), dtype)
     return _intern("cast", (value,), dtype, (), value.axes)
@@ -265,12 +258,56 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     return _intern("select", args, yes.dtype, (), _union(args))
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a scalar function takes and gives.
+
+    Attributes:
+        name: a lower-case identifier.
+        arity: how many operands, all of one type.
+        operands: the kinds of types that it takes, as in ``DType.kind``.
+        test: whether the value is a bool; else it has the operands' type.
+    """
+
+    name: str
+    arity: int = 1
+    operands: str = "f"
+    test: bool = False
+
+
+_SIGNATURES: dict[str, Signature] = {}
+
+
+def declare(signature: Signature) -> None:
+    """Let ``call`` apply a function; ``functions.register`` adds what it means.
+
+    Raises:
+        ValueError: the name is taken, or means something else in an expression, or is no lower-case identifier.
+    """
+    name = signature.name
+    if name in _SIGNATURES or name in _KINDS or not (name.isidentifier() and name.islower()):
+        raise ValueError(f"{name!r} cannot name a scalar function: it is taken or no lower-case identifier")
+    _SIGNATURES[name] = signature
+
+
 def call(fn: str, *args: Expr) -> Expr:
-    """A scalar function applied; operands have one type, comparisons and tests give bool."""
-    if fn not in UNARY and fn not in BINARY and fn not in COMPARISONS and fn not in LOGIC:
+    """A scalar function applied.
+
+    Raises:
+        ValueError: no such function, or operands that it does not take.
+    """
+    signature = _SIGNATURES.get(fn)
+    if signature is None:
         raise ValueError(f"{fn!r} is no scalar function of the kernel IR")
-    dtype = dtypes.bool_ if fn in COMPARISONS or fn in LOGIC else args[0].dtype
-    return _intern(fn, args, dtype, (), _union(args))
+    dtype = args[0].dtype if args else None
+    if dtype is None or len(args) != signature.arity or dtype.kind not in signature.operands:
+        raise ValueError(f"{fn} takes {signature.arity} operands of kinds {signature.operands}, not {args}")
+    return _intern(fn, args, dtypes.bool_ if signature.test else dtype, (), _union(args))
+
+
+def argument(position: int, dtype: DType) -> Expr:
+    """An operand of a function's body."""
+    return _intern("argument", (), dtype, (position,), frozenset((ELEMENT,)))
 
 
 def walk(*roots: Expr) -> Iterator[Expr]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from graphcore.ir.op import FLOAT, REAL, Example, Map, Mask, Precision, TensorTy
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, integers, positive
+from graphcore.ops._scalar import Scalar, computed
 
 __all__ = [
     "Abs",
@@ -31,16 +32,7 @@ __all__ = [
     "Reciprocal",
     "Sign",
     "Sub",
-    "computed",
 ]
-
-
-def computed(function: Callable[..., Any], *inputs: Any) -> Any:
-    """A NumPy function of operands of one type: computed in the compute type, rounded back to the storage type."""
-    stored = inputs[0].dtype
-    wide = np.dtype(dtypes.as_dtype(stored).compute)
-    with np.errstate(all="ignore"):
-        return np.asarray(function(*(x.astype(wide) for x in inputs))).astype(stored)
 
 
 def _pairs(op: Map, second: Any = floats) -> Iterator[Example]:
@@ -59,7 +51,7 @@ def _edges() -> tuple[Any, Any]:
 
 
 @primitive
-class Add(Map):
+class Add(Scalar):
     """x + y, elementwise."""
 
     arity: ClassVar[int | None] = 2
@@ -67,14 +59,8 @@ class Add(Map):
     commutative: ClassVar[bool] = True
     identity: ClassVar[float | None] = 0
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("add", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return gradients[0], gradients[0]
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.add, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self)
@@ -86,20 +72,14 @@ class Add(Map):
 
 
 @primitive
-class Sub(Map):
+class Sub(Scalar):
     """x - y, elementwise."""
 
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("sub", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return gradients[0], call.b.neg(gradients[0])
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.subtract, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self)
@@ -108,7 +88,7 @@ class Sub(Map):
 
 
 @primitive
-class Mul(Map):
+class Mul(Scalar):
     """x * y, elementwise."""
 
     arity: ClassVar[int | None] = 2
@@ -116,15 +96,9 @@ class Mul(Map):
     commutative: ClassVar[bool] = True
     identity: ClassVar[float | None] = 1
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("mul", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         x, y = call.inputs
         return call.b.mul(gradients[0], y), call.b.mul(gradients[0], x)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.multiply, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self)
@@ -135,22 +109,16 @@ class Mul(Map):
 
 
 @primitive
-class Div(Map):
+class Div(Scalar):
     """x / y, elementwise. Floating types; integers divide by ``floor_divide`` or after a cast."""
 
     steep: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("div", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         part = call.b.div(gradients[0], call.inputs[1])
         return part, call.b.neg(call.b.mul(part, call.out))
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.divide, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self, positive)
@@ -159,22 +127,17 @@ class Div(Map):
 
 
 @primitive
-class FloorDiv(Map):
+class FloorDiv(Scalar):
     """The largest whole number not above x / y, elementwise. An integer divided by zero gives 0."""
 
     smooth: ClassVar[bool] = False
     name: ClassVar[str] = "floor_divide"
+    fn: ClassVar[str] = "floordiv"
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("floordiv", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return None, None
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.floor_divide, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self, positive)
@@ -184,24 +147,19 @@ class FloorDiv(Map):
 
 
 @primitive
-class Mod(Map):
+class Mod(Scalar):
     """x - floor(x / y) * y, elementwise: the remainder has the sign of y, as in Python. An integer modulo zero is 0."""
 
     steep: ClassVar[bool] = True
     smooth: ClassVar[bool] = False
     name: ClassVar[str] = "remainder"
+    fn: ClassVar[str] = "mod"
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = REAL
-
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("mod", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         whole = call.b.floor_divide(*call.inputs)
         return gradients[0], call.b.neg(call.b.mul(gradients[0], whole))
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.mod, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self, positive)
@@ -210,19 +168,13 @@ class Mod(Map):
 
 
 @primitive
-class Neg(Map):
+class Neg(Scalar):
     """-x, elementwise; unsigned integers wrap."""
 
     operands: ClassVar[str] = REAL
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("neg", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.neg(gradients[0]),)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.negative, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5)
@@ -234,7 +186,7 @@ class Neg(Map):
 
 
 @primitive
-class Abs(Map):
+class Abs(Scalar):
     """|x|, elementwise. The gradient at 0 is 0."""
 
     smooth: ClassVar[bool] = False
@@ -247,9 +199,6 @@ class Abs(Map):
         b, g, x = call.b, gradients[0], call.inputs[0]
         return (b.where(b.equal(x, 0), b.zeros_like(g), b.mul(g, b.sign(x))),)  # also of an infinite gradient
 
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.abs, *inputs)
-
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5)
         yield self, floats()
@@ -260,23 +209,14 @@ class Abs(Map):
 
 
 @primitive
-class Sign(Map):
+class Sign(Scalar):
     """-1, 0 or 1 with the sign of x, elementwise; NaN stays NaN."""
 
     smooth: ClassVar[bool] = False
     operands: ClassVar[str] = REAL
 
-    def scalar(self, *args: Expr) -> Expr:
-        x = args[0]
-        if x.dtype.is_unsigned:
-            return expr.cast(expr.call("ne", x, expr.const(0, x.dtype)), x.dtype)
-        return expr.call("sign", x)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (None,)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.sign, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5)
@@ -287,7 +227,7 @@ class Sign(Map):
 
 
 @primitive
-class Pow(Map):
+class Pow(Scalar):
     """x ** y, elementwise. Integer powers of integers are for exponents of at least 0."""
 
     steep: ClassVar[bool] = True
@@ -296,9 +236,6 @@ class Pow(Map):
     cheap: ClassVar[bool] = False
     precision: ClassVar[Precision] = Precision.WIDE
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("pow", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """g y x^(y-1) and g x^y log x, where 0 times infinity is 0: the limits."""
         b, g, (x, y) = call.b, gradients[0], call.inputs
@@ -306,9 +243,6 @@ class Pow(Map):
         slope = b.pow(x, b.where(constant, b.zeros_like(y), b.sub(y, 1)))
         growth = b.where(b.logical_or(constant, b.equal(call.out, 0)), b.zeros_like(y), b.mul(call.out, b.log(x)))
         return b.mul(g, b.mul(y, slope)), b.mul(g, growth)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.power, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, positive(3, 5), floats(3, 5)
@@ -319,7 +253,7 @@ class Pow(Map):
         yield self, integers(6, low=0, high=5, dtype="uint32"), integers(6, low=0, high=5, dtype="uint32", seed=1)
 
 
-class _Extreme(Map):
+class _Extreme(Scalar):
     """The larger or smaller of two: NaN wins, ties share the gradient evenly."""
 
     smooth: ClassVar[bool] = False
@@ -350,36 +284,24 @@ class _Extreme(Map):
 class Maximum(_Extreme):
     """The larger of x and y, elementwise; NaN if either is."""
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("max", *args)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.maximum, *inputs)
+    fn: ClassVar[str] = "max"
 
 
 @primitive
 class Minimum(_Extreme):
     """The smaller of x and y, elementwise; NaN if either is."""
 
+    fn: ClassVar[str] = "min"
     wins: ClassVar[str] = "less"
-
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("min", *args)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.minimum, *inputs)
 
 
 @primitive
-class Atan2(Map):
+class Atan2(Scalar):
     """The angle of the point (second operand, first operand), in -pi .. pi, elementwise."""
 
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
     cheap: ClassVar[bool] = False
-
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("atan2", *args)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """g x / r^2 and -g y / r^2, divided by r = hypot(x, y) twice so that nothing overflows; 0 at the origin."""
@@ -392,31 +314,22 @@ class Atan2(Map):
 
         return part(x), b.neg(part(y))
 
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.arctan2, *inputs)
-
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self)
         yield self, *_edges()
 
 
 @primitive
-class Copysign(Map):
+class Copysign(Scalar):
     """The magnitude of the first operand with the sign of the second, elementwise."""
 
     smooth: ClassVar[bool] = False
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("copysign", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         b, (x, y) = call.b, call.inputs
         return b.mul(gradients[0], b.mul(b.sign(x), b.copysign(1, y))), None
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(np.copysign, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield from _pairs(self)
@@ -425,20 +338,14 @@ class Copysign(Map):
 
 
 @primitive
-class Reciprocal(Map):
+class Reciprocal(Scalar):
     """1 / x, elementwise."""
 
     steep: ClassVar[bool] = True
     operands: ClassVar[str] = FLOAT
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call("reciprocal", *args)
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.neg(call.b.mul(gradients[0], call.b.mul(call.out, call.out))),)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(lambda x: 1 / x, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5)

@@ -15,6 +15,7 @@ from graphcore.ir.op import ANY, BITS, BOOL, INTEGER, REAL, Example, Map, Mask, 
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import booleans, floats, integers
+from graphcore.ops._scalar import Scalar
 
 __all__ = [
     "BitwiseAnd",
@@ -48,7 +49,7 @@ def _edges() -> tuple[Any, Any]:
     return a, b
 
 
-class _Comparison(Map):
+class _Comparison(Scalar):
     """Two operands to bool. Comparisons with NaN are false, but for ``not_equal``."""
 
     smooth: ClassVar[bool] = False
@@ -56,14 +57,6 @@ class _Comparison(Map):
     operands: ClassVar[str] = REAL
     result: ClassVar[DType | None] = dtypes.bool_
     differentiable: ClassVar[bool] = False
-    fn: ClassVar[str] = ""
-    function: ClassVar[Any] = None
-
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call(self.fn, *args)
-
-    def reference(self, *inputs: Any) -> Any:
-        return np.asarray(self.function(*inputs))
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5), floats(3, 5, seed=1)
@@ -80,7 +73,6 @@ class Less(_Comparison):
     """x < y, elementwise."""
 
     fn: ClassVar[str] = "lt"
-    function: ClassVar[Any] = np.less
 
 
 @primitive
@@ -88,7 +80,6 @@ class LessEqual(_Comparison):
     """x <= y, elementwise."""
 
     fn: ClassVar[str] = "le"
-    function: ClassVar[Any] = np.less_equal
 
 
 @primitive
@@ -96,7 +87,6 @@ class Greater(_Comparison):
     """x > y, elementwise."""
 
     fn: ClassVar[str] = "gt"
-    function: ClassVar[Any] = np.greater
 
 
 @primitive
@@ -104,7 +94,6 @@ class GreaterEqual(_Comparison):
     """x >= y, elementwise."""
 
     fn: ClassVar[str] = "ge"
-    function: ClassVar[Any] = np.greater_equal
 
 
 @primitive
@@ -114,7 +103,6 @@ class Equal(_Comparison):
     operands: ClassVar[str] = ANY
     commutative: ClassVar[bool] = True
     fn: ClassVar[str] = "eq"
-    function: ClassVar[Any] = np.equal
 
     def examples(self) -> Iterator[Example]:
         yield from super().examples()
@@ -128,7 +116,6 @@ class NotEqual(_Comparison):
     operands: ClassVar[str] = ANY
     commutative: ClassVar[bool] = True
     fn: ClassVar[str] = "ne"
-    function: ClassVar[Any] = np.not_equal
 
     def examples(self) -> Iterator[Example]:
         yield from super().examples()
@@ -152,7 +139,6 @@ class LogicalAnd(_Logic):
     """Whether both hold, elementwise."""
 
     fn: ClassVar[str] = "and"
-    function: ClassVar[Any] = np.logical_and
 
 
 @primitive
@@ -160,7 +146,6 @@ class LogicalOr(_Logic):
     """Whether one or both hold, elementwise."""
 
     fn: ClassVar[str] = "or"
-    function: ClassVar[Any] = np.logical_or
 
 
 @primitive
@@ -168,7 +153,6 @@ class LogicalXor(_Logic):
     """Whether exactly one holds, elementwise."""
 
     fn: ClassVar[str] = "xor"
-    function: ClassVar[Any] = np.logical_xor
 
 
 @primitive
@@ -178,7 +162,6 @@ class LogicalNot(_Logic):
     arity: ClassVar[int | None] = 1
     commutative: ClassVar[bool] = False
     fn: ClassVar[str] = "not"
-    function: ClassVar[Any] = np.logical_not
 
     def examples(self) -> Iterator[Example]:
         yield self, booleans(3, 5)
@@ -209,7 +192,6 @@ class IsNan(_Test):
 
     name: ClassVar[str] = "isnan"
     fn: ClassVar[str] = "isnan"
-    function: ClassVar[Any] = np.isnan
 
 
 @primitive
@@ -218,7 +200,6 @@ class IsInf(_Test):
 
     name: ClassVar[str] = "isinf"
     fn: ClassVar[str] = "isinf"
-    function: ClassVar[Any] = np.isinf
 
 
 @primitive
@@ -227,25 +208,19 @@ class IsFinite(_Test):
 
     name: ClassVar[str] = "isfinite"
     fn: ClassVar[str] = "isfinite"
-    function: ClassVar[Any] = np.isfinite
     integer_answer: ClassVar[bool] = True
 
 
-class _Bits(Map):
+class _Bits(Scalar):
     """Integers bit by bit; bools by the logical function."""
 
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = BITS
     commutative: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
-    fn: ClassVar[str] = ""
-    function: ClassVar[Any] = None
 
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call(self.fn if args[0].dtype.is_bool else f"bit_{self.fn}", *args)
-
-    def reference(self, *inputs: Any) -> Any:
-        return np.asarray(self.function(*inputs))
+    def function(self, dtype: DType) -> str:
+        return self.fn if dtype.is_bool else f"bit_{self.fn}"
 
     def examples(self) -> Iterator[Example]:
         for dtype, low, high in (("int32", -99, 99), ("uint8", 0, 256), ("int64", -99, 99)):
@@ -259,7 +234,6 @@ class BitwiseAnd(_Bits):
     """x & y, elementwise."""
 
     fn: ClassVar[str] = "and"
-    function: ClassVar[Any] = np.bitwise_and
 
 
 @primitive
@@ -267,7 +241,6 @@ class BitwiseOr(_Bits):
     """x | y, elementwise."""
 
     fn: ClassVar[str] = "or"
-    function: ClassVar[Any] = np.bitwise_or
 
 
 @primitive
@@ -275,7 +248,6 @@ class BitwiseXor(_Bits):
     """x ^ y, elementwise."""
 
     fn: ClassVar[str] = "xor"
-    function: ClassVar[Any] = np.bitwise_xor
 
 
 @primitive
@@ -286,7 +258,6 @@ class Invert(_Bits):
     arity: ClassVar[int | None] = 1
     commutative: ClassVar[bool] = False
     fn: ClassVar[str] = "not"
-    function: ClassVar[Any] = np.invert
 
 
 class _Shift(Map):
@@ -386,7 +357,7 @@ class Cast(Map):
     """Conversion to another type, elementwise.
 
     Floats to integers truncate, out of range they saturate, and NaN gives 0. Integers to smaller integers wrap.
-    Anything to bool is ``!= 0``.
+    Anything to bool is ``!= 0``. What becomes a half type becomes float32 first, as everything that computes one.
     """
 
     retypes: ClassVar[bool] = True
@@ -409,7 +380,7 @@ class Cast(Map):
                 return x != 0
             if dtypes.as_dtype(x.dtype).is_float and self.dtype.is_integer:
                 return _saturated(x.astype(np.float64), self.dtype.storage)
-            return x.astype(self.dtype.storage)
+            return x.astype(self.dtype.compute).astype(self.dtype.storage)
 
     def examples(self) -> Iterator[Example]:
         for dtype in (dtypes.float64, dtypes.float16, dtypes.bfloat16, dtypes.float32):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphcore.base.errors import GradientError
-from graphcore.ir.op import FLOAT, Example, Map, Mask, Precision, primitive
+from graphcore.ir.op import FLOAT, Example, Mask, Precision, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.ops._examples import floats, positive, unit
-from graphcore.ops.arithmetic import computed
+from graphcore.ops._scalar import Scalar, computed
 
 __all__ = [
     "Acos",
@@ -53,20 +53,15 @@ def _acosh_domain(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
     return (positive(*shape, seed=seed) + 1).astype(dtype)
 
 
-class Unary(Map):
-    """A scalar function ``fn`` of the kernel IR with its NumPy ``function`` and operand arrays from its ``domain``."""
+class Unary(Scalar):
+    """A function of one floating-point number, with operand arrays from its ``domain``."""
 
     operands: ClassVar[str] = FLOAT
     cheap: ClassVar[bool] = False
     precision: ClassVar[Precision] = Precision.WIDE
-    fn: ClassVar[str] = ""
-    function: ClassVar[Any] = None
     domain: ClassVar[Any] = staticmethod(floats)
     special: ClassVar[tuple[float, ...]] = _SPECIAL
     halves: ClassVar[tuple[str, ...]] = ()
-
-    def scalar(self, *args: Expr) -> Expr:
-        return expr.call(self.fn or self.name, *args)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         """The gradient of x."""
@@ -74,9 +69,6 @@ class Unary(Map):
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (self.slope(call.b, call.inputs[0], call.out, gradients[0]),)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(self.function, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, self.domain(3, 5)
@@ -91,7 +83,6 @@ class Unary(Map):
 class Exp(Unary):
     """e ** x, elementwise."""
 
-    function: ClassVar[Any] = np.exp
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -102,8 +93,6 @@ class Exp(Unary):
 class Exp2(Unary):
     """2 ** x, elementwise."""
 
-    function: ClassVar[Any] = np.exp2
-
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.mul(out, math.log(2)))
 
@@ -111,8 +100,6 @@ class Exp2(Unary):
 @primitive
 class Expm1(Unary):
     """e ** x - 1, elementwise, accurate near 0."""
-
-    function: ClassVar[Any] = np.expm1
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.add(out, 1))
@@ -133,7 +120,6 @@ class _Logarithm(Unary):
 class Log(_Logarithm):
     """The natural logarithm, elementwise."""
 
-    function: ClassVar[Any] = np.log
     halves: ClassVar[tuple[str, ...]] = ("float16",)
 
 
@@ -141,7 +127,6 @@ class Log(_Logarithm):
 class Log2(_Logarithm):
     """The logarithm to base 2, elementwise."""
 
-    function: ClassVar[Any] = np.log2
     scale: ClassVar[float] = math.log(2)
 
 
@@ -149,7 +134,6 @@ class Log2(_Logarithm):
 class Log10(_Logarithm):
     """The logarithm to base 10, elementwise."""
 
-    function: ClassVar[Any] = np.log10
     scale: ClassVar[float] = math.log(10)
 
 
@@ -158,7 +142,6 @@ class Log1p(Unary):
     """log(1 + x), elementwise, accurate near 0."""
 
     steep: ClassVar[bool] = True
-    function: ClassVar[Any] = np.log1p
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -172,7 +155,6 @@ class Sqrt(Unary):
     steep: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
     precision: ClassVar[Precision] = Precision.FOLLOWS
-    function: ClassVar[Any] = np.sqrt
     domain: ClassVar[Any] = staticmethod(positive)
     halves: ClassVar[tuple[str, ...]] = ("bfloat16",)
 
@@ -186,7 +168,6 @@ class Rsqrt(Unary):
 
     steep: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
-    function: ClassVar[Any] = staticmethod(lambda x: 1 / np.sqrt(x))
     domain: ClassVar[Any] = staticmethod(positive)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -197,8 +178,6 @@ class Rsqrt(Unary):
 class Sin(Unary):
     """The sine of an angle in radians, elementwise."""
 
-    function: ClassVar[Any] = np.sin
-
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.cos(x))
 
@@ -206,8 +185,6 @@ class Sin(Unary):
 @primitive
 class Cos(Unary):
     """The cosine of an angle in radians, elementwise."""
-
-    function: ClassVar[Any] = np.cos
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.neg(b.mul(g, b.sin(x)))
@@ -217,7 +194,6 @@ class Cos(Unary):
 class Tan(Unary):
     """The tangent of an angle in radians, elementwise."""
 
-    function: ClassVar[Any] = np.tan
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -229,7 +205,6 @@ class Asin(Unary):
     """The angle in -pi/2 .. pi/2 with sine x, elementwise."""
 
     steep: ClassVar[bool] = True
-    function: ClassVar[Any] = np.arcsin
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -241,7 +216,6 @@ class Acos(Unary):
     """The angle in 0 .. pi with cosine x, elementwise."""
 
     steep: ClassVar[bool] = True
-    function: ClassVar[Any] = np.arccos
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -252,8 +226,6 @@ class Acos(Unary):
 class Atan(Unary):
     """The angle in -pi/2 .. pi/2 with tangent x, elementwise."""
 
-    function: ClassVar[Any] = np.arctan
-
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         length = b.hypot(x, 1)
         return b.div(b.div(g, length), length)
@@ -263,8 +235,6 @@ class Atan(Unary):
 class Sinh(Unary):
     """The hyperbolic sine, elementwise."""
 
-    function: ClassVar[Any] = np.sinh
-
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.cosh(x))
 
@@ -272,8 +242,6 @@ class Sinh(Unary):
 @primitive
 class Cosh(Unary):
     """The hyperbolic cosine, elementwise."""
-
-    function: ClassVar[Any] = np.cosh
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.sinh(x))
@@ -283,7 +251,6 @@ class Cosh(Unary):
 class Tanh(Unary):
     """The hyperbolic tangent, elementwise."""
 
-    function: ClassVar[Any] = np.tanh
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -294,8 +261,6 @@ class Tanh(Unary):
 class Asinh(Unary):
     """The inverse hyperbolic sine, elementwise."""
 
-    function: ClassVar[Any] = np.arcsinh
-
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.div(g, b.hypot(x, 1))
 
@@ -305,7 +270,6 @@ class Acosh(Unary):
     """The inverse hyperbolic cosine, elementwise; NaN below 1."""
 
     steep: ClassVar[bool] = True
-    function: ClassVar[Any] = np.arccosh
     domain: ClassVar[Any] = staticmethod(_acosh_domain)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -317,7 +281,6 @@ class Atanh(Unary):
     """The inverse hyperbolic tangent, elementwise; NaN outside -1 .. 1."""
 
     steep: ClassVar[bool] = True
-    function: ClassVar[Any] = np.arctanh
     domain: ClassVar[Any] = staticmethod(unit)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -339,40 +302,26 @@ class _Rounding(Unary):
 class Floor(_Rounding):
     """The largest whole number not above x, elementwise."""
 
-    function: ClassVar[Any] = np.floor
-
 
 @primitive
 class Ceil(_Rounding):
     """The smallest whole number not below x, elementwise."""
-
-    function: ClassVar[Any] = np.ceil
 
 
 @primitive
 class Trunc(_Rounding):
     """x without its fraction, elementwise."""
 
-    function: ClassVar[Any] = np.trunc
-
 
 @primitive
 class Round(_Rounding):
     """The nearest whole number, elementwise; halves go to the even one."""
-
-    function: ClassVar[Any] = np.rint
-
-
-def _sigmoid(x: Any) -> Any:
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
 
 
 @primitive
 class Sigmoid(Unary):
     """1 / (1 + e ** -x), elementwise, without overflow."""
 
-    function: ClassVar[Any] = staticmethod(_sigmoid)
     halves: ClassVar[tuple[str, ...]] = ("float16",)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
@@ -386,7 +335,6 @@ class Relu(Unary):
     smooth: ClassVar[bool] = False
     cheap: ClassVar[bool] = True
     precision: ClassVar[Precision] = Precision.FOLLOWS
-    function: ClassVar[Any] = staticmethod(lambda x: np.maximum(x, 0))
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def scalar(self, *args: Expr) -> Expr:
@@ -394,6 +342,9 @@ class Relu(Unary):
 
     def masks(self, call: Any) -> tuple[Mask | None, ...]:
         return (Mask(call.b.greater(call.out, 0), light=True),)
+
+    def reference(self, *inputs: Any) -> Any:
+        return computed(lambda x: np.where(x > 0, x, np.where(x <= 0, 0, x)), *inputs)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.where(b.greater(out, 0), g, b.zeros_like(g))

@@ -11,10 +11,11 @@ from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError
 from graphcore.base.shapes import Shape, format_shape
 from graphcore.ir.op import BOOL, REAL, Example, Lowering, Precision, Read, Reduce, TensorType, one_type, primitive
-from graphcore.kernel import expr
+from graphcore.kernel import expr, interpret
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, as_index
 from graphcore.ops._examples import booleans, floats, integers
+from graphcore.ops._scalar import computed
 
 __all__ = ["All", "Any_", "Argmax", "Argmin", "Max", "Min", "Prod", "Sum"]
 
@@ -151,7 +152,7 @@ class Max(_Extreme):
     axes: tuple[int, ...]
 
     def reference(self, *inputs: Any) -> Any:
-        return np.max(inputs[0], self.axes)
+        return _extreme("max", inputs[0], self.axes)
 
     def examples(self) -> Iterator[Example]:
         yield Max((1,)), floats(3, 4)
@@ -168,7 +169,7 @@ class Min(_Extreme):
     axes: tuple[int, ...]
 
     def reference(self, *inputs: Any) -> Any:
-        return np.min(inputs[0], self.axes)
+        return _extreme("min", inputs[0], self.axes)
 
     def examples(self) -> Iterator[Example]:
         yield Min((1,)), floats(3, 4)
@@ -253,6 +254,10 @@ class Argmin(_Arg):
 
     def examples(self) -> Iterator[Example]:
         yield Argmin((1,)), floats(3, 4)
+
+
+def _extreme(combine: str, x: Any, axes: tuple[int, ...]) -> Any:
+    return computed(lambda wide: interpret.reduced(combine, wide, axes), x)
 
 
 def _accumulated(function: Any, x: Any, axes: tuple[int, ...]) -> Any:

@@ -1,8 +1,8 @@
 """Smooth functions whose formulas branch, as ops of their own: their slopes are smooth as well.
 
 Composed of max, abs and selections they would inherit the corners of those: log(1 + e^x) as max(x, 0) + log1p(e^-|x|)
-has the slope 0 at 0 then, not 1/2. So the branches are in the scalar functions only, and slopes are written on what is
-smooth.
+has the slope 0 at 0 then, not 1/2. So the branches are in the bodies of the scalar functions only, and slopes are
+written on what is smooth.
 """
 
 from __future__ import annotations
@@ -13,65 +13,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphcore.base.dtypes import DType, float32
-from graphcore.ir.op import FLOAT, Example, Map, Mask, primitive
-from graphcore.kernel import expr
-from graphcore.kernel.expr import Expr
+from graphcore.ir.op import FLOAT, Example, Mask, primitive
 from graphcore.ops._examples import floats, unit
-from graphcore.ops.arithmetic import computed
-from graphcore.ops.elementwise import Sigmoid, Unary
+from graphcore.ops._scalar import Scalar
+from graphcore.ops.elementwise import Unary
 
 __all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus", "Weigh"]
-
-
-def _wide(args: tuple[Expr, ...]) -> tuple[DType, list[Expr]]:
-    """The type of the result, and the operands in the type to compute in: half types are rounded once, at the end."""
-    stored = args[0].dtype
-    return stored, [expr.cast(a, float32 if stored.rounds else stored) for a in args]
-
-
-def _log1p_exp_minus(size: Expr) -> Expr:
-    """log(1 + e^-size) for sizes of at least 0"""
-    return expr.call("log1p", expr.call("exp", expr.call("neg", size)))
-
-
-def _softplus(x: Expr) -> Expr:
-    """max(x, 0) + log(1 + e^-|x|)"""
-    top = expr.call("max", x, expr.const(0, x.dtype))
-    return expr.call("add", top, _log1p_exp_minus(expr.call("abs", x)))
 
 
 @primitive
 class Softplus(Unary):
     """log(1 + e ** x), elementwise, without overflow."""
 
-    function: ClassVar[Any] = staticmethod(lambda x: np.logaddexp(x, 0))
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
-
-    def scalar(self, *args: Expr) -> Expr:
-        stored, (x,) = _wide(args)
-        return expr.cast(_softplus(x), stored)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         return b.mul(g, b.sigmoid(x))
-
-
-class _Gated(Unary):
-    """x times a function that goes from 0 to 1: 0 at -inf, and with slopes that are limits at both infinities."""
-
-    halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
-
-    def gate(self, x: Expr) -> Expr:
-        """The factor."""
-        raise NotImplementedError(self.name)  # pragma: no cover - both have one
-
-    def scalar(self, *args: Expr) -> Expr:
-        stored, (x,) = _wide(args)
-        lowest = expr.const(float(np.finfo(x.dtype.storage).min), x.dtype)  # times 0 it is 0
-        return expr.cast(expr.call("mul", expr.call("max", x, lowest), self.gate(x)), stored)
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(lambda x: np.maximum(x, np.finfo(x.dtype).min) * self.function(x), *inputs)
 
 
 def _factor(b: Any, x: Any) -> Any:
@@ -80,13 +37,10 @@ def _factor(b: Any, x: Any) -> Any:
 
 
 @primitive
-class Silu(_Gated):
+class Silu(Unary):
     """x / (1 + e ** -x), elementwise."""
 
-    function: ClassVar[Any] = staticmethod(Sigmoid.function)
-
-    def gate(self, x: Expr) -> Expr:
-        return expr.call("sigmoid", x)
+    halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         """g s (1 + x (1 - s)) with s the sigmoid"""
@@ -95,13 +49,10 @@ class Silu(_Gated):
 
 
 @primitive
-class Mish(_Gated):
+class Mish(Unary):
     """x tanh(log(1 + e ** x)), elementwise."""
 
-    function: ClassVar[Any] = staticmethod(lambda x: np.tanh(np.logaddexp(x, 0)))
-
-    def gate(self, x: Expr) -> Expr:
-        return expr.call("tanh", _softplus(x))
+    halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         """g (tanh s + x s' / cosh^2 s) with s the softplus; 1 / cosh^2 s as a product of sigmoids, which go to 0."""
@@ -111,15 +62,11 @@ class Mish(_Gated):
         return b.mul(g, b.add(b.tanh(s), b.mul(_factor(b, x), b.mul(flat, b.sigmoid(x)))))
 
 
-class _Pair(Map):
+class _Pair(Scalar):
     """A function of two numbers."""
 
     arity: ClassVar[int | None] = 2
     operands: ClassVar[str] = FLOAT
-    function: ClassVar[Any] = None
-
-    def reference(self, *inputs: Any) -> Any:
-        return computed(self.function, *inputs)
 
     def examples(self) -> Iterator[Example]:
         yield self, floats(3, 5), floats(3, 5, seed=9)
@@ -135,12 +82,6 @@ class _Pair(Map):
 class Excess(_Pair):
     """x - y, elementwise, and 0 where both are the same infinity: how much larger x is."""
 
-    function: ClassVar[Any] = staticmethod(lambda x, y: np.where(x == y, 0, x - y))
-
-    def scalar(self, *args: Expr) -> Expr:
-        x, y = args
-        return expr.select(expr.call("eq", x, y), expr.const(0, x.dtype), expr.call("sub", x, y))
-
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return gradients[0], call.b.neg(gradients[0])
 
@@ -149,16 +90,8 @@ class Excess(_Pair):
 class Weigh(_Pair):
     """x * y, elementwise, and 0 where x is 0 and y infinite: what has no weight adds nothing."""
 
-    function: ClassVar[Any] = staticmethod(lambda x, y: np.where((x == 0) & np.isinf(y), 0, x * y))
-
     def masks(self, call: Any) -> tuple[Mask | None, ...]:
         return None, Mask(_weightless(call), keeps=False, light=True)
-
-    def scalar(self, *args: Expr) -> Expr:
-        x, y = args
-        zero = expr.const(0, x.dtype)
-        nothing = expr.both(expr.call("eq", x, zero), expr.call("isinf", y))
-        return expr.select(nothing, zero, expr.call("mul", x, y))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         b, g, (x, y) = call.b, gradients[0], call.inputs
@@ -175,23 +108,11 @@ class LogAddExp(_Pair):
 
     commutative: ClassVar[bool] = True
     cheap: ClassVar[bool] = False
-    function: ClassVar[Any] = np.logaddexp
-
-    def scalar(self, *args: Expr) -> Expr:
-        """max(x, y) + log(1 + e^-|x - y|), where a difference of equal infinities is 0"""
-        stored, (x, y) = _wide(args)
-        far = expr.call("abs", expr.call("sub", x, y))
-        far = expr.select(expr.call("eq", x, y), expr.const(0, x.dtype), far)
-        return expr.cast(expr.call("add", expr.call("max", x, y), _log1p_exp_minus(far)), stored)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """g sigmoid(x - y) and g sigmoid(y - x): equals share the gradient, infinities as well."""
         b, g, (x, y) = call.b, gradients[0], call.inputs
         return b.mul(g, b.sigmoid(b.excess(x, y))), b.mul(g, b.sigmoid(b.excess(y, x)))
-
-
-def _hypot(x: Any, y: Any) -> Any:
-    return np.where(np.isnan(x) | np.isnan(y), math.nan, np.hypot(x, y))
 
 
 @primitive
@@ -200,17 +121,6 @@ class Hypot(_Pair):
 
     smooth: ClassVar[bool] = False
     commutative: ClassVar[bool] = True
-    function: ClassVar[Any] = staticmethod(_hypot)
-
-    def scalar(self, *args: Expr) -> Expr:
-        """m sqrt(1 + (n / m)^2) with m the larger of the sizes and n the smaller; m where it is 0 or infinite"""
-        stored, (x, y) = _wide(args)
-        sizes = expr.call("abs", x), expr.call("abs", y)
-        large, small = expr.call("max", *sizes), expr.call("min", *sizes)
-        ratio, one = expr.call("div", small, large), expr.const(1, x.dtype)
-        length = expr.call("mul", large, expr.call("sqrt", expr.call("add", one, expr.call("mul", ratio, ratio))))
-        itself = expr.call("or", expr.call("eq", large, expr.const(0, x.dtype)), expr.call("isinf", large))
-        return expr.cast(expr.select(itself, large, length), stored)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """g x / out and g y / out; those of infinite operands are their signs."""
@@ -227,12 +137,7 @@ class Hypot(_Pair):
 class Gaussian(Unary):
     """e ** -(x ** 2), elementwise: the slope of erf but for a factor. Simplification takes it apart."""
 
-    function: ClassVar[Any] = staticmethod(lambda x: np.exp(-(x * x)))
     halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
-
-    def scalar(self, *args: Expr) -> Expr:
-        stored, (x,) = _wide(args)
-        return expr.cast(expr.call("exp", expr.call("neg", expr.call("mul", x, x))), stored)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         """-2 g x e^-(x^2), with a finite number in place of an infinite x: it is multiplied by 0."""
@@ -244,14 +149,7 @@ class OneMinusSquare(Unary):
     """1 - x ** 2, elementwise, exact near 1 and -1; in slopes of inverse functions."""
 
     cheap: ClassVar[bool] = True
-    function: ClassVar[Any] = staticmethod(lambda x: (1 - x) * (1 + x))
     domain: ClassVar[Any] = staticmethod(unit)
-
-    def scalar(self, *args: Expr) -> Expr:
-        """(1 - x) (1 + x)"""
-        stored, (x,) = _wide(args)
-        one = expr.const(1, x.dtype)
-        return expr.cast(expr.call("mul", expr.call("sub", one, x), expr.call("add", one, x)), stored)
 
     def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
         """Not by the rule of products, whose 0 times infinity at 1 would be NaN."""

@@ -293,11 +293,11 @@ SHAPED = (
         lambda b, x: b.add(x, b.mul(constant_of([1, 2, 3]), constant_of([2, 2, 5]))),
         "add(x, constant(<3>))",
     ),
-    S("fold_constants", (2,), lambda b, x: b.add(x, b.sum(b.full((2, 3), 0.5, x.dtype), axes=(1,))), "add(x, 1.5)"),
+    S("fold_constants", (2,), lambda b, x: b.add(x, b.max(b.full((2, 3), 1.5, x.dtype), axes=(1,))), "add(x, 1.5)"),
     S(
         "fold_constants",
         (2,),
-        lambda b, x: b.mul(x, b.broadcast(b.exp(b.sub(constant_of(1.5), constant_of(1.5))), shape=(2,))),
+        lambda b, x: b.mul(x, b.broadcast(b.sqrt(b.sub(constant_of(2.5), constant_of(1.5))), shape=(2,))),
         "x",
     ),
     S("uniform_constant_to_broadcast", (3,), lambda b, x: b.mul(x, constant_of([1, 1, 1])), "x"),

@@ -15,12 +15,12 @@ from dataclasses import replace
 from backends.codegen.cnames import vector_type
 from backends.codegen.emitter import Accumulator, Dialect, Emitter, linear_position
 from backends.codegen.nest.schedule import (
-    EXPENSIVE,
     TILE,
     NestConfig,
     blocks,
     choose_nest,
     columns_of,
+    is_expensive,
     kernel_work,
     nest_units,
     rows_of,
@@ -274,7 +274,7 @@ class NestCode:
             (s.value, self.depth[s.value] + 1) for s in stores
         ]:
             for value in _reached(root, self.is_row_reduce):
-                if value.fn in EXPENSIVE and value.axes & set(self.columns) and value.dtype.is_float:
+                if is_expensive(value) and value.axes & set(self.columns) and value.dtype.is_float:
                     phases.setdefault(value, set()).add(level)
         budget = _CACHE_BYTES
         for value, levels in phases.items():

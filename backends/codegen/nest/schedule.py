@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 from backends.codegen.emitter import Dialect
 from graphcore.base.shapes import Extent, bind, product
+from graphcore.kernel import functions
+from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 
 __all__ = [
-    "EXPENSIVE",
     "TILE",
     "NestConfig",
     "blocks",
     "choose_nest",
     "columns_of",
+    "is_expensive",
     "kernel_work",
     "nest_units",
     "rows_of",
@@ -27,12 +29,7 @@ TILE = 32  # elements that a tiled axis is walked by: two cache lines of floats
 _FAR = (
     256  # bytes between lanes from which on every lane is a cache line of its own, and neighbours' are not prefetched
 )
-EXPENSIVE = frozenset(
-    """
-        exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf
-        erfc erfinv lgamma digamma polygamma sigmoid pow atan2 rsqrt sqrt div mulhi
-    """.split()
-)
+_EXPENSIVE = 4.0  # additions
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,12 @@ def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
             axes.update(dict.fromkeys(value.reduce_axes))
     for axis in axes:
         points *= float(bind(axis.extent, sizes))
-    return points * (4 + sum(8 if v.fn in EXPENSIVE else 1 for v in kernel.values()))
+    return points * (4 + sum(8 if is_expensive(v) else 1 for v in kernel.values()))
+
+
+def is_expensive(value: Expr) -> bool:
+    """Whether a value is a function that is worth keeping rather than computing again."""
+    return functions.work(value) >= _EXPENSIVE
 
 
 def blocks(extent: Extent, width: int) -> Extent:

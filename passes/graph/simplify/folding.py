@@ -1,14 +1,22 @@
-"""Constants: what can be computed now is; what is uniform stays one number and its broadcast."""
+"""Constants: what can be computed now is; what is uniform stays one number and its broadcast.
+
+Only what every device would compute to the same bits is computed now: exact and correctly rounded functions, moves,
+integers, and what is made of these. The kernel IR's oracle does it, on the ops' own lowering. Other functions, and sums
+and products of floats, whose order is the kernel's, are left to the device.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from graphcore.base.shapes import Dim, broadcast_shapes, is_static, product
 from graphcore.ir.leaves import Constant
+from graphcore.ir.lowering import kernel_of
 from graphcore.ir.op import Kind, Map, Op
+from graphcore.kernel import expr, functions, interpret
 from graphcore.ops.positions import DimValue
 from graphcore.ops.view import Broadcast
 from passes.graph.base import Call, Replacement, Value, rule
@@ -16,6 +24,7 @@ from passes.graph.base import Call, Replacement, Value, rule
 __all__ = ["FOLDING"]
 
 BUDGET = 4096  # elements a computed constant may have if its operands have fewer
+MOST_POINTS = 1 << 20  # of the loops that compute it
 
 
 @rule(Map)
@@ -35,14 +44,9 @@ def map_below_broadcast(call: Call) -> Replacement:
 
 @rule(Op)
 def fold_constants(call: Call) -> Replacement:
-    """f(constants) -> constant, unless the result is large or a broadcast"""
+    """f(constants) -> constant, where f is exact, unless the result is large or a broadcast"""
     op = call.op
-    if (
-        op.kind in (Kind.LEAF, Kind.REGION)
-        or not call.inputs
-        or isinstance(op, Broadcast)
-        or type(op).reference is Op.reference
-    ):
+    if op.kind in (Kind.LEAF, Kind.REGION) or not call.inputs or isinstance(op, Broadcast):
         return None
     if not all(_is_constant(arg, views=op.kind is not Kind.VIEW) for arg in call.args):
         return None
@@ -68,16 +72,37 @@ def _array(value: Value) -> np.ndarray[Any, Any]:
 
 
 def _computed(call: Call, arrays: list[np.ndarray[Any, Any]]) -> Replacement:
-    """The op's reference over arrays, as constants; None where it has no answer (an integer to a negative power)."""
+    """The op's results of arrays, as constants; None where devices may give other bits, or much would be computed."""
+    results = _mapped(call, arrays) if isinstance(call.op, Map) and len(call.node.types) == 1 else _run(call, arrays)
+    if results is None:
+        return None
+    made = zip(results, call.node.types, strict=True)
+    return [call.b.apply(Constant.of(r, t.dtype)).output(0) for r, t in made]
+
+
+def _mapped(call: Call, arrays: list[np.ndarray[Any, Any]]) -> list[Any] | None:
+    """An elementwise op of arrays."""
+    inputs, made = [i.type for i in call.inputs], call.node.types[0]
+    value = call.op.scalar(*(expr.argument(i, t.dtype) for i, t in enumerate(inputs)))
+    if not functions.is_exact(value):
+        return None
+    with np.errstate(all="ignore"):
+        result = interpret.evaluate(value, [a.astype(t.dtype.compute) for a, t in zip(arrays, inputs, strict=True)])
+        return [np.broadcast_to(result.astype(made.dtype.storage), arrays[0].shape)]
+
+
+def _run(call: Call, arrays: list[np.ndarray[Any, Any]]) -> list[Any] | None:
+    """Any other op of arrays, by its kernel."""
     try:
-        with np.errstate(all="ignore"):
-            answer = call.op.reference(*arrays)
-    except (ArithmeticError, ValueError):
+        kernel = kernel_of(call.op, tuple(i.type for i in call.inputs), call.node.types)
+    except NotImplementedError:  # it runs on the host
         return None
-    results = answer if isinstance(answer, tuple) else (answer,)
-    if any(np.shape(r) != t.shape for r, t in zip(results, call.node.types, strict=True)):
+    axes = {a for v in kernel.values() for a in (*v.axes, *(v.reduce_axes if v.fn == "reduce" else ()))}
+    if not all(functions.is_exact(s.value) for s in kernel.stores) or math.prod(a.extent for a in axes) > MOST_POINTS:
         return None
-    return [call.b.apply(Constant.of(r, t.dtype)).output(0) for r, t in zip(results, call.node.types, strict=True)]
+    results = [np.empty(t.shape, t.dtype.storage) for t in call.node.types]
+    interpret.run_kernel(kernel, [a.reshape(-1) for a in (*arrays, *results)])
+    return results
 
 
 @rule(Constant)

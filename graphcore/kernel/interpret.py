@@ -7,18 +7,19 @@ is meant to be obviously right, not fast: a matrix product materialises all of i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphcore.base.dtypes import DType, as_dtype
 from graphcore.base.shapes import bind
-from graphcore.ir.op import lookup
+from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel
 
-__all__ = ["run_kernel"]
+__all__ = ["apply", "evaluate", "reduced", "rounded", "run_kernel", "step"]
 
 
 def run_kernel(kernel: Kernel, buffers: list[Any], sizes: Mapping[str, int] | None = None) -> None:
@@ -78,8 +79,6 @@ class _Evaluation:
         return total
 
     def evaluate(self, e: Expr) -> Any:
-        if e.fn == "const":
-            return self.rounded(np.asarray(e.value, np.dtype(e.dtype.compute)), e)
         if e.fn == "load":
             return self.load(e)
         if e.fn == "index":
@@ -90,20 +89,7 @@ class _Evaluation:
             where = self.index(e.index)
             return (where >= e.low) & (where < bind(e.high, self.sizes))
         args = [self.values[a] for a in e.args]
-        if e.fn == "reduce":
-            return self.rounded(self.reduce(e, args[0]), e)
-        if e.fn == "cast":
-            return self.rounded(_cast(args[0], e), e)
-        if e.fn == "select":
-            return np.where(*args)
-        return self.rounded(_FUNCTIONS[e.fn](*args), e)
-
-    def rounded(self, value: Any, e: Expr) -> Any:
-        """Half types are computed wider, and every result is rounded to its storage type."""
-        wide = np.dtype(e.dtype.compute)
-        return (
-            np.asarray(value).astype(e.dtype.storage).astype(wide) if e.dtype.rounds else np.asarray(value).astype(wide)
-        )
+        return rounded(self.reduce(e, args[0]), e.dtype) if e.fn == "reduce" else step(e, args)
 
     def load(self, e: Expr) -> Any:
         param, index = e.param, e.index
@@ -130,7 +116,7 @@ class _Evaluation:
             flat = moved.reshape(*moved.shape[: -len(dims)], count)
             result = (np.argmax if combine == "argmax" else np.argmin)(flat, axis=-1)
             return np.expand_dims(result, sorted(dims))
-        return _REDUCERS[combine](full, axis=dims, keepdims=True)
+        return reduced(combine, full, dims, keepdims=True)
 
 
 def _cast(value: Any, e: Expr) -> Any:
@@ -147,89 +133,50 @@ def _cast(value: Any, e: Expr) -> Any:
     return np.asarray(value).astype(wide)
 
 
-def _by_reference(name: str) -> Any:
-    def apply(x: Any) -> Any:
-        return lookup(name)().reference(np.asarray(x))
-
-    return apply
-
-
-def _polygamma(x: Any, order: Any) -> Any:
-    """The order is a constant of the kernel."""
-    return lookup("polygamma")(int(order)).reference(np.asarray(x))
+def apply(name: str, *operands: Any) -> Any:
+    """A scalar function of arrays of one compute type, which broadcast."""
+    function = functions.lookup(name)
+    if function.numpy is not None:
+        return function.numpy(*operands)
+    return evaluate(functions.expanded(name, as_dtype(np.asarray(operands[0]).dtype))[1], operands)
 
 
-def _mulhi(a: Any, b: Any) -> Any:
-    return ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
+def evaluate(value: Expr, operands: Sequence[Any]) -> Any:
+    """An expression over the arguments that ``operands`` are, arrays of their compute types, which broadcast."""
+    known: dict[Expr, Any] = {}
+    for e in walk(value):
+        known[e] = operands[e.position] if e.fn == "argument" else step(e, [known[a] for a in e.args])
+    return known[value]
 
 
-_FUNCTIONS: dict[str, Any] = {
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
-    "exp": np.exp,
-    "exp2": np.exp2,
-    "expm1": np.expm1,
-    "log": np.log,
-    "log2": np.log2,
-    "log10": np.log10,
-    "log1p": np.log1p,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tan": np.tan,
-    "asin": np.arcsin,
-    "acos": np.arccos,
-    "atan": np.arctan,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "tanh": np.tanh,
-    "asinh": np.arcsinh,
-    "acosh": np.arccosh,
-    "atanh": np.arctanh,
-    "erf": _by_reference("erf"),
-    "erfc": _by_reference("erfc"),
-    "erfinv": _by_reference("erfinv"),
-    "lgamma": _by_reference("lgamma"),
-    "digamma": _by_reference("digamma"),
-    "polygamma": _polygamma,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "trunc": np.trunc,
-    "round": np.round,
-    "sigmoid": _by_reference("sigmoid"),
-    "reciprocal": lambda x: 1 / x,
-    "bit_not": np.invert,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "floordiv": np.floor_divide,
-    "mod": np.mod,
-    "pow": np.power,
-    "max": np.maximum,
-    "min": np.minimum,
-    "atan2": np.arctan2,
-    "copysign": np.copysign,
-    "bit_and": np.bitwise_and,
-    "bit_or": np.bitwise_or,
-    "bit_xor": np.bitwise_xor,
-    "shift_left": np.left_shift,
-    "shift_right": np.right_shift,
-    "mulhi": _mulhi,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-    "not": np.logical_not,
-    "isnan": np.isnan,
-    "isinf": np.isinf,
-    "isfinite": np.isfinite,
-}
+def step(e: Expr, args: list[Any]) -> Any:
+    """A constant, or a function, a conversion or a selection over the values of its operands.
+
+    Half types are computed wider, and every result is rounded to its storage type.
+    """
+    if e.fn == "select":
+        return np.where(*args)
+    if e.fn == "const":
+        made = np.asarray(e.value, np.dtype(e.dtype.compute))
+    else:
+        made = _cast(args[0], e) if e.fn == "cast" else apply(e.fn, *args)
+    return rounded(made, e.dtype)
+
+
+def rounded(value: Any, dtype: DType) -> Any:
+    """A value in the compute type, as storing it would leave it."""
+    wide = np.dtype(dtype.compute)
+    return np.asarray(value).astype(dtype.storage).astype(wide) if dtype.rounds else np.asarray(value).astype(wide)
+
+
+def reduced(combine: str, x: Any, axes: tuple[int, ...], keepdims: bool = False) -> Any:
+    """An array combined over axes by a monoid. The largest of 0 and -0 is 0, the smallest -0, in whichever order."""
+    result = _REDUCERS[combine](x, axis=axes, keepdims=keepdims)
+    if combine not in ("max", "min") or not np.issubdtype(x.dtype, np.floating) or not axes:
+        return result
+    wanted = (x == 0) & (np.signbit(x) == (combine == "min"))
+    zero = x.dtype.type(0.0 if combine == "max" else -0.0)
+    return np.where((result == 0) & np.any(wanted, axis=axes, keepdims=keepdims), zero, result)
+
+
 _REDUCERS: dict[str, Any] = {"add": np.sum, "mul": np.prod, "max": np.max, "min": np.min, "and": np.all, "or": np.any}
