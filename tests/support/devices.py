@@ -191,7 +191,7 @@ def _spacing(magnitude: Any, dtype: dtypes.DType) -> Any:
         dtype.name
     ]
     with np.errstate(all="ignore"):
-        exponent = np.floor(np.log2(np.where((magnitude > 0) & np.isfinite(magnitude), magnitude, 1.0)))
+        exponent = np.floor(np.log2(np.where(np.isfinite(magnitude), magnitude, 1.0)))  # -inf of 0
     return np.exp2(np.maximum(exponent, lowest) - bits)
 
 
