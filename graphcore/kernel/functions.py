@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.base.dtypes import ALL, DType, bool_
+from graphcore.base.dtypes import ALL, DType, as_dtype, bool_
 from graphcore.kernel import special
 from graphcore.kernel.expr import Expr, Signature, argument, call, const, declare, select, walk
 
@@ -112,7 +112,9 @@ def _step_is_exact(e: Expr) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _function_is_exact(name: str, dtype: DType) -> bool:
     function = lookup(name)
-    return is_exact(expanded(name, dtype)[1]) if function.body else function.exact or not dtype.is_float
+    if function.body is None:
+        return function.exact or not dtype.is_float
+    return is_exact(expanded(name, as_dtype(dtype.compute))[1])
 
 
 @functools.lru_cache(maxsize=1024)

@@ -15,7 +15,8 @@ from graphcore.ir.graph import Graph, collect
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
-from graphcore.plan.backend import backend_module, open_backend
+from graphcore.kernel.interpret import run_kernel
+from graphcore.plan.backend import open_backend
 from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Placed, Plan, Step
 from graphcore.runtime.fetches import flatten_fetches
 from passes.driver import Done, check, run_stages
@@ -128,7 +129,6 @@ class _Oracle:
 
     def __init__(self, feeds: Sequence[Any], variables: dict[Any, Any], sizes: dict[str, int]) -> None:
         self.feeds, self.variables, self.sizes = feeds, variables, sizes
-        self.run_kernel = backend_module("numpy.kernels").run_kernel
 
     def evaluate(self, done: Done, built: Graph) -> list[Any] | None:
         """What a stage made, evaluated; None for a form of a user, which has no oracle."""
@@ -178,7 +178,7 @@ class _Oracle:
             for position in kernel.written():
                 t = values[position]
                 found[t.key] = _unwritten(int(bind(t.size, self.sizes)) * t.dtype.itemsize).view(t.dtype.storage)
-            self.run_kernel(kernel, [found.get(t.key, _NOTHING) for t in values], self.sizes)
+            run_kernel(kernel, [found.get(t.key, _NOTHING) for t in values], self.sizes)
         return self.results(kernels.graph, found)
 
     def results(self, graph: Graph, found: Mapping[tuple[int, int], Any]) -> list[Any]:
@@ -205,7 +205,7 @@ class _Oracle:
         for (_, number), array in zip(plan.feeds, self.feeds, strict=True):
             np.copyto(arrays[number], np.reshape(array, -1))
         for step in steps:
-            self.run_kernel(step.kernel, [arrays[n] for n in step.buffers], self.sizes)
+            run_kernel(step.kernel, [arrays[n] for n in step.buffers], self.sizes)
         return arrays
 
     def memory(self, buffer: Buffer, arena: Any, offsets: Mapping[int, int]) -> Any:
