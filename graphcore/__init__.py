@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.api.variable import placeholder as placeholder
     from graphcore.base.dtypes import *  # noqa: F403
     from graphcore.base.errors import *  # noqa: F403
+    from graphcore.base.notices import BuildWarning as BuildWarning
     from graphcore.base.notices import DeviceWarning as DeviceWarning
     from graphcore.base.notices import DTypeWarning as DTypeWarning
     from graphcore.base.notices import GraphcoreWarning as GraphcoreWarning
@@ -81,7 +82,7 @@ _NAMES = {
         CompileError DTypeError DeviceError FeedError FormatError GradientError GraphError GraphcoreError
         OutOfMemoryError OutOfRangeError SessionError ShapeError UsageError VerifyError
     """,
-    "graphcore.base.notices": "DTypeWarning DeviceWarning GraphcoreWarning",
+    "graphcore.base.notices": "BuildWarning DTypeWarning DeviceWarning GraphcoreWarning",
     "graphcore.base.shapes": "Dim",
     "graphcore.base.source": "name_scope",
     "graphcore.ir.graph": "Graph Update",

@@ -11,13 +11,26 @@ import numpy as np
 from graphcore.api.variable import Variable, as_tensor
 from graphcore.base import source
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.ir.graph import close_over, read_variables, toposort
+from graphcore.base.notices import warn_of_building
+from graphcore.ir.graph import carry_updates, close_over, read_variables, side_updates, toposort
 from graphcore.ir.leaves import Parameter
-from graphcore.ir.node import Builder, Tensor, describe, make_node
+from graphcore.ir.node import Builder, Node, Tensor, describe, make_node
 from graphcore.ops.region import Checkpoint, CustomGradient
 from passes.graph.transforms.differentiate import differentiate
 
-__all__ = ["backward", "checkpoint", "custom_gradient", "gradients", "hvp", "jvp", "stop_gradient", "vjp"]
+__all__ = [
+    "backward",
+    "checkpoint",
+    "custom_gradient",
+    "gradients",
+    "hvp",
+    "jvp",
+    "retain_grad",
+    "stop_gradient",
+    "vjp",
+]
+
+_GRAD: Any = vars(Tensor)["grad"]  # the slot itself: asking the tensor would make an error for each that holds none
 
 
 def _listed(value: Any) -> list[Any]:
@@ -112,13 +125,65 @@ def _seed(y: Tensor, given: Any) -> Tensor:
     return seed
 
 
-def backward(loss: Tensor, variables: Sequence[Variable] | None = None) -> None:
-    """Add the symbolic gradient of a scalar to ``variable.grad`` of every trainable variable it depends on."""
-    if variables is None:
-        variables = [v for v in read_variables(toposort([loss])) if v.trainable]
-    for variable, g in zip(variables, gradients(loss, list(variables)), strict=True):
+def backward(loss: Tensor, inputs: Any = None, gradient: Any = None) -> None:
+    """Add the symbolic gradient of ``loss`` to the ``.grad`` of what it depends on.
+
+    That happens now, while building: ``.grad`` is an ordinary tensor, whose value a run gives. A run that computes it
+    performs the side updates of the loss, those of batch normalisations, too.
+
+    Args:
+        loss: a scalar; another tensor needs its ``gradient``.
+        inputs: whose ``.grad`` to add to; by default every trainable variable that the loss depends on, and every
+            tensor there that was asked for with ``retain_grad()``.
+        gradient: the loss's own gradient, of its shape.
+
+    Raises:
+        GradientError: the loss is no scalar and has no gradient, or nothing that it depends on is trainable.
+
+    >>> w = Variable(3.0)
+    >>> backward(w * w)
+    >>> w.grad.shape
+    ()
+    """
+    nodes = toposort([_checked(loss, "ys")])
+    if inputs is None:
+        targets = [v for v in read_variables(nodes) if v.trainable]
+        targets += [t for t in _tensors(loss, nodes) if _retained(t) and not isinstance(t, Variable)]
+        if not targets:
+            frozen = ", ".join(repr(v.name) for v in read_variables(nodes)[:5])
+            raise GradientError(
+                f"backward: {describe(loss)}, depends on no trainable variable"
+                + (f" (only on {frozen}, which are not trainable)" if frozen else "")
+            )
+    else:
+        targets = _listed(inputs)
+    warn_of_building("backward()", targets[0].node.serial if targets else -1)
+    side = side_updates(loss)
+    for t, g in zip(targets, gradients(loss, targets, None if gradient is None else [gradient]), strict=True):
         if g is not None:
-            variable.grad = g if variable.grad is None else Builder().add(variable.grad, g)
+            before = t.grad if _retained(t) else None
+            t.grad = carry_updates(g if before is None else Builder().add(before, g), side)
+
+
+def retain_grad(x: Tensor) -> None:
+    """Ask ``backward`` to leave the gradient of ``x``, which is no variable, in ``x.grad``; None until then."""
+    if not _retained(x):
+        x.grad = None
+
+
+def _tensors(loss: Tensor, nodes: Sequence[Node]) -> list[Tensor]:
+    """The tensors that a loss is computed from, as the objects that were operands, each once; and the loss."""
+    found = {id(t): t for node in nodes for t in node.inputs}
+    return [*found.values(), *([] if id(loss) in found else [loss])]
+
+
+def _retained(t: Tensor) -> bool:
+    """Whether a tensor object holds a gradient, or the place for one."""
+    try:
+        _GRAD.__get__(t)
+    except AttributeError:
+        return False
+    return True
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., list[Any]]]:

@@ -299,10 +299,17 @@ class Operators(Casts):
         """The value where the mask holds."""
         return logic.where(mask, value, self)
 
-    def backward(self: Any) -> None:
+    def backward(
+        self: Any, gradient: Any = None, retain_graph: Any = None, create_graph: Any = False, inputs: Any = None
+    ) -> None:
         """Add the gradient of this scalar to ``w.grad`` of every trainable variable that it depends on (symbolically,
-        while building)."""
-        gradients.backward(self)
+        while building); see ``gc.backward``. The graph stays, and gradients can be differentiated: ``retain_graph`` and
+        ``create_graph`` say nothing new."""
+        gradients.backward(self, inputs, gradient)
+
+    def retain_grad(self: Any) -> None:
+        """Ask ``backward`` to leave the gradient of this tensor in ``.grad``, as it does for trainable variables."""
+        gradients.retain_grad(self)
 
 
 def _refuse(what: str, advice: str) -> Any:

@@ -110,7 +110,7 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = ("_initial", "_name", "_type", "grad", "key_hint", "live", "place", "trainable", "uid")
+    __slots__ = ("_initial", "_name", "_type", "key_hint", "live", "place", "trainable", "uid")
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
@@ -134,7 +134,7 @@ class Variable(Tensor):
         scope = source.current_scope()
         self._name = "/".join((*scope, str(name) if name is not None else f"variable_{self.uid}"))
         self.trainable = bool(trainable) and found.is_float
-        self.grad: Tensor | None = None
+        self.grad = None
         self.key_hint: str | None = None
         self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
         self.place = source.capture().place
@@ -230,6 +230,24 @@ class Variable(Tensor):
     def assign_sub(self, value: Any) -> Update:
         """An update: ``value``, which broadcasts to the variable's shape, is taken from it."""
         return self.assign(self - value)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether steps that are built from now on train the variable: ``trainable``."""
+        return self.trainable
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        if flag and not self.dtype.is_float:
+            raise DTypeError(
+                f"requires_grad: variable {self.name!r} is {self.dtype}; only floating types can be trained"
+            )
+        self.trainable = bool(flag)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Variable:
+        """Set ``requires_grad``. Returns the variable."""
+        self.requires_grad = requires_grad
+        return self
 
     def zero_grad(self) -> None:
         """Forget the symbolic gradient that ``backward`` left."""

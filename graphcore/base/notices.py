@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 
 from graphcore.base.source import capture
 
-__all__ = ["DTypeWarning", "DeviceWarning", "GraphcoreWarning", "warn_once"]
+__all__ = ["BuildWarning", "DTypeWarning", "DeviceWarning", "GraphcoreWarning", "warn_of_building", "warn_once"]
 
 
 class GraphcoreWarning(UserWarning):
     """Base of every warning of graphcore."""
+
+
+class BuildWarning(GraphcoreWarning):
+    """A line builds the same again and again, where it was meant to run it."""
 
 
 class DTypeWarning(GraphcoreWarning):
@@ -37,3 +42,29 @@ def warn_once(category: type[GraphcoreWarning], topic: str, message: str) -> Non
     if key not in _warned:
         _warned.add(key)
         warnings.warn_explicit(message, category, origin.file, origin.line)
+
+
+_OFTEN = 4  # times that a line may build the same before it is told
+_LINES = 1024  # lines that are counted
+_built: OrderedDict[tuple[str, int, str, int], int] = OrderedDict()
+
+
+def warn_of_building(what: str, identity: int) -> None:
+    """Count that the user's line builds something; the fourth time, warn.
+
+    Args:
+        what: it builds, for the message.
+        identity: of what it builds that for: the same line may serve several.
+    """
+    origin = capture()
+    key = origin.file, origin.line, what, identity
+    _built[key] = _built.pop(key, 0) + 1
+    while len(_built) > _LINES:
+        _built.popitem(last=False)
+    if _built[key] == _OFTEN:
+        warn_once(
+            BuildWarning,
+            "building",
+            f"{what} is built here for the {_OFTEN}th time; build it once, before the loop, and run it inside: "
+            f"sess.run([loss, step], feeds)",
+        )

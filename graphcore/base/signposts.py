@@ -47,6 +47,7 @@ DEVICE = "where a program runs is for its session: gc.Session(device='opencl:0')
 _GRADIENT = "gc.gradients(y, xs) gives symbolic gradients as a list; loss.backward() leaves them in .grad"
 _ASSIGN = "w.assign(value), w.assign_add(value) and w.assign_sub(value) of a gc.Variable give updates to be run"
 _JOIN = "gc.concat(tensors, axis) joins along an axis, gc.stack(tensors, axis) along a new one"
+_GRAD = "t.retain_grad() before loss.backward() asks for it; gc.gradients(y, [t]) gives gradients as a list"
 _RUN = "values exist in a run only: sess.run(t) gives an array; sess.get_value(w) that of a variable"
 
 # What to write for other names: of the package and of its parts.
@@ -120,6 +121,7 @@ _ADVICE: dict[str, dict[str, str]] = {
         "nbytes": "t.size * t.dtype.itemsize",
         "strides": "a symbolic tensor has no memory; where its value lies is for the compiler",
         "stride": "a symbolic tensor has no memory; where its value lies is for the compiler",
+        "grad": _GRAD,
         "requires_grad": "gc.Variable(value, trainable=True) is what trains",
         "type_as": "t.astype(other.dtype)",
         **dict.fromkeys(("view_as", "reshape_as"), "t.reshape(other.shape)"),

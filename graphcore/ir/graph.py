@@ -225,6 +225,22 @@ def verify_graph(graph: Graph) -> None:
             raise VerifyError(f"the update of {variable.name} has type {value.type}, the variable {variable.type}")
 
 
+def side_updates(loss: Tensor) -> tuple[tuple[Any, Tensor], ...]:
+    """The side updates of all that a value is computed from, as those of batch normalisations."""
+    return tuple(update for node in toposort([loss]) for update in node.updates)
+
+
+def carry_updates(y: Tensor, updates: tuple[tuple[Any, Tensor], ...]) -> Tensor:
+    """``y`` computed by a node that also performs side updates in every run that computes it."""
+    if not updates:
+        return y
+    node = y.node
+    fresh = make_node(
+        node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached
+    )
+    return fresh.output(y.index)
+
+
 def read_variables(nodes: Iterable[Node]) -> list[Any]:
     """The variables that nodes read, in the nodes' order."""
     return [node.op.variable for node in nodes if isinstance(node.op, VariableRead)]

@@ -103,8 +103,10 @@ class Tensor(Operators):
         name: the name given, or one made from op and scope.
     """
 
-    __slots__ = ("__weakref__", "index", "node")
+    # A gradient is held for variables, and for tensors that were asked to.
+    __slots__ = ("__weakref__", "grad", "index", "node")
     __array_priority__ = 1000
+    grad: Tensor | None
 
     def __init__(self, node: Node, index: int = 0) -> None:
         self.node = node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphcore.base.signposts import missing
-from graphcore.nn import functional
+from graphcore.nn import functional, utils
 from graphcore.nn.activation import (
     GELU,
     LeakyReLU,
@@ -65,6 +65,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "functional",
+    "utils",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would take every name for one of the package's

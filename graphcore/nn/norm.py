@@ -11,7 +11,8 @@ from graphcore.api import elementwise as ew
 from graphcore.api.variable import Variable
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.ir.node import Tensor, describe, make_node
+from graphcore.ir.graph import carry_updates
+from graphcore.ir.node import Tensor, describe
 from graphcore.nn.module import Module
 
 __all__ = ["BatchNorm2d", "LayerNorm"]
@@ -81,7 +82,7 @@ class BatchNorm2d(Module):
         if share is None:
             share = ew.reciprocal(ew.astype(count, self.running_var.dtype))
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps)
-        return with_updates(y, ((self.num_batches_tracked, count),))
+        return carry_updates(y, ((self.num_batches_tracked, count),))
 
     def extra_repr(self) -> str:
         flags = (
@@ -134,12 +135,3 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-
-
-def with_updates(y: Tensor, updates: tuple[tuple[Variable, Tensor], ...]) -> Tensor:
-    """``y`` computed by a node that also performs updates in every run that computes it."""
-    node = y.node
-    fresh = make_node(
-        node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached
-    )
-    return fresh.output(y.index)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphcore.base.signposts import missing
 from graphcore.optim.adam import Adam, AdamW
-from graphcore.optim.base import LearningRate, Optimizer, TrainStep
+from graphcore.optim.base import Optimizer, TrainStep
 from graphcore.optim.clip import clip_by_global_norm, clip_by_norm, clip_by_value
+from graphcore.optim.groups import LearningRate, ParamGroup
 from graphcore.optim.sgd import SGD, RMSprop
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "AdamW",
     "LearningRate",
     "Optimizer",
+    "ParamGroup",
     "RMSprop",
     "TrainStep",
     "clip_by_global_norm",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphcore.api import elementwise as ew
 from graphcore.api.variable import Variable
 from graphcore.ir.node import Tensor
-from graphcore.optim.base import LearningRate, Optimizer, non_negative
+from graphcore.optim.base import Optimizer
+from graphcore.optim.groups import LearningRate, Parameters, checked_rate, non_negative
 
 __all__ = ["Adam", "AdamW"]
 
@@ -20,10 +21,15 @@ class Adam(Optimizer):
     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m' = m / (1 - b1^t),  v' = v / (1 - b2^t) in step t = 1, 2, ...
 
     Args:
+        params: what to train: parameters, a module, or groups of parameters with options; None for what ``minimize``
+            finds. A learning rate may stand here alone.
         lr: learning rate (a number, scalar tensor or function of the step count).
         betas: b1 and b2, in [0, 1).
         eps: added to the root.
         weight_decay: g <- g + weight_decay p.
+        name: a part of the checkpoint keys, for a second optimizer of the same variables.
+
+    The state of a parameter is ``exp_avg`` (m) and ``exp_avg_sq`` (v).
 
     Raises:
         UsageError: a number out of its range.
@@ -33,43 +39,57 @@ class Adam(Optimizer):
     (0.9, 0.999)
     """
 
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
     _decoupled = False
 
     def __init__(
         self,
+        params: Parameters = None,
         lr: LearningRate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__(lr)
-        name = type(self).__name__
-        b1, b2 = betas
-        self.betas = (non_negative(name, "betas[0]", b1, 1.0), non_negative(name, "betas[1]", b2, 1.0))
-        self.eps = non_negative(name, "eps", eps)
-        self.weight_decay = non_negative(name, "weight_decay", weight_decay)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, name)
 
-    def _scalars(self, lr: Any, count: Callable[[], Any]) -> dict[str, Tensor]:
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        b1, b2 = options["betas"]
+        op = type(self).__name__
+        return {
+            "lr": checked_rate(op, options["lr"]),
+            "betas": (non_negative(op, "betas[0]", b1, 1.0), non_negative(op, "betas[1]", b2, 1.0)),
+            "eps": non_negative(op, "eps", options["eps"]),
+            "weight_decay": non_negative(op, "weight_decay", options["weight_decay"]),
+        }
+
+    def _scalars(self, lr: Any, count: Callable[[], Any], options: Mapping[str, Any]) -> dict[str, Tensor]:
         t = count()
-        b1, b2 = self.betas
+        b1, b2 = options["betas"]
         scalars = {"rate": lr / _correction(b1, t), "root": ew.rsqrt(_correction(b2, t))}
-        if self._decoupled and self.weight_decay:
-            scalars["kept"] = 1 - lr * self.weight_decay
+        if self._decoupled and options["weight_decay"]:
+            scalars["kept"] = 1 - lr * options["weight_decay"]
         return scalars
 
-    def _update(self, gradient: Any, variable: Any, scalars: dict[str, Any]) -> list[tuple[Variable, Tensor]]:
+    def _update(
+        self, gradient: Any, variable: Any, scalars: dict[str, Any], options: Mapping[str, Any]
+    ) -> list[tuple[Variable, Tensor]]:
         p = variable
         g = gradient
-        if self.weight_decay and self._decoupled:
+        decay = options["weight_decay"]
+        if decay and self._decoupled:
             p = p * scalars["kept"]
-        elif self.weight_decay:
-            g = g + self.weight_decay * p
-        b1, b2 = self.betas
-        m_slot: Any = self._slot(variable, "m")
-        v_slot: Any = self._slot(variable, "v")
+        elif decay:
+            g = g + decay * p
+        b1, b2 = options["betas"]
+        m_slot: Any = self._slot(variable, "exp_avg")
+        v_slot: Any = self._slot(variable, "exp_avg_sq")
         m = m_slot + (1 - b1) * (g - m_slot)
         v = b2 * v_slot + (1 - b2) * (g * g)
-        step = scalars["rate"] * m / (ew.sqrt(v) * scalars["root"] + self.eps)
+        step = scalars["rate"] * m / (ew.sqrt(v) * scalars["root"] + options["eps"])
         return [(variable, p - step), (m_slot, m), (v_slot, v)]
 
 
@@ -77,10 +97,13 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: p <- (1 - lr weight_decay) p before the step (arXiv:1711.05101).
 
     Args:
+        params: what to train: parameters, a module, or groups of parameters with options; None for what ``minimize``
+            finds. A learning rate may stand here alone.
         lr: learning rate (a number, scalar tensor or function of the step count).
         betas: shares of the running means that stay, in [0, 1).
         eps: added to the root.
         weight_decay: the decay.
+        name: a part of the checkpoint keys, for a second optimizer of the same variables.
 
     >>> from graphcore import optim
     >>> optim.AdamW(lr=1e-3).weight_decay
@@ -91,12 +114,15 @@ class AdamW(Adam):
 
     def __init__(
         self,
+        params: Parameters = None,
         lr: LearningRate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, name=name)
 
 
 def _correction(beta: float, t: Any) -> Any:

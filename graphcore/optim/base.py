@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, ABCMeta, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from graphcore.api.variable import Variable
 from graphcore.base import source
 from graphcore.base.dtypes import DType, float32
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.ir.graph import Update, read_variables, toposort
+from graphcore.base.notices import warn_of_building
+from graphcore.ir.graph import Update, carry_updates, read_variables, side_updates, toposort
 from graphcore.ir.node import Tensor, describe
-from graphcore.nn.norm import with_updates
+from graphcore.optim.groups import Parameters, ParamGroup, checked_value, is_rate, label, parameter_groups
 
-__all__ = ["LearningRate", "Optimizer", "TrainStep"]
-
-LearningRate = float | Tensor | Callable[[Tensor], Any]
+__all__ = ["Optimizer", "TrainStep"]
 
 
 @dataclass(frozen=True)
@@ -46,33 +44,73 @@ class TrainStep:
         return f"TrainStep({len(self.updates)} updates)"
 
 
-class Optimizer(ABC):
-    """Base of optimizers: ``minimize`` builds a training step for a session to fetch.
+class _RateFirst(ABCMeta):
+    """Lets a learning rate stand where the parameters stand: ``Adam(0.001)`` is ``Adam(lr=0.001)``."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        if args and is_rate(args[0]) and "lr" not in options:
+            args = (None, *args)
+        return super().__call__(*args, **options)
+
+
+class Optimizer(ABC, metaclass=_RateFirst):
+    """Base of optimizers: they build training steps for a session to fetch.
+
+    ``Opt(params, lr)`` trains these parameters, by ``minimize(loss)``, or by ``loss.backward()`` and ``step()``;
+    ``Opt(lr=...).minimize(loss)`` trains every trainable variable that the loss depends on.
 
     Args:
-        lr: learning rate: a positive number or 0; a scalar tensor or variable, to set it between runs; or a function of
-            the number of steps taken so far (a float32 scalar tensor) that gives a scalar tensor, to compute a schedule
-            within the step.
+        params: what to train: parameters or a module, or groups, dictionaries with ``"params"`` and options that differ
+            from the others; None for what ``minimize`` finds.
+        defaults: the options by name, ``"lr"`` first: a positive number or 0; a scalar tensor or variable, to set it
+            between runs; or a function of the number of steps taken so far (a float32 scalar tensor) that gives a
+            scalar tensor, to compute a schedule within the step.
+        name: needed where two optimizers train one variable; a part of the checkpoint keys then.
 
     The state of a variable is made once per optimizer, as variables named ``<variable>/<slot>`` with the checkpoint key
-    ``optim/<slot>/<key of the variable>``.
+    ``optim/<slot>/<key of the variable>`` (``optim/<name>/<slot>/<key>`` with a name).
+
+    Attributes:
+        param_groups: dictionaries of parameters and options; none without ``params``.
+        defaults: the options; each is an attribute, too.
     """
 
-    def __new__(cls, *given: Any, **options: Any) -> Self:
-        """Refuse parameters as the first argument before Python complains of a second learning rate."""
-        if given:
-            _refuse_parameters(cls.__name__, given[0])
-        return super().__new__(cls)
-
-    def __init__(self, lr: LearningRate) -> None:
-        self.lr: LearningRate = checked_rate(type(self).__name__, lr)
+    def __init__(self, params: Parameters, defaults: Mapping[str, Any], name: str | None = None) -> None:
+        self._op = type(self).__name__
+        self._name = None if name is None else str(name)
+        self.defaults = ParamGroup(self._op, self._checked, defaults)
+        self.param_groups: list[ParamGroup] = (
+            [] if params is None else parameter_groups(self._op, params, self.defaults, self._checked)
+        )
         self._slots: dict[tuple[int, str], Variable] = {}
-        self._step: Variable | None = None
+        self._steps: Variable | None = None
+        self._uncounted = False  # whether a step was built that does not count
+
+    def __getattr__(self, name: str) -> Any:
+        defaults = self.__dict__.get("defaults", {})
+        if name in defaults:
+            return defaults[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("defaults", {}):
+            self.defaults[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
-    def step(self) -> Variable | None:
-        """The number of steps taken, int64; None before the first build and for optimizers that do not count."""
-        return self._step
+    def iterations(self) -> Variable:
+        """The number of steps taken, an int64 variable.
+
+        Raises:
+            UsageError: a step was built that does not count; ask before building it.
+        """
+        if self._steps is None and self._uncounted:
+            raise UsageError(
+                f"{self._op}: its steps do not count, since nothing needs their number; ask for .iterations before "
+                f"building the step"
+            )
+        return self._counter()
 
     def slots(self, variable: Variable) -> dict[str, Variable]:
         """The state that belongs to a variable, by slot name."""
@@ -80,7 +118,7 @@ class Optimizer(ABC):
 
     def variables(self) -> list[Variable]:
         """All state of the optimizer, the step count last."""
-        return [*self._slots.values(), *([self._step] if self._step is not None else [])]
+        return [*self._slots.values(), *([self._steps] if self._steps is not None else [])]
 
     # -- building -----------------------------------------------------------------------------------------------------
 
@@ -89,8 +127,8 @@ class Optimizer(ABC):
 
         Args:
             loss: a scalar tensor of a floating type.
-            variables: what to move: variables, or a module for its trainable parameters; by default every trainable
-                variable that the loss depends on.
+            variables: what to move: variables, or a module for its trainable parameters; by default the parameters
+                that the optimizer was given, or every trainable variable that the loss depends on.
 
         Returns:
             The step, to be fetched by a session: ``sess.run([loss, step], ...)``.
@@ -106,16 +144,13 @@ class Optimizer(ABC):
         """
         step = self.apply_gradients(self.compute_gradients(loss, variables))
         # A batch normalisation moves its statistics with its output; fetching the step alone must do that too.
-        side = tuple(update for node in toposort([loss]) for update in node.updates)
-        if not side:
-            return step
         first, *rest = step.updates
-        return TrainStep((Update(first.variable, with_updates(first.value, side), first.place), *rest))
+        return TrainStep((Update(first.variable, carry_updates(first.value, side_updates(loss)), first.place), *rest))
 
     def compute_gradients(self, loss: Tensor, variables: Any = None) -> list[tuple[Tensor, Variable]]:
         """Pairs of gradient and variable, for ``apply_gradients``; arguments and errors as for ``minimize``."""
         loss = _checked_loss(loss)
-        chosen = _chosen(loss, variables)
+        chosen = _chosen(loss, variables, [v for group in self.param_groups for v in group["params"]])
         found = gradients(loss, chosen)
         pairs: list[tuple[Tensor, Variable]] = []
         for variable, gradient in zip(chosen, found, strict=True):
@@ -148,27 +183,86 @@ class Optimizer(ABC):
         """
         given = _checked_pairs(pairs)
         place = source.capture().place
-        with source.reset_scopes((type(self).__name__,)):
-            scalars = _Scalars(self, given[0][1])
-            updates = [
-                Update(target, value, place)
-                for gradient, variable in given
-                for target, value in self._update(gradient, variable, scalars(variable.dtype))
-            ]
-            if self._step is not None:
-                updates.append(Update(self._step, elementwise.add(self._step, 1), place))
+        warn_of_building(f"{self._op}'s step", given[0][1].uid)
+        groups = {v.uid: group for group in self.param_groups for v in group["params"]}
+        with source.reset_scopes((self._op,)):
+            scalars: dict[int, _Scalars] = {}
+            updates = []
+            for gradient, variable in given:
+                group = groups.get(variable.uid, self.defaults)
+                group.built = True
+                if id(group) not in scalars:
+                    scalars[id(group)] = _Scalars(self, group)
+                shared = scalars[id(group)](variable.dtype)
+                updates += [
+                    Update(target, value, place) for target, value in self._update(gradient, variable, shared, group)
+                ]
+            if self._steps is not None:
+                self._name_count([variable for _, variable in given])
+                updates.append(Update(self._steps, elementwise.add(self._steps, 1), place))
+            else:
+                self._uncounted = True
         return TrainStep(tuple(updates))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> TrainStep:
+        """A training step from the ``.grad`` that ``backward`` left in each parameter, as it is now.
+
+        It is built here and performed by every run that fetches it. Parameters without a ``.grad``, and those that are
+        not trainable now, are left out. ``zero_grad()`` afterwards changes nothing that was built.
+
+        Args:
+            closure: called once, now: it may call ``zero_grad`` and ``backward``.
+
+        Raises:
+            UsageError: the optimizer was given no parameters.
+            GradientError: no parameter has a gradient.
+
+        >>> from graphcore import optim
+        >>> w = Variable(3.0)
+        >>> opt = optim.SGD([w], lr=0.1)
+        >>> (w * w).backward()
+        >>> opt.step()
+        TrainStep(1 updates)
+        """
+        params = self._own("step")
+        if closure is not None:
+            closure()
+        pairs = [(v.grad, v) for v in params if v.trainable and v.grad is not None]
+        if not pairs:
+            raise GradientError(
+                f"{self._op}.step: no trainable parameter has a gradient; call loss.backward() before, and zero_grad() "
+                f"before that or afterwards"
+            )
+        return self.apply_gradients(pairs)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the ``.grad`` of the parameters, while building; steps that were built keep theirs."""
+        for variable in self._own("zero_grad"):
+            variable.grad = None
+
+    def _own(self, function: str) -> list[Variable]:
+        """The parameters that the optimizer was given."""
+        if not self.param_groups:
+            raise UsageError(
+                f"{self._op}.{function}: the optimizer was given no parameters; write {self._op}(model.parameters(), "
+                f"lr=0.001), or minimize(loss) in place of backward() and step()"
+            )
+        return [v for group in self.param_groups for v in group["params"]]
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _scalars(self, lr: Tensor, count: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Scalars that all variables of a type share, from the learning rate and the number of this step (1, 2,
-        ...)."""
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, once they are sure to be in their ranges."""
+
+    @abstractmethod
+    def _scalars(self, lr: Tensor, count: Callable[[], Tensor], options: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Scalars that all variables of a group and type share, from the learning rate and the number of this step (1,
+        2, ...)."""
 
     @abstractmethod
     def _update(
-        self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor]
+        self, gradient: Tensor, variable: Variable, scalars: dict[str, Tensor], options: Mapping[str, Any]
     ) -> list[tuple[Variable, Tensor]]:
         """New values: the variable's first, then its slots'.
 
@@ -183,29 +277,35 @@ class Optimizer(ABC):
                 state = Variable(
                     np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}"
                 )
-            state.key_hint = f"optim/{slot}/{label(variable)}"
+            state.key_hint = self._key(slot, label(variable))
             self._slots[key] = state
         return self._slots[key]
 
-    def _count(self, first: Variable) -> Variable:
-        if self._step is None:
+    def _key(self, slot: str, key: str) -> str:
+        """A checkpoint key."""
+        return "/".join(("optim", *([] if self._name is None else [self._name]), slot, key))
+
+    def _counter(self) -> Variable:
+        if self._steps is None:
             with source.reset_scopes(()):
-                self._step = Variable(np.int64(0), trainable=False, name=f"{type(self).__name__}/step")
-            self._step.key_hint = (
-                f"optim/step/{label(first)}"  # two optimizers of one program train different variables
-            )
-        return self._step
+                self._steps = Variable(np.int64(0), trainable=False, name=f"{self._op}/step")
+        return self._steps
+
+    def _name_count(self, trained: Sequence[Variable]) -> None:
+        """Two optimizers of one program train different variables."""
+        if self._steps is not None and self._steps.key_hint is None:
+            self._steps.key_hint = self._key("step", min(map(label, trained)))
 
 
 class _Scalars:
-    """The shared scalars of one step, built once for each element type."""
+    """The shared scalars of one step and group, built once for each element type."""
 
-    def __init__(self, optimizer: Optimizer, first: Variable) -> None:
+    def __init__(self, optimizer: Optimizer, group: ParamGroup) -> None:
         self._optimizer = optimizer
-        self._first = first
-        rate = optimizer.lr
+        self._group = group
+        rate = group["lr"]
         if not isinstance(rate, (float, Tensor)):
-            rate = _scheduled(rate(elementwise.subtract(self._count(float32), 1.0)))
+            rate = checked_value(rate(elementwise.subtract(self._count(float32), 1.0)))
         self._rate: Any = rate
         self._made: dict[DType, dict[str, Tensor]] = {}
 
@@ -213,63 +313,13 @@ class _Scalars:
         if dtype not in self._made:
             rate = self._rate if isinstance(self._rate, Tensor) else scalar("lr", self._rate, dtype)
             rate = elementwise.astype(rate, dtype)
-            self._made[dtype] = self._optimizer._scalars(rate, lambda: self._count(dtype))
+            self._made[dtype] = self._optimizer._scalars(rate, lambda: self._count(dtype), self._group)
         return self._made[dtype]
 
     def _count(self, dtype: DType) -> Tensor:
         # From the counter's new value only: a kernel that still needed the old one would keep it from being updated in
         # place.
-        return elementwise.astype(elementwise.add(self._optimizer._count(self._first), 1), dtype)
-
-
-def label(variable: Variable) -> str:
-    """What to call a variable: its path in its module, or its name."""
-    return variable.key_hint or variable.name
-
-
-def checked_rate(op: str, lr: Any) -> LearningRate:
-    """A learning rate as an optimizer takes it.
-
-    Raises:
-        UsageError: negative, not finite, or variables where the rate should be.
-        ShapeError, DTypeError: a tensor that is no floating scalar.
-    """
-    _refuse_parameters(op, lr)
-    if isinstance(lr, Tensor):
-        return _scheduled(lr)  # type: ignore[no-any-return]
-    if callable(lr):
-        return lr  # type: ignore[no-any-return]
-    return non_negative(op, "lr", lr)
-
-
-def _refuse_parameters(op: str, lr: Any) -> None:
-    if isinstance(lr, (list, tuple, Mapping, Iterator)) or hasattr(lr, "parameters"):
-        raise UsageError(
-            f"{op}: the first argument is the learning rate, not what to train\n"
-            f"  write optim.{op}(lr=0.001).minimize(loss), or .minimize(loss, variables) to train some only"
-        )
-
-
-def non_negative(op: str, name: str, value: Any, below: float = math.inf) -> float:
-    """A finite number of at least 0 (and less than ``below``).
-
-    Raises:
-        UsageError: anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < below:
-        limit = f" and less than {below:g}" if below < math.inf else ""
-        raise UsageError(f"{op}: {name} must be a finite number of at least 0{limit}, got {value!r}")
-    return float(value)
-
-
-def _scheduled(lr: Any) -> Any:
-    if isinstance(lr, Tensor):
-        if lr.shape != ():
-            raise ShapeError(f"the learning rate must be a scalar, it is {describe(lr)}")
-        if not lr.dtype.is_float:
-            raise DTypeError(f"the learning rate must be of a floating type, it is {describe(lr)}")
-        return lr
-    return non_negative("the learning rate's schedule", "its value", lr)
+        return elementwise.astype(elementwise.add(self._optimizer._counter(), 1), dtype)
 
 
 def _checked_loss(loss: Any) -> Tensor:
@@ -284,15 +334,19 @@ def _checked_loss(loss: Any) -> Tensor:
     return loss
 
 
-def _chosen(loss: Tensor, variables: Any) -> list[Variable]:
-    """The variables to train, in the order of their making unless the user gave one."""
+def _chosen(loss: Tensor, variables: Any, params: Sequence[Variable]) -> list[Variable]:
+    """The variables to train, in the order of their making unless the user gave one; of the optimizer's parameters,
+    if it has any, those that the loss depends on."""
     if variables is None:
         read = read_variables(toposort([loss]))
         chosen = sorted((v for v in read if v.trainable), key=lambda v: v.uid)
+        if params:
+            reached = {v.uid for v in chosen}
+            chosen = [v for v in params if v.uid in reached]
         if not chosen:
             frozen = ", ".join(repr(label(v)) for v in read[:5])
             raise GradientError(
-                f"minimize: the loss depends on no trainable variable"
+                f"minimize: the loss depends on no trainable {'parameter of the optimizer' if params else 'variable'}"
                 f"{f' (only on {frozen}, which are not trainable)' if frozen else ''}\n  the loss is {describe(loss)}"
             )
         return chosen

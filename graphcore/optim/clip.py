@@ -12,7 +12,7 @@ from graphcore.api.special import safe_sqrt
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
 from graphcore.ir.node import Tensor
-from graphcore.optim.base import non_negative
+from graphcore.optim.groups import non_negative
 
 __all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]
 

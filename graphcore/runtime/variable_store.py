@@ -156,9 +156,10 @@ def keyed_variables(module: Any, used: Sequence[Variable]) -> dict[str, Variable
     for key, variable in pairs:
         other = found.setdefault(key, variable)
         if other is not variable:
+            instead = "name one optimizer with name=" if key.startswith("optim/") else "give one another name"
             raise SessionError(
-                f"two variables have the checkpoint key {key!r}: made at {other.place} and at {variable.place}; give "
-                f"one another name"
+                f"two variables have the checkpoint key {key!r}: made at {other.place} and at {variable.place}; "
+                f"{instead}"
             )
     return found
 

@@ -429,12 +429,17 @@ CASES: list[tuple[Any, type[Exception], type[Exception], list[str]]] = [
     # optimizers
     (lambda: optim.SGD(lr=-1), gc.UsageError, TypeError, ["SGD: lr must be a finite number of at least 0, got -1"]),
     (
-        lambda: optim.SGD([W], lr=0.1),
+        lambda: optim.SGD([X], lr=0.1),
         gc.UsageError,
         TypeError,
-        ["SGD: the first argument is the learning rate, not what to train", "write optim.SGD(lr=0.001).minimize(loss)"],
-    ),  # type: ignore[misc, list-item]
-    (lambda: optim.Adam({"w": W}), gc.UsageError, TypeError, ["Adam: the first argument is the learning rate"]),  # type: ignore[arg-type]
+        ["SGD: params must be Variables, got Tensor"],
+    ),
+    (
+        lambda: optim.Adam({"w": W}),
+        gc.UsageError,
+        TypeError,
+        ["Adam: params must be parameters in a list", "Adam(model.parameters(), lr=0.001)"],
+    ),  # type: ignore[arg-type]
     (
         lambda: gc.train.fit(None, None, loss=None, optimizer=None, metrics=["accuracy"]),
         gc.UsageError,

@@ -98,16 +98,16 @@ def test_slots_are_named_made_once_and_keyed():
     assert all(a is b for a, b in zip(before, adam.variables(), strict=True))
     assert len(first) == len(second) == 7  # two parameters, two slots each, and the step count
     weight = model[0].weight
-    assert sorted(adam.slots(weight)) == ["m", "v"]
+    assert sorted(adam.slots(weight)) == ["exp_avg", "exp_avg_sq"]
     assert {v.key_hint for v in adam.variables()} == {
-        "optim/m/0.weight",
-        "optim/v/0.weight",
-        "optim/m/0.bias",
-        "optim/v/0.bias",
-        "optim/step/0.weight",
+        "optim/exp_avg/0.weight",
+        "optim/exp_avg_sq/0.weight",
+        "optim/exp_avg/0.bias",
+        "optim/exp_avg_sq/0.bias",
+        "optim/step/0.bias",  # the smallest key
     }
     assert all(not v.trainable for v in adam.variables())
-    assert adam.slots(weight)["m"].name == "optim/m/0.weight"
+    assert adam.slots(weight)["exp_avg"].name == "optim/exp_avg/0.weight"
 
 
 def test_step_count_is_exact_and_shared():
@@ -117,8 +117,7 @@ def test_step_count_is_exact_and_shared():
     oracle = Oracle()
     for _ in range(3):
         oracle.run([step])
-    assert adam.step is not None
-    assert oracle.get(adam.step) == 3 and oracle.get(adam.step).dtype == np.int64
+    assert oracle.get(adam.iterations) == 3 and oracle.get(adam.iterations).dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -256,8 +255,10 @@ def test_errors_name_what_is_wrong():
         lambda: optim.SGD(lr=0.1, nesterov=True),
         lambda: optim.Adam(betas=(1.0, 0.9)),
         lambda: optim.AdamW(weight_decay=-1),
-        lambda: optim.SGD([gc.Variable(1.0)]),
-        lambda: optim.Adam(iter([gc.Variable(1.0)])),
+        lambda: optim.SGD([]),
+        lambda: optim.Adam(gc.Variable([1.0]), lr=0.1),
+        lambda: optim.Adam({"w": gc.Variable(1.0)}),
+        lambda: optim.Adam([gc.Variable(1.0), gc.constant(1.0)]),
         lambda: optim.clip_by_global_norm([gc.constant(1.0)], 0),
         lambda: optim.clip_by_value(gc.constant(1.0), 1, 0),
     ],
