@@ -7,11 +7,14 @@ numbered per name scope, from the last ``seed``, so what is built in one scope d
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
@@ -50,6 +53,9 @@ __all__ = [
     "uniform",
 ]
 # fmt: on
+
+
+_P = ParamSpec("_P")
 
 
 @dataclass
@@ -138,6 +144,36 @@ def _shape(op: str, shape: Any) -> Shape:
     return as_shape(shape)
 
 
+def _shape_first(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """A function of a shape and parameters that refuses them in the order of NumPy, the shape last, where it would
+    take one for the other."""
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **options: _P.kwargs) -> Tensor:
+        first, *others = args or ((),)
+        count = isinstance(first, (int, np.integer)) and not isinstance(first, bool)
+        shaped = isinstance(first, (tuple, list, Dim)) or (count and not others)
+        if not shaped or any(isinstance(v, tuple) for v in others):
+            name = function.__name__
+            names = list(inspect.signature(function).parameters)
+            example = ", ".join(names[1 : 1 + max(len(others), 1)])
+            raise ShapeError(
+                f"random.{name}: the shape comes first: gc.random.{name}((3, 4), {example}), or by name, shape=..."
+            )
+        return function(*args, **options)
+
+    return checked
+
+
+def _parameter(op: str, value: Any, dtype: DType) -> Any:
+    """A number or a tensor as it is, an array as a constant of a floating type: it does not change that of the
+    result."""
+    if isinstance(value, (Tensor, int, float)):
+        return value
+    given = tensor(f"random.{op}", value)
+    return tensor(f"random.{op}", value, dtype) if given.dtype.is_float else given
+
+
 def bits(shape: Any) -> Tensor:
     """Uniform 32-bit words, uint32, new ones every run.
 
@@ -180,14 +216,16 @@ def _with(x: Tensor, number: int) -> list[Tensor]:
     return align("random", x, coercion.scalar("random", number, x.dtype))
 
 
-def uniform(low: Any = 0.0, high: Any = 1.0, shape: Any = (), dtype: Any = "float32") -> Tensor:
+@_shape_first
+def uniform(shape: Any = (), low: Any = 0.0, high: Any = 1.0, dtype: Any = "float32") -> Tensor:
     """Numbers evenly from ``low`` up to but without ``high`` (numbers, or tensors that broadcast to ``shape``).
 
-    >>> uniform(-1.0, 1.0, (2, 3)).shape
+    >>> uniform((2, 3), -1.0, 1.0).shape
     (2, 3)
     """
     extents, wanted = _shape("uniform", shape), _float_type("uniform", dtype)
     u = _fraction(extents, wanted)
+    low, high = (_parameter("uniform", v, u.dtype) for v in (low, high))
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         if not low < high and low != high:
             raise UsageError(f"random.uniform: low {low} is above high {high}")
@@ -223,14 +261,16 @@ def _standard_normal(shape: Shape, dtype: DType) -> Tensor:
     return multiply(erfinv(subtract(multiply(u, 2.0), 1.0)), math.sqrt(2.0))
 
 
-def normal(mean: Any = 0.0, std: Any = 1.0, shape: Any = (), dtype: Any = "float32") -> Tensor:
+@_shape_first
+def normal(shape: Any = (), mean: Any = 0.0, std: Any = 1.0, dtype: Any = "float32") -> Tensor:
     """Normal numbers of a mean and standard deviation (numbers, or tensors that broadcast to ``shape``).
 
-    >>> normal(0.0, 0.1, (2, 3)).shape
+    >>> normal((2, 3), std=0.1).shape
     (2, 3)
     """
     extents, wanted = _shape("normal", shape), _float_type("normal", dtype)
     z = _standard_normal(extents, wanted)
+    mean, std = (_parameter("normal", v, z.dtype) for v in (mean, std))
     if not (isinstance(std, (int, float)) and std == 1):
         z = multiply(z, std)
     if not (isinstance(mean, (int, float)) and mean == 0):
@@ -238,17 +278,18 @@ def normal(mean: Any = 0.0, std: Any = 1.0, shape: Any = (), dtype: Any = "float
     return cast(_fitted("normal", z, extents), wanted)
 
 
+@_shape_first
 def truncated_normal(
-    mean: float = 0.0,
-    std: float = 1.0,
     shape: Any = (),
+    mean: Any = 0.0,
+    std: Any = 1.0,
     dtype: Any = "float32",
     lower: float = -2.0,
     upper: float = 2.0,
 ) -> Tensor:
     """Normal numbers between ``mean + lower * std`` and ``mean + upper * std``.
 
-    >>> truncated_normal(0.0, 0.02, (2, 3)).shape
+    >>> truncated_normal((2, 3), std=0.02).shape
     (2, 3)
     """
     extents, wanted = _shape("truncated_normal", shape), _float_type("truncated_normal", dtype)
@@ -257,15 +298,22 @@ def truncated_normal(
     a, b = math.erf(lower / math.sqrt(2.0)), math.erf(upper / math.sqrt(2.0))
     u = _fraction(extents, dtypes.float64 if wanted == dtypes.float64 else dtypes.float32, centred=True)
     z = multiply(erfinv(add(multiply(u, b - a), a)), math.sqrt(2.0))
+    mean, std = (_parameter("truncated_normal", v, z.dtype) for v in (mean, std))
     return cast(_fitted("truncated_normal", add(multiply(clip(z, lower, upper), std), mean), extents), wanted)
 
 
-def bernoulli(p: Any = 0.5, shape: Any = None, dtype: Any = "bool") -> Tensor:
-    """True (or 1, of ``dtype``) with probability ``p``: a number, or a tensor, whose shape is then the default.
+def bernoulli(shape: Any = None, p: Any = None, dtype: Any = "bool") -> Tensor:
+    """True (or 1, of ``dtype``) with probability ``p``: a number (1/2 by default), or a tensor, whose shape is then the
+    default.
 
-    >>> bernoulli(0.3, (2, 3)).dtype
+    ``bernoulli(0.3, (2, 3))`` and ``bernoulli(p)`` are understood, too: only a tuple is a shape.
+
+    >>> bernoulli((2, 3), 0.3).dtype
     bool
     """
+    if isinstance(p, tuple) or (p is None and shape is not None and not isinstance(shape, tuple)):
+        shape, p = p, shape
+    p = 0.5 if p is None else p
     chance = p if isinstance(p, (int, float)) else tensor("random.bernoulli", p)
     extents = _shape("bernoulli", (chance.shape if isinstance(chance, Tensor) else ()) if shape is None else shape)
     if isinstance(chance, Tensor):
@@ -279,14 +327,17 @@ def bernoulli(p: Any = 0.5, shape: Any = None, dtype: Any = "bool") -> Tensor:
     return cast(hit, dtypes.as_dtype(dtype))
 
 
-def randint(low: int, high: int | None = None, shape: Any = (), dtype: Any = "int64") -> Tensor:
+def randint(low: Any, high: Any = None, shape: Any = (), dtype: Any = "int64") -> Tensor:
     """Integers from ``low`` up to but without ``high`` (from 0 to ``low``, if only one is given).
 
+    The order is NumPy's and PyTorch's; as with the other functions a tuple may come first: ``randint((2, 3), 0, 10)``.
     The range may hold up to 2 ** 32 integers; probabilities are equal up to 2 ** -32 of each other.
 
     >>> randint(0, 10, (2, 3)).dtype
     int64
     """
+    if isinstance(low, (tuple, list)):
+        low, high, shape = (high, shape, low) if shape != () else (high, None, low)
     if high is None:
         low, high = 0, low
     if not isinstance(low, (int, np.integer)) or not isinstance(high, (int, np.integer)):
@@ -315,14 +366,16 @@ def gumbel(shape: Any = (), dtype: Any = "float32") -> Tensor:
     return cast(negative(log(negative(log(u)))), wanted)
 
 
-def exponential(scale: float = 1.0, shape: Any = (), dtype: Any = "float32") -> Tensor:
-    """Exponential numbers of mean ``scale``.
+@_shape_first
+def exponential(shape: Any = (), scale: Any = 1.0, dtype: Any = "float32") -> Tensor:
+    """Exponential numbers of mean ``scale`` (a number, or a tensor that broadcasts to ``shape``).
 
-    >>> exponential(2.0, (3,)).shape
+    >>> exponential((3,), 2.0).shape
     (3,)
     """
     extents, wanted = _shape("exponential", shape), _float_type("exponential", dtype)
     u = _fraction(extents, dtypes.float64 if wanted == dtypes.float64 else dtypes.float32, centred=True)
+    scale = _parameter("exponential", scale, u.dtype)
     return cast(_fitted("exponential", multiply(negative(log(u)), scale), extents), wanted)
 
 
@@ -372,7 +425,7 @@ def rand(*shape: Any, dtype: Any = "float32") -> Tensor:
     >>> rand(2, 3).shape
     (2, 3)
     """
-    return uniform(0.0, 1.0, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, dtype)
+    return uniform(shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, dtype=dtype)
 
 
 def randn(*shape: Any, dtype: Any = "float32") -> Tensor:
@@ -381,7 +434,7 @@ def randn(*shape: Any, dtype: Any = "float32") -> Tensor:
     >>> randn(2, 3).shape
     (2, 3)
     """
-    return normal(0.0, 1.0, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, dtype)
+    return normal(shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape, dtype=dtype)
 
 
 if not TYPE_CHECKING:  # a checker that saw this would take every name for one of the module's

@@ -158,11 +158,11 @@ def test_none_is_no_dtype() -> None:
         gc.placeholder(None, (2,))
 
 
-def test_a_shape_in_place_of_a_mean_is_refused() -> None:
+def test_a_mean_in_place_of_a_shape_is_refused() -> None:
     with pytest.raises(gc.ShapeError, match="shape="):
-        gc.random.truncated_normal((1000,))  # type: ignore[arg-type]
+        gc.random.truncated_normal(0.0, 1.0, (1000,))
     with pytest.raises(gc.ShapeError, match="shape="):
-        gc.random.exponential((3,))  # type: ignore[arg-type]
+        gc.random.exponential(2.0, (3,))
 
 
 def test_pooling_modules_take_the_functions_options(session: Any) -> None:

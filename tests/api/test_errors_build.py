@@ -456,12 +456,12 @@ CASES: list[tuple[Any, type[Exception], list[str]]] = [
         ["dropout: p is 1.5, but must be a number between 0 and 1"],
     ),
     (
-        lambda: gc.random.normal((2, 3)),
+        lambda: gc.random.normal(mean=[2.0, 3.0]),
         gc.ShapeError,
         ["random.normal: the parameters broadcast to (2,), not to the shape ()", "is shape=...", "{line}"],
     ),
     (
-        lambda: gc.random.normal(0, 1, (None,)),
+        lambda: gc.random.normal((None,)),
         gc.ShapeError,
         ["random.normal: None in the shape (None,); use x.shape[0] of a placeholder"],
     ),

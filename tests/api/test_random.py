@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
-from support.values import evaluate
+from support.values import evaluate, message_of
 
 import graphcore as gc
 from graphcore.ir.graph import collect, toposort
@@ -20,18 +21,18 @@ def test_random_distributions() -> None:
     gc.random.seed(7)
     n = 40_000
     u, z, b = (
-        draw(gc.random.uniform(-1, 3, (n,))),
-        draw(gc.random.normal(2, 3, (n,))),
+        draw(gc.random.uniform((n,), -1, 3)),
+        draw(gc.random.normal((n,), 2, 3)),
         draw(gc.random.bernoulli(0.3, (n,))),
     )
     assert u.min() >= -1 and u.max() < 3 and abs(u.mean() - 1) < 0.03 and abs(u.std() - 4 / 12**0.5) < 0.02
     assert abs(z.mean() - 2) < 0.06 and abs(z.std() - 3) < 0.05 and np.isfinite(z).all()
     assert abs(b.mean() - 0.3) < 0.01
-    t, r = draw(gc.random.truncated_normal(0, 1, (n,))), draw(gc.random.randint(-2, 5, (n,)))
+    t, r = draw(gc.random.truncated_normal((n,), 0, 1)), draw(gc.random.randint(-2, 5, (n,)))
     assert t.min() >= -2 and t.max() <= 2 and abs(t.std() - 0.8796) < 0.01
     assert set(r) == set(range(-2, 5)) and abs(np.bincount(r + 2) / n - 1 / 7).max() < 0.01
     assert (
-        abs(draw(gc.random.exponential(2.0, (n,))).mean() - 2) < 0.05
+        abs(draw(gc.random.exponential((n,), 2.0)).mean() - 2) < 0.05
         and abs(draw(gc.random.gumbel((n,))).mean() - 0.5772) < 0.03
     )
     c = draw(gc.random.categorical(np.log(np.broadcast_to(np.array([0.2, 0.5, 0.3], np.float32), (n, 3)))))
@@ -40,7 +41,7 @@ def test_random_distributions() -> None:
     assert sorted(p) == list(range(50)) and list(p) != list(range(50))
     assert sorted(draw(gc.random.permutation(gc.constant([3.0, 1.0, 2.0])))) == [1, 2, 3]
     for dtype in ("float16", "bfloat16", "float64"):
-        v = draw(gc.random.uniform(0, 1, (n,), dtype)).astype(np.float64)
+        v = draw(gc.random.uniform((n,), 0, 1, dtype)).astype(np.float64)
         assert v.min() >= 0 and v.max() < 1 and abs(v.mean() - 0.5) < 0.01
     assert draw(gc.random.bernoulli(1.0, (9,))).all() and not draw(gc.random.bernoulli(0.0, (9,))).any()
 
@@ -111,14 +112,14 @@ def test_extreme_words_stay_in_range() -> None:
         return evaluate([t], {n.output(): words for n in toposort([t]) if n.op.name == "random_bits"})[0]
 
     for dtype in ("float16", "bfloat16", "float32", "float64"):
-        u, v = extremes(gc.random.uniform(0, 1, shape, dtype)), extremes(gc.random.uniform(-3, 7, shape, dtype))
+        u, v = extremes(gc.random.uniform(shape, 0, 1, dtype)), extremes(gc.random.uniform(shape, -3, 7, dtype))
         assert u[0] == 0 and (u < 1).all() and v[0] == -3 and (v < 7).all(), dtype
-        far = extremes(gc.random.uniform(1000, 1001, shape, dtype)).astype(np.float64)  # where steps are coarse
+        far = extremes(gc.random.uniform(shape, 1000, 1001, dtype)).astype(np.float64)  # where steps are coarse
         assert far[0] == 1000 and (far >= 1000).all() and (far < 1001).all(), dtype
-        normal, gumbel = gc.random.normal(0, 1, shape, dtype), gc.random.gumbel(shape, dtype)
-        for t in (normal, gumbel, gc.random.exponential(1.0, shape, dtype)):
+        normal, gumbel = gc.random.normal(shape, 0, 1, dtype), gc.random.gumbel(shape, dtype)
+        for t in (normal, gumbel, gc.random.exponential(shape, 1.0, dtype)):
             assert np.isfinite(extremes(t).astype(np.float64)).all(), t
-        z = extremes(gc.random.normal(0, 1, shape, dtype)).astype(np.float64)
+        z = extremes(gc.random.normal(shape, 0, 1, dtype)).astype(np.float64)
         np.testing.assert_allclose(z, -z[[4, 3, 2, 1, 0]], rtol=1e-2, atol=1e-5)
     r = extremes(gc.random.randint(-5, 2, shape))
     assert r[0] == -5 and r[-1] == 1
@@ -131,3 +132,53 @@ def test_streams_never_collide() -> None:
     gc.random._streams.used.add(first)
     assert gc.random.bits((4,)).node.op.stream != first  # type: ignore[attr-defined]
     gc.random.seed(0)
+
+
+def test_the_shape_comes_first() -> None:
+    r = gc.random
+    a, t = np.array([1.0, 2.0, 3.0]), gc.constant([1.0, 2.0, 3.0])
+    same: list[tuple[Any, tuple[int, ...]]] = [
+        (r.normal((2, 3)), (2, 3)), (r.normal([2, 3], 1.0, 2), (2, 3)), (r.normal(5), (5,)), (r.normal(shape=5), (5,)),
+        (r.normal(), ()), (r.normal(mean=1.0, std=2.0), ()), (r.normal(mean=1.0, shape=(2,)), (2,)),
+        (r.normal((3,), a, t), (3,)), (r.normal((2, 3), [0.0, 1.0, 2.0], t), (2, 3)),
+        (r.uniform((2,), -1, 1), (2,)), (r.uniform((3,), -t, a), (3,)), (r.uniform(low=-1, high=1, shape=(2,)), (2,)),
+        (r.truncated_normal((1000,)), (1000,)), (r.truncated_normal((3,), a, 0.1), (3,)),
+        (r.exponential((3,)), (3,)), (r.exponential((3,), a), (3,)), (r.exponential(scale=2.0, shape=(2,)), (2,)),
+        (r.gumbel((3,)), (3,)), (r.rand(2, 3), (2, 3)), (r.randn((2, 3)), (2, 3)), (r.rand(), ()),
+    ]  # fmt: skip
+    for y, shape in same:
+        assert y.shape == shape and y.dtype == "float32"
+    batch = gc.placeholder("float32", (None, 2)).shape[0]
+    assert r.normal((batch, 2), std=2.0).shape == (batch, 2)
+
+
+def test_other_orders_are_refused_or_mean_what_they_say() -> None:
+    r, t = gc.random, gc.constant([1.0, 2.0])
+    wrong: list[Any] = [
+        lambda: r.normal(0.0, 1.0, (2,)), lambda: r.normal(0, 1, (2,)), lambda: r.normal(0, 1), lambda: r.normal(1, 0),
+        lambda: r.normal(t, t, (2,)), lambda: r.normal(t, 1.0), lambda: r.normal(np.zeros(2), 1.0, (2,)),
+        lambda: r.uniform(-1.0, 1.0, (2,)), lambda: r.uniform(0, 1), lambda: r.uniform(0.5),
+        lambda: r.exponential(2.0, (2,)), lambda: r.exponential(2, (2,)), lambda: r.truncated_normal(0, 1, (2,)),
+    ]  # fmt: skip
+    for call in wrong:
+        text = message_of(gc.ShapeError, call)
+        assert "the shape comes first: gc.random." in text and "((3, 4), " in text
+    for y, shape in (
+        (r.bernoulli((2, 3), 0.3), (2, 3)), (r.bernoulli(0.3, (2, 3)), (2, 3)), (r.bernoulli((2, 3)), (2, 3)),
+        (r.bernoulli(t), (2,)), (r.bernoulli([0.0, 1.0]), (2,)), (r.bernoulli(p=0.3, shape=(4,)), (4,)),
+        (r.bernoulli(1, (9,)), (9,)), (r.bernoulli(), ()), (r.bernoulli(0.3), ()),
+        (r.randint(0, 7, (2, 3)), (2, 3)), (r.randint((2, 3), 0, 7), (2, 3)), (r.randint((2, 3), 7), (2, 3)),
+        (r.randint(7), ()), (r.randint(low=0, high=7, shape=(4,)), (4,)), (r.randint(7, shape=(4,)), (4,)),
+    ):  # fmt: skip
+        assert y.shape == shape
+    assert set(draw(r.randint((400,), 7))) == set(range(7)) and set(draw(r.randint((400,), -2, 1))) == {-2, -1, 0}
+    assert draw(r.bernoulli([0.0, 1.0])).tolist() == [False, True]
+
+
+def test_parameters_do_not_change_the_type() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = gc.random.normal((3,), np.zeros(3), np.ones(3), "float16")
+        z = gc.random.uniform((3,), np.zeros(3), np.array([1, 2, 3]))
+    assert y.dtype == "float16" and z.dtype == "float32"
+    assert np.isfinite(draw(y).astype(np.float64)).all() and (draw(z) < [1, 2, 3]).all()

@@ -365,10 +365,10 @@ def test_samples_pass_gradients_to_their_parameters(device: str) -> None:
     gc.random.seed(3)
     a, b = gc.placeholder("float32", (4096,)), gc.placeholder("float32", (4096,))
     samples = [
-        gc.random.normal(a, b, (4096,)),
-        gc.random.uniform(a, b, (4096,)),
+        gc.random.normal((4096,), a, b),
+        gc.random.uniform((4096,), a, b),
         a + b * gc.random.gumbel((4096,)),
-        a + b * gc.random.exponential(1.0, (4096,)),
+        a + b * gc.random.exponential((4096,)),
     ]
     units = [y - a if y is not samples[1] else (y - a) / (b - a) for y in samples]
     slopes = [s for y in samples for s in gc.gradients(y.sum(), [a, b])]
