@@ -19,9 +19,10 @@ from graphcore.api.logic import equal
 from graphcore.api.reductions import argmax, mean
 from graphcore.api.variable import Variable, placeholder
 from graphcore.base import dtypes
-from graphcore.base.errors import ShapeError, UsageError
+from graphcore.base.errors import FormatError, ShapeError, UsageError
 from graphcore.base.shapes import Dim
 from graphcore.data import DataLoader, Dataset, TensorDataset
+from graphcore.io.checkpoint import load_arrays
 from graphcore.ir.graph import collect, read_variables
 from graphcore.ir.node import Tensor, describe
 from graphcore.nn import Module
@@ -182,10 +183,10 @@ def fit(
     if overfit_batches or fast_dev_run:
         batches = list(itertools.islice(batches, 1 if fast_dev_run else overfit_batches))
     stop = EarlyStop(early_stop) if isinstance(early_stop, int) else early_stop
-    run = _Run(model, loss, measured, optimizer, batches, checks is not None)
     history = History(session=_session(device, seed) if session is None else session)
-    start = run.start(history.session, checkpoint if resume else None)
-    _Loop(run, history, batches, checks, fast_dev_run, stop, checkpoint, on_epoch_end, progress).train(start, epochs)
+    restored = checkpoint if resume and checkpoint is not None and Path(checkpoint).exists() else None
+    run = _Run(model, loss, measured, optimizer, checks is not None, history.session, restored)
+    _Loop(run, history, batches, checks, fast_dev_run, stop, checkpoint, on_epoch_end, progress).train(epochs)
     return history
 
 
@@ -223,8 +224,11 @@ class _Loop:
     on_epoch_end: Callable[[dict[str, float]], Any] | None
     progress: bool | None
 
-    def train(self, start: int, epochs: int) -> None:
-        """Run the epochs from ``start`` on, until the last or the early stop."""
+    def train(self, epochs: int) -> None:
+        """Run the epochs that are not done yet, until the last or the early stop."""
+        start = self.run.epochs_done()
+        if start >= epochs > 0:  # the session is to hold what was trained
+            self._first(iter(self.batches))
         for epoch in range(start, epochs):
             row = self._measured(epoch, epochs)
             self.history.epochs.append(row)
@@ -241,11 +245,21 @@ class _Loop:
         """One epoch's training and validation, as a row of the history."""
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
-        row = self.run.epoch(self.batches, f"epoch {epoch + 1}/{epochs}", epoch, self.progress)
+        drawn = iter(self.batches)
+        every = itertools.chain([self._first(drawn)], drawn)  # the first batch that is drawn is trained on
+        row = self.run.epoch(every, _samples(self.batches), f"epoch {epoch + 1}/{epochs}", epoch, self.progress)
         if self.checks is not None:
             checks = itertools.islice(self.checks, 1) if self.one_check else self.checks
             row.update(self.run.validate(checks, self.progress))
         return row
+
+    def _first(self, drawn: Iterator[Any]) -> Any:
+        """The first batch, for which the graphs are built, if they are not yet."""
+        first = next(drawn, None)
+        if first is None:
+            raise UsageError("fit: the data is empty")
+        self.run.build(first)
+        return first
 
     def _stale(self) -> bool:
         """Whether the early stop has seen enough."""
@@ -256,25 +270,70 @@ class _Loop:
 
 
 class _Run:
-    """The compiled functions of one call of ``fit``."""
+    """The compiled functions of one call of ``fit``, made when the first batch is there.
+
+    Args:
+        model, loss, metrics, optimizer: as for ``fit``.
+        validated: whether there is a validation.
+        session: where to train.
+        restored: a checkpoint to go on from.
+    """
 
     def __init__(
-        self, model: Any, loss: Any, metrics: dict[str, Metric], optimizer: Optimizer, batches: Any, validated: bool
+        self,
+        model: Any,
+        loss: Any,
+        metrics: dict[str, Metric],
+        optimizer: Optimizer,
+        validated: bool,
+        session: Any,
+        restored: str | os.PathLike[str] | None,
     ) -> None:
-        first = next(iter(batches), None)
-        if first is None:
-            raise UsageError("fit: the data is empty")
-        self.inputs = _placeholders(_fields(first))
         self.names = ["loss", *metrics]
-        with _mode(model, True):
-            self.train_values = self._measure(model, loss, metrics)
-            self.step = optimizer.minimize(self.train_values[0])
-        self.check_values: list[Tensor] = []
-        if validated:
-            with _mode(model, False):
-                self.check_values = self._measure(model, loss, metrics)
+        self.session = session
         self.done = Variable(np.int64(0), trainable=False, name="epochs_done")
         self.done.key_hint = "fit/epochs_done"
+        self._parts = model, loss, metrics, optimizer, validated
+        self._restored = restored
+        self.train_call: Callable[..., Any] | None = None
+        self.check_call: Callable[..., Any] | None = None
+
+    def epochs_done(self) -> int:
+        """How many epochs the checkpoint has behind it, 0 without one.
+
+        Raises:
+            FormatError: no checkpoint, or none of ``fit``.
+        """
+        if self._restored is None:
+            return 0
+        state = load_arrays(os.fspath(self._restored))[0]
+        if self.done.key_hint not in state:
+            raise FormatError(
+                f"fit: {os.fspath(self._restored)!r} is no checkpoint of fit: it lacks {self.done.key_hint!r}"
+            )
+        return int(state[self.done.key_hint])
+
+    def build(self, first: Any) -> None:
+        """Build the graphs for batches like this one, once, and take up the checkpoint if there is one."""
+        if self.train_call is not None:
+            return
+        model, loss, metrics, optimizer, validated = self._parts
+        self.inputs = _placeholders(_fields(first))
+        with _mode(model, True):
+            values = self._measure(model, loss, metrics)
+            step = optimizer.minimize(values[0])
+        checks: list[Tensor] = []
+        if validated:
+            with _mode(model, False):
+                checks = self._measure(model, loss, metrics)
+            self.check_call = self.session.make_callable(checks, self.inputs)
+        self.train_call = self.session.make_callable([*values, step], self.inputs)
+        if self._restored is not None:
+            graph = collect([*values, *checks], step.updates)
+            read = read_variables(graph.nodes())
+            for variable in (*read, *(variable for variable, _ in graph.updates), self.done):
+                self.session.get_value(variable)  # a session restores the variables that it knows
+            self.session.restore(os.fspath(self._restored))
 
     def _measure(self, model: Any, loss: Any, metrics: dict[str, Metric]) -> list[Tensor]:
         *inputs, target = self.inputs
@@ -286,24 +345,13 @@ class _Run:
                 raise ShapeError(f"fit: {name} must be a scalar tensor; reduce it with .mean()\n  it is {given}")
         return values
 
-    def start(self, session: Any, restored: str | os.PathLike[str] | None) -> int:
-        """Make the callables, and take up a checkpoint if there is one. Returns the first epoch to run."""
-        self.session = session
-        self.train_call = session.make_callable([*self.train_values, self.step], self.inputs)
-        self.check_call = session.make_callable(self.check_values, self.inputs) if self.check_values else None
-        if restored is None or not Path(restored).exists():
-            return 0
-        graph = collect([*self.train_values, *self.check_values], self.step.updates)
-        read = read_variables(graph.nodes())
-        for variable in (*read, *(variable for variable, _ in graph.updates), self.done):
-            session.get_value(variable)  # a session restores the variables that it knows
-        session.restore(os.fspath(restored))
-        return int(session.get_value(self.done))
-
-    def epoch(self, batches: Any, desc: str, epoch: int, progress: bool | None) -> dict[str, float]:
+    def epoch(
+        self, batches: Iterable[Any], samples: int | None, desc: str, epoch: int, progress: bool | None
+    ) -> dict[str, float]:
         """One pass over the training data."""
+        assert self.train_call is not None
         totals, began = _Means(self.names), perf_counter()
-        with Progress(_samples(batches), desc, enabled=progress) as bar:
+        with Progress(samples, desc, enabled=progress) as bar:
             for batch in batches:
                 fields = _fields(batch)
                 totals.add(self.train_call(*fields), len(fields[0]))

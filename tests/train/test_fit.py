@@ -139,6 +139,75 @@ def test_checkpoint_and_resume(tmp_path):
     assert len(train(epochs=4, checkpoint=path, resume=True)) == 0
 
 
+class Recorded:
+    """Batches that write down what is asked of them."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.count, self.log = count, []
+
+    def __iter__(self):
+        self.log.append("epoch")
+        for i in range(self.count):
+            self.log.append(f"draw {i}")
+            yield np.full((4, 1), i, np.float32), np.zeros((4, 1), np.float32)
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_every_batch_that_is_drawn_is_trained_on(epochs):
+    batches, seen = Recorded(), []
+    w = gc.Variable(0.0, name="w")
+
+    class Spy(optim.SGD):
+        def minimize(self, loss, variables=None):
+            seen.append(list(batches.log))
+            return super().minimize(loss, variables)
+
+    history = fit(
+        lambda x: x + w * 0, batches, loss=lambda p, t: p.mean(), optimizer=Spy(lr=0.0), epochs=epochs, progress=False
+    )
+    assert batches.log == ["epoch", "draw 0", "draw 1", "draw 2"] * epochs
+    assert [row["loss"] for row in history.epochs] == [1.0] * epochs  # the mean of 0, 1, 2: none is left out
+    assert seen == ([["epoch", "draw 0"]] if epochs else [])  # built when the first is there
+
+
+def test_the_order_and_the_draws_of_a_loader_are_those_without_fit():
+    drawn: list[int] = []
+
+    class Drawing(gc.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            drawn.append(index)
+            return np.float32([index]), np.float32([0])
+
+    def loader() -> gc.data.DataLoader:
+        return gc.data.DataLoader(Drawing(), batch_size=2, shuffle=True, seed=5)
+
+    plain = loader()
+    for _ in range(2):
+        list(plain)
+    by_hand, drawn[:] = list(drawn), []
+    used = loader()
+    w = gc.Variable(0.0)
+    fit(lambda x: x + w, used, loss=nn.MSELoss(), optimizer=optim.SGD(lr=0.0), epochs=2, progress=False)
+    assert drawn == by_hand and used.state_dict() == plain.state_dict()
+
+
+def test_a_run_that_is_complete_is_restored_and_needs_a_checkpoint_of_fit(tmp_path):
+    path, model = tmp_path / "run.safetensors", small_model()
+    done = train(model, epochs=1, checkpoint=path)
+    again = train(model, epochs=1, checkpoint=path, resume=True)
+    assert len(again) == 0
+    for key, value in done.session.state_dict(model).items():
+        np.testing.assert_array_equal(again.session.state_dict(model)[key], value)
+    with gc.Session("numpy") as session:
+        session.get_value(gc.Variable(1.0, name="other"))
+        session.save(path)
+    with pytest.raises(gc.FormatError, match="no checkpoint of fit"):
+        train(epochs=2, checkpoint=path, resume=True)
+
+
 def test_progress_shows_metrics(capsys):
     train(epochs=1, progress=None, metrics={"accuracy": accuracy})
     text = capsys.readouterr().err
