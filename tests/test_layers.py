@@ -432,6 +432,16 @@ def test_expressions_are_read_by_their_typed_properties() -> None:
     assert not wrong, wrong
 
 
+CLOCK = re.compile(r"\b(?:time\.(?:time|monotonic|perf_counter|process_time|thread_time)(?:_ns)?|timeit\.\w+)\(")
+
+
+def test_no_test_reads_a_clock() -> None:
+    """How long something takes is measured by ``benchmarks``; tests count work."""
+    wrong = [str(p) for p in sorted((ROOT / "tests").rglob("*.py")) if CLOCK.search(p.read_text(encoding="utf-8"))]
+    assert not wrong, wrong
+    assert CLOCK.search("start = time.perf_counter" + "()") and not CLOCK.search("time.sleep(0.1)")
+
+
 def test_every_file_says_what_it_is_for() -> None:
     missing = [
         str(p)

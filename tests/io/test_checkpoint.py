@@ -8,7 +8,6 @@ import stat
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +247,18 @@ def test_malformed_files_are_refused_by_name_and_reason(tmp_path: Path, case: st
     data, reason = MALFORMED[case]
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(data)
-    started = time.monotonic()
-    with pytest.raises(FormatError, match=reason) as caught:
-        load_arrays(path)
-    assert time.monotonic() - started < 5
+    calls = [0]
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(FormatError, match=reason) as caught:
+            load_arrays(path)
+    finally:
+        sys.setprofile(None)
+    assert calls[0] < 2_000
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 1000
 
@@ -265,20 +272,24 @@ def test_malformed_cases_differ_from_a_good_file_only_in_their_fault(tmp_path: P
 
 
 BOMB = """
-import resource, sys, time
+import resource, sys
 from graphcore.base.errors import FormatError
 from graphcore.io import load_arrays
+calls = [0]
+def count(frame, event, argument):
+    calls[0] += event in ("call", "c_call")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.monotonic()
+sys.setprofile(count)
 try:
     load_arrays(sys.argv[1])
 except FormatError as error:
-    print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+    sys.setprofile(None)
+    print(calls[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
 """
 
 
 @pytest.mark.parametrize("bomb", ["dimensions", "arrays", "sparse", "long"])
-def test_header_bombs_take_bounded_time_and_memory(tmp_path: Path, bomb: str) -> None:
+def test_header_bombs_take_bounded_work_and_memory(tmp_path: Path, bomb: str) -> None:
     path = tmp_path / "bomb"
     limit = checkpoint._MAX_HEADER_BYTES
     if bomb == "sparse":  # a header of 1 TB, of which the file has every byte, as a hole
@@ -297,11 +308,11 @@ def test_header_bombs_take_bounded_time_and_memory(tmp_path: Path, bomb: str) ->
     result = subprocess.run(
         [sys.executable, "-c", BOMB, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
-    seconds, kilobytes, message = result.stdout.split(" ", 2)
+    calls, kilobytes, message = result.stdout.split(" ", 2)
     assert str(path) in message
     assert ("over the limit" in message) == (bomb in ["sparse", "long"])
-    assert float(seconds) < 5
-    assert int(kilobytes) < 600_000
+    assert int(calls) < 200  # nothing for each of what a header lists: that is for the parser, within the limit
+    assert int(kilobytes) < (600_000 if bomb in ["dimensions", "arrays"] else 20_000)  # over the limit nothing is read
 
 
 def test_missing_file_folder_and_pipe(tmp_path: Path) -> None:

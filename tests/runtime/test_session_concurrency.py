@@ -192,9 +192,10 @@ def test_a_turn_that_is_given_up_lets_nobody_jump_the_line() -> None:
 # --- fork -------------------------------------------------------------------------------------------------------------
 
 FORK = """
-    import os, sys, time
+    import os, sys
     import numpy as np
     import graphcore as gc
+    from graphcore.runtime.locks import Line
     device = sys.argv[1]
     try:
         sess = gc.Session(device)
@@ -206,7 +207,8 @@ FORK = """
     f(np.ones(3)); sess.get_value(w)
     pid = os.fork()
     if pid == 0:
-        begin = time.perf_counter()
+        wait, waits = Line.wait, []
+        Line.wait = lambda line, turn: waits.append(turn)  # what is refused at once has waited for nothing
         calls = [
             lambda: f(np.ones(3)),
             lambda: sess.run(x + 1, {x: np.ones(3)}),
@@ -226,10 +228,10 @@ FORK = """
             except gc.DeviceError as error:
                 good = good and "fork" in str(error) and "spawn" in str(error)
         sess.close()
+        Line.wait = wait
         oracle = gc.Session("numpy")
         good = good and oracle.run(x * 2, {x: np.ones(3)}).tolist() == [2, 2, 2]
-        quick = time.perf_counter() - begin < 1
-        print("child", good, quick, flush=True)
+        print("child", good, len(waits), flush=True)
         sys.exit(0)
     _, status = os.waitpid(pid, 0)
     assert f(np.ones(3)).tolist() == [2, 2, 2]
@@ -242,7 +244,7 @@ def test_a_forked_child_gets_an_error_at_once(device: str) -> None:
     done = script(FORK, device)
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout)
-    assert done.stdout.splitlines() == ["child True True", "parent 0"], done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["child True 0", "parent 0"], done.stdout + done.stderr
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
@@ -251,12 +253,12 @@ INTERRUPT = """
     import faulthandler, os, random, signal, sys, threading, time
     import numpy as np
     import graphcore as gc
-    device, seconds = sys.argv[1], float(sys.argv[2])
+    device, wanted = sys.argv[1], int(sys.argv[2])
     try:
         sess = gc.Session(device)
     except gc.DeviceError as error:
         print("skip", error); sys.exit(0)
-    faulthandler.dump_traceback_later(seconds + 30, exit=True)
+    faulthandler.dump_traceback_later(float(sys.argv[3]), exit=True)
     rng = random.Random(1)
     # Two variables that different kernels of different levels update together: a torn run would leave them unequal.
     a = gc.Variable(np.zeros((200, 200), np.float32), name="a")
@@ -299,19 +301,17 @@ INTERRUPT = """
     threads = [threading.Thread(target=t, daemon=True) for t in (interrupt, background)]
     for t in threads:
         t.start()
-    end = time.time() + seconds
     hits = 0
     done = 0
-    while time.time() < end:
+    while hits < wanted:
         try:
             armed[0] = True
             waiting.set()
-            while time.time() < end:
+            while True:
                 runs[done % 3](data[done % 2])
                 done += 1
                 if done % 7 == 0:  # a new graph now and then: interrupts in compilation
                     sess.run(x.sum() * float(done), {x: data[2]})
-            armed[0] = False
         except KeyboardInterrupt:
             hits += 1
         try:
@@ -334,24 +334,24 @@ INTERRUPT = """
     for r in runs:
         r(data[0])
     assert sess.get_value(count) == before + 3
-    assert hits > 3, hits
     print("good", hits, done, flush=True)
 """
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_interrupts_never_tear_an_update(device: str) -> None:
-    check_interrupts(device, 1.5)
+    check_interrupts(device, 40, 120)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_many_interrupts_never_tear_an_update(device: str) -> None:
-    check_interrupts(device, 20)
+    check_interrupts(device, 2000, 600)
 
 
-def check_interrupts(device: str, seconds: float) -> None:
-    done = script(INTERRUPT, device, str(seconds), timeout=seconds + 60)
+def check_interrupts(device: str, interrupts: int, limit: int) -> None:
+    """So many interrupts; after ``limit`` seconds it hangs."""
+    done = script(INTERRUPT, device, str(interrupts), str(limit), timeout=limit + 30)
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout)
     lines = done.stdout.splitlines()
