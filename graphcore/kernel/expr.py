@@ -35,6 +35,7 @@ __all__ = [
     "reduce",
     "select",
     "size_value",
+    "total",
     "walk",
 ]
 
@@ -215,6 +216,14 @@ def reduce(combine: str, axes: tuple[Axis, ...], body: Expr) -> Expr:
     """``body`` combined over ``axes``; accumulates in the body's compute type."""
     dtype = dtypes.int64 if combine.startswith("arg") else body.dtype
     return _intern("reduce", (body,), dtype, (combine, axes), body.axes - frozenset(axes))
+
+
+def total(axes: tuple[Axis, ...], body: Expr) -> Expr:
+    """``body`` summed over ``axes``. Where there are none it is one element, and added to 0 as in any sum, which makes
+    -0 of floats 0: so the bits of a sum do not depend on whether an extent of 1 is known."""
+    if axes:
+        return reduce("add", axes, body)
+    return call("add", body, const(0, body.dtype)) if body.dtype.is_float else body
 
 
 def let_ref(name: str, value: Expr) -> Expr:

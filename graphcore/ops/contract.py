@@ -55,7 +55,7 @@ class Matmul(Contract):
         stored = call.outputs[0].dtype
         wide = dtypes.as_dtype(stored.compute)  # half types multiply and add up in the compute type and round once
         product = expr.call("mul", expr.cast(read(0, (*batch, i, k)), wide), expr.cast(read(1, (*batch, k, j)), wide))
-        return expr.cast(expr.reduce("add", (axis,), product) if axis is not None else product, stored)
+        return expr.cast(expr.total((axis,) if axis is not None else (), product), stored)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         """g b^T and a^T g. The gradient of a transposed operand is computed transposed: the two permutes vanish, and it

@@ -17,7 +17,7 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Index, as_index
 from graphcore.ops._examples import floats, integers
 
-__all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "fresh_axes", "landing", "summed", "tap", "window_extents"]
+__all__ = ["Conv2d", "Conv2dInputGrad", "Conv2dWeightGrad", "fresh_axes", "landing", "tap", "window_extents"]
 
 _ROW, _COLUMN, _TERM, _WALKED = Role.ROW, Role.COLUMN, Role.TERM, Role.WALKED
 
@@ -66,15 +66,10 @@ def fresh_axes(call: Lowering, *extents: Extent) -> tuple[tuple[Axis, ...], tupl
     return tuple(a for a in axes if a is not None), tuple(as_index(a) if a is not None else Index(0) for a in axes)
 
 
-def summed(axes: tuple[Axis, ...], body: Expr) -> Expr:
-    """The sum over axes; the body itself if there are none."""
-    return expr.reduce("add", axes, body) if axes else body
-
-
 def summed_products(axes: tuple[Axis, ...], a: Expr, b: Expr) -> Expr:
     """The sum of products; half types multiply and add up in the compute type and round once."""
     wide = dtypes.as_dtype(a.dtype.compute)
-    return expr.cast(summed(axes, expr.call("mul", expr.cast(a, wide), expr.cast(b, wide))), a.dtype)
+    return expr.cast(expr.total(axes, expr.call("mul", expr.cast(a, wide), expr.cast(b, wide))), a.dtype)
 
 
 def tap(window: Index, offset: Index, stride: int, dilation: int, low: int, extent: Extent) -> tuple[Index, Expr]:

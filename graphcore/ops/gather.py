@@ -21,7 +21,7 @@ from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Dynamic, Index, as_index
 from graphcore.ops._examples import floats, integers
-from graphcore.ops.conv import fresh_axes, summed
+from graphcore.ops.conv import fresh_axes
 
 __all__ = ["OneHot", "ScatterAdd", "ScatterAlong", "Take", "TakeAlong"]
 
@@ -261,7 +261,7 @@ class ScatterAdd(_Gather):
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (n,) = fresh_axes(call, call.inputs[0].shape[0])
-        return summed(axes, read(1, (n, *index[1:]), _names(read(0, (n,)), index[0], self.rows)))
+        return expr.total(axes, read(1, (n, *index[1:]), _names(read(0, (n,)), index[0], self.rows)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return None, call.b.take(gradients[0], call.inputs[0], axis=0, zeros=True)
@@ -312,7 +312,7 @@ class ScatterAlong(_Gather):
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (n,) = fresh_axes(call, call.inputs[0].shape[self.axis])
         source = (*index[: self.axis], n, *index[self.axis + 1 :])
-        return summed(axes, read(1, source, _names(read(0, source), index[self.axis], self.extent)))
+        return expr.total(axes, read(1, source, _names(read(0, source), index[self.axis], self.extent)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return None, call.b.take_along(gradients[0], call.inputs[0], axis=self.axis, zeros=True)

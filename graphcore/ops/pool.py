@@ -16,7 +16,7 @@ from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index
 from graphcore.ops._examples import floats
-from graphcore.ops.conv import fresh_axes, landing, summed, tap, window_extents
+from graphcore.ops.conv import fresh_axes, landing, tap, window_extents
 
 __all__ = ["AvgPool", "AvgPoolGrad", "MaxPool", "MaxPoolGather", "MaxPoolGrad", "MaxPoolIndex"]
 
@@ -308,7 +308,7 @@ class MaxPoolGrad(_Dilated):
             return expr.select(hit, read(0, where, inside), expr.const(0, call.outputs[0].dtype))
         c = self.covering(call, index, call.inputs[0].shape)
         hit = expr.both(c.held, expr.call("eq", read(1, c.window, c.real), expr.index_value(c.tap, dtypes.int32)))
-        return summed(c.axes, expr.select(hit, read(0, c.window, c.real), expr.const(0, call.outputs[0].dtype)))
+        return expr.total(c.axes, expr.select(hit, read(0, c.window, c.real), expr.const(0, call.outputs[0].dtype)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return call.b.max_pool_gather(gradients[0], call.inputs[1], **self.geometry()), None
@@ -358,7 +358,7 @@ class MaxPoolGather(_Dilated):
         axes, (p, q) = fresh_axes(call, *self.window)
         where, inside = self.tap(index, p, q, call.inputs[0].shape)
         here = expr.index_value(p * self.window[1] + q, dtypes.int32)
-        return summed(axes, read(0, where, expr.both(inside, expr.call("eq", read(1, index), here))))
+        return expr.total(axes, read(0, where, expr.both(inside, expr.call("eq", read(1, index), here))))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         v, index = call.inputs
@@ -435,7 +435,7 @@ class AvgPool(_Average):
         x = call.inputs[0]
         wide = dtypes.as_dtype(x.dtype.compute)
         axes, (p, q) = fresh_axes(call, *self.window)
-        total = summed(axes, expr.cast(read(0, *self.tap(index, p, q, x.shape)), wide))
+        total = expr.total(axes, expr.cast(read(0, *self.tap(index, p, q, x.shape)), wide))
         return expr.cast(expr.call("div", total, self.divisor(index[-2], index[-1], x.shape[-2:], wide)), x.dtype)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -482,7 +482,7 @@ class AvgPoolGrad(_Average):
         c = self.covering(call, index, g.shape)
         count = self.divisor(c.window[-2], c.window[-1], self.input_size, wide)
         share = expr.call("div", expr.cast(read(0, c.window, c.real), wide), count)
-        return expr.cast(summed(c.axes, expr.select(c.held, share, expr.const(0, wide))), g.dtype)
+        return expr.cast(expr.total(c.axes, expr.select(c.held, share, expr.const(0, wide))), g.dtype)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.avg_pool(gradients[0], **self.geometry()),)

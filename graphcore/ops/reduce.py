@@ -13,7 +13,7 @@ from graphcore.base.shapes import Shape, format_shape
 from graphcore.ir.op import BOOL, REAL, Example, Lowering, Precision, Read, Reduce, TensorType, one_type, primitive
 from graphcore.kernel import expr, interpret
 from graphcore.kernel.expr import Expr
-from graphcore.kernel.index import Index, as_index
+from graphcore.kernel.index import Axis, Index, as_index
 from graphcore.ops._examples import booleans, floats, integers
 from graphcore.ops._scalar import computed
 
@@ -52,7 +52,11 @@ class _Monoid(Reduce):
             else:
                 full.append(next(kept))
         value = read(0, tuple(full))
-        return expr.reduce(self.combine, tuple(bound), value) if bound else value
+        return self.combined(tuple(bound), value)
+
+    def combined(self, axes: tuple[Axis, ...], value: Expr) -> Expr:
+        """An element combined over the axes that are longer than 1."""
+        return expr.reduce(self.combine, axes, value) if axes else value
 
     def kept_shape(self, shape: Shape) -> Shape:
         """The operand's shape with the reduced axes as 1."""
@@ -73,6 +77,9 @@ class Sum(_Monoid):
 
     def linear_in(self, count: int) -> tuple[int, ...]:
         return (0,)
+
+    def combined(self, axes: tuple[Axis, ...], value: Expr) -> Expr:
+        return expr.total(axes, value)
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (self.spread(call, gradients[0]),)
