@@ -270,6 +270,10 @@ def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
     end = max(levels, default=0) + 1
     found = Flow(accesses(plan)).lifetimes(levels, fetched.keys(), fed.keys())
     lives = {number: life for number, life in found.items() if plan.buffers[number].space == ARENA}
+    for step in plan.steps:  # a parameter that a kernel neither loads nor stores needs a place all the same
+        for number in (*step.buffers, *step.workspace):
+            if plan.buffers[number].space == ARENA and number not in lives:
+                lives[number] = (step.level, step.level)
     for number in fetched:
         if plan.buffers[number].space == ARENA and number not in lives:  # it is empty, so no step makes it
             lives[number] = (end, end)
