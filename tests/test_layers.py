@@ -384,9 +384,7 @@ def sources() -> list[Path]:
 
 
 # Files that are still to be cut up; the numbers may only fall.
-LONG = {
-    "backends/codegen/nest/family.py": 529,
-}
+LONG: dict[str, int] = {}
 
 
 def test_no_file_is_over_500_lines() -> None:

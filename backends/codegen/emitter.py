@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from backends.codegen.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
+from backends.codegen.device_costs import costs_of
 from backends.codegen.scalars import HEX, apply, bounded, identity, iota, load_text, spread, store_text
 from backends.codegen.vector_loads import load_vector
 from graphcore.base.dtypes import DType, int32
@@ -20,6 +22,7 @@ from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel, Store
+from graphcore.plan.costs import CostModel
 
 __all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
 
@@ -40,6 +43,11 @@ class Dialect:
     kind: str = "cpu"
     group: int = 1
     local_memory: int = 0
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """What the device takes for work."""
+        return costs_of(self.vendor, self.kind, self.cores, self.width)
 
     @property
     def is_cpu(self) -> bool:

@@ -10,6 +10,7 @@ from backends.codegen.emitter import Dialect
 from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.ir import Kernel, symbolic_sizes
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["NAME", "GroupTemplate", "Scheduler", "Template", "signature", "sizes_of"]
@@ -30,10 +31,8 @@ class Template(Scheduler, Protocol):
     """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``.
 
     On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups
-    there. ``tiles_products``: its arithmetic is products in register tiles, the fastest that a device does.
+    there.
     """
-
-    tiles_products: bool
 
     def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
         """The function's text, named ``NAME``."""
@@ -43,6 +42,9 @@ class Template(Scheduler, Protocol):
 
     def tasks(self, kernel: Kernel, config: Any, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         """How many independent tasks to start for these sizes."""
+
+    def work(self, kernel: Kernel, config: Any) -> Work:
+        """What all tasks do together, for any sizes."""
 
 
 class GroupTemplate(Template, Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.codegen.device_costs import costs_of
 from backends.codegen.loads import loads_on
 from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
@@ -47,7 +48,7 @@ class NumpyBackend:
         self.name = spec
         self.interprets = spec != "numpy:kernels"
         # Fused as for a device of one core, so that the kernels that devices run are the ones that are interpreted.
-        self.target = Target(name=spec, kind="oracle", schedule=_schedule, loads=loads_on(1))
+        self.target = Target(spec, costs_of("oracle", "oracle", 1, 16), "oracle", schedule=_schedule, loads=loads_on(1))
         self.launch = "auto"  # nothing is launched
         self.values: dict[int, tuple[Any, Any]] = {}
 

@@ -15,6 +15,7 @@ import numpy as np
 from backends.codegen.registry import BY_NAME
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
+from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Memory
 from backends.opencl.program import Source, compile_source, compile_whole, generate
 from backends.opencl.target import dialect_of, make_target
@@ -26,13 +27,6 @@ __all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 
 _ALIGN = 128
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
-PRODUCT_RATE = 5e10  # flops a second of one core in register tiles
-SCALAR_RATE = 8e9  # operations a second of one core in loop nests
-GROUP_SHARE = 0.3  # of a multiprocessor's peak, for one work-group alone
-LEVEL_SECONDS = {"intel": 8e-6, "pocl": 25e-6}  # what starting and finishing one more launch costs
-
-
-LAUNCHES = {"step": "launch a step", "level": "launch a level", "one": "one launch"}
 _AS_GPU = ":as-gpu"
 
 
@@ -45,16 +39,6 @@ class Program:
     source: Source
     built: Any = None
     whole: Any = None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A kernel to start: its name, how many work-groups, and which rows of the table it runs."""
-
-    kernel: str
-    groups: int
-    first: int
-    last: int
 
 
 class OpenCLBackend:
@@ -181,19 +165,20 @@ class BoundPlan:
     Attributes:
         launch: what was asked for: ``"auto"``, ``"step"``, ``"level"`` or ``"one"``.
         mode: what was chosen, in words.
+        kernels: one for each launch, with the size of its grid; their arguments are set.
     """
 
-    def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed) -> None:
+    def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed, mode: str | None = None) -> None:
         self.backend, self.program, self.placed = backend, program, placed
         self.plan = program.plan
         self.generations: tuple[int, ...] = ()
         self.compiled: Any = None
         backend.arena.grow(placed.arena_bytes)
         self.launch = backend.launch
-        self.rows, self.levels, self.tasks = self._rows()
-        self.mode = LAUNCHES[self.launch] if self.launch in LAUNCHES else self._choose_mode()
+        self.levels = self._rows()
+        self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode()
         self._launches: list[Launch] = []
-        self._kernels: list[tuple[Any, tuple[int, ...]]] = []
+        self.kernels: list[tuple[Any, tuple[int, ...]]] = []
         self._table: Any = None
         self._feeders: list[Callable[[Any], None]] = []
         self._fetchers: list[Callable[[], Any]] = []
@@ -213,99 +198,43 @@ class BoundPlan:
             return 2, self.backend.constant(key, buffer.owner)
         return 0, self.placed.offsets[number]
 
-    def _rows(self) -> tuple[list[list[int]], list[tuple[int, int, int]], list[int]]:
-        """Table rows, and ``(first row, last row, tasks)`` of every level."""
-        rows: list[list[int]] = []
-        levels: list[tuple[int, int, int]] = []
-        counts: list[int] = []
-        index = 0
+    def _rows(self) -> list[list[Row]]:
+        """The table's rows, by level."""
+        sizes, dialect, index = self.placed.sizes, self.backend.dialect, iter(self.program.source.of_step)
+        levels: list[list[Row]] = []
         for steps in self.plan.levels:
-            first, started = len(rows), 0
+            levels.append([])
             for step in steps:
-                function = self.program.source.functions[self.program.source.of_step[index]]
-                index += 1
-                tasks = BY_NAME[step.template].tasks(step.kernel, step.config, self.backend.dialect, self.placed.sizes)
-                stores = step.kernel.stores
-                if stores and all(any(bind(a.extent, self.placed.sizes) == 0 for a in s.index.axes()) for s in stores):
+                template, stores = BY_NAME[step.template], step.kernel.stores
+                tasks = template.tasks(step.kernel, step.config, dialect, sizes)
+                if stores and all(any(bind(a.extent, sizes) == 0 for a in s.index.axes()) for s in stores):
                     tasks = 0
-                row = [function.number, started, tasks]
-                for number in step.buffers:
-                    row += self._place(number)
-                row += [
-                    int(bind(e, self.placed.sizes)) for e in BY_NAME[step.template].arguments(step.kernel, step.config)
-                ]
-                rows.append(row)
-                counts.append(tasks)
-                started += tasks
-            levels.append((first, len(rows), started))
-        return rows, levels, counts
+                words = [word for number in step.buffers for word in self._place(number)]
+                words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.config)]
+                function = self.program.source.functions[next(index)]
+                levels[-1].append(Row(function.number, tasks, tuple(words), step.work.bound(sizes)))
+        return levels
+
+    @property
+    def footprint(self) -> int:
+        """Bytes that a run touches."""
+        outside = (b.nbytes for b in self.plan.buffers if b.space != ARENA)
+        return self.placed.arena_bytes + sum(int(bind(n, self.placed.sizes)) for n in outside)
 
     def _choose_mode(self) -> str:
-        """One work item for the whole plan where starting its levels would cost more than a second core saves."""
         info = self.backend.device.info
-        if info.is_gpu:
-            return self._choose_gpu_mode()
-        if not info.is_cpu:
-            return "launch a level"
-        alone = 0.0
-        for step in self.plan.steps:
-            rate = PRODUCT_RATE if BY_NAME[step.template].tiles_products else SCALAR_RATE
-            alone += max(step.flops / rate, step.nbytes / self.backend.target.bytes_per_second)
-        starting = LEVEL_SECONDS.get(info.vendor, 8e-6) * len(self.levels)
-        return "one launch" if alone * (1 - 1 / max(info.compute_units, 2)) < starting else "launch a level"
-
-    def _choose_gpu_mode(self) -> str:
-        """One work-group for the whole plan where the launches would take longer than one multiprocessor does."""
-        target = self.backend.target
-        rate, bandwidth = GROUP_SHARE * target.flops_per_second / target.cores, target.bytes_per_second / target.cores
-        alone = sum(max(step.flops / rate, step.nbytes / bandwidth) for step in self.plan.steps)
-        return "one launch" if alone < target.launch_seconds * len(self._gpu_levels()[1]) else "launch a level"
-
-    def _plan_launches(self) -> tuple[list[int], list[Launch]]:
-        """The rows in the order of the table, and the launches; rows' first tasks are set to fit them."""
-        gpu = self.backend.device.info.is_gpu
-        if gpu and self.mode != "launch a step":
-            order, launches = self._gpu_levels()
-            return order, [Launch("run_whole", 1, 0, len(order))] if self.mode == "one launch" and order else launches
-        if self.mode == "launch a step":
-            order = [i for i, row in enumerate(self.rows) if row[2]]
-            for i in order:
-                self.rows[i][1] = 0
-            return order, [
-                Launch(f"step_{self.rows[i][0]}" if gpu else "run_plan", self.rows[i][2], at, at + 1)
-                for at, i in enumerate(order)
-            ]
-        order = list(range(len(self.rows)))
-        if self.mode == "one launch":
-            return order, [Launch("run_plan", 1, 0, len(order))]
-        return order, [Launch("run_plan", tasks, first, last) for first, last, tasks in self.levels if tasks]
-
-    def _gpu_levels(self) -> tuple[list[int], list[Launch]]:
-        """A launch for every function of a level: its steps are rows of one grid."""
-        order: list[int] = []
-        launches: list[Launch] = []
-        for first, last, _ in self.levels:
-            of_function: dict[int, list[int]] = {}
-            for i in range(first, last):
-                if self.rows[i][2]:
-                    of_function.setdefault(self.rows[i][0], []).append(i)
-            for function, members in of_function.items():
-                started = 0
-                for i in members:
-                    self.rows[i][1] = started
-                    started += self.rows[i][2]
-                launches.append(Launch(f"step_{function}", started, len(order), len(order) + len(members)))
-                order += members
-        return order, launches
+        if not (info.is_cpu or info.is_gpu):
+            return LAUNCHES["level"]
+        return choose_mode(mode_seconds(self.levels, self.backend.target.costs, self.footprint, info.is_gpu))
 
     def _upload(self) -> None:
         cl = self.backend.cl
-        order, self._launches = self._plan_launches()
+        order, self._launches = plan_launches(self.levels, self.mode, self.backend.device.info.is_gpu)
         starts: list[int] = []
         flat: list[int] = []
-        for i in order:
+        for row, first in order:
             starts.append(len(order) + len(flat))
-            flat += self.rows[i]
+            flat += (row.function, first, row.tasks, *row.words)
         self._table_host = np.array(starts + flat or [0], np.int64)  # buffers cannot be empty
         flags = cl.mem_flags
         try:
@@ -316,11 +245,11 @@ class BoundPlan:
             nbytes = self._table_host.nbytes
             raise OutOfMemoryError(
                 f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's "
-                f"{len(self.rows)} steps: {error}"
+                f"{len(order)} steps: {error}"
             ) from None
         for launch in self._launches:
             built = self.backend.built(self.program, whole=launch.kernel == "run_whole")
-            self._kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.dialect.group,)))
+            self.kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.dialect.group,)))
 
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
@@ -328,7 +257,7 @@ class BoundPlan:
         now = (b.arena.generation, b.variables.generation, b.constants.generation)
         if now == self.generations:
             return
-        for (kernel, _), launch in zip(self._kernels, self._launches, strict=True):
+        for (kernel, _), launch in zip(self.kernels, self._launches, strict=True):
             whole = (np.int32(self.mode == "one launch"),) if launch.kernel == "run_plan" else ()
             kernel.set_args(
                 b.arena.buffer,
@@ -343,7 +272,7 @@ class BoundPlan:
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
         queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
         self._work = [
-            *(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self._kernels),
+            *(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self.kernels),
             queue.finish,
         ]
         self.generations = now  # last: if this is interrupted, the next run does it again
@@ -381,10 +310,10 @@ class BoundPlan:
     @property
     def launches(self) -> int:
         """Kernel launches of one run."""
-        return len(self._kernels)
+        return len(self.kernels)
 
-    def run(self, feeds: Sequence[Any]) -> list[Any]:
-        """Feed, launch, fetch."""
+    def feed(self, feeds: Sequence[Any]) -> None:
+        """Write arrays, in the plan's order, where its steps read them."""
         self.backend.device.check_process()
         self._prepare()
         for feeder, array in zip(self._feeders, feeds, strict=True):
@@ -392,6 +321,10 @@ class BoundPlan:
                 feeder(array)
             except (TypeError, ValueError) as error:
                 raise FeedError(str(error)) from None
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        """Feed, launch, fetch."""
+        self.feed(feeds)
         try:
             # One call into C from the first launch to the end of the last: Ctrl-C waits, so updates never tear.
             deque(map(call, self._work), maxlen=0)

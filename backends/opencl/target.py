@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.codegen.emitter import Dialect
 from backends.codegen.loads import loads_on
-from backends.codegen.registry import CPU_SCHEDULERS, GPU_SCHEDULERS
+from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS
 from backends.opencl.device.device import DeviceInfo
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
@@ -53,31 +53,30 @@ def make_target(info: DeviceInfo) -> Target:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
                 work = [p for p in answer if not p.helper]
-                return [
-                    _with_work(p, *estimate(kernel if len(work) == 1 else p.kernel, hints)) if not p.helper else p
-                    for p in answer
-                ]
+                whole = kernel if len(work) == 1 else None
+                return [_with_work(p, whole, hints) for p in answer]
             reasons.append(f"{template.name}: {answer.reason}")
         return Reject("; ".join(reasons))
 
     gpu = info.is_gpu
     return Target(
         name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}",
+        costs=dialect.costs,
         kind="gpu" if gpu else "cpu",
         cores=info.compute_units,
         vector_width=info.vector_width,
         local_memory=info.local_mem,
         max_alloc=info.max_alloc,
-        launch_seconds=5e-6,
-        bytes_per_second=5e11 if gpu else 1e10,
-        flops_per_second=1e13 if gpu else 4e10 * info.compute_units,
         schedule=schedule,
         loads=loads_on(info.compute_units),
     )
 
 
-def _with_work(piece: Piece, flops: float, nbytes: float) -> Piece:
-    return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes)
+def _with_work(piece: Piece, whole: Kernel | None, hints: Mapping[str, int]) -> Piece:
+    """The piece with its work; what reports count is that of the kernel that all pieces make, where they make one."""
+    flops, nbytes = (0.0, 0.0) if piece.helper else estimate(whole or piece.kernel, hints)
+    work = BY_NAME[piece.template].work(piece.kernel, piece.config)
+    return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes, work=work)
 
 
 def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:

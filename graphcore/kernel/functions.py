@@ -34,7 +34,8 @@ class Function(Signature):
         body: else: its value for operands of the compute type; rounding to a half type comes after it.
         exact: whether a built-in function of floats has one right answer, which every device gives: what is exact or
             correctly rounded, the signs of zeros included. Functions of integers and bools are exact all.
-        price: of a built-in function: how many additions one evaluation is worth.
+        price: of a built-in function: how many additions one evaluation is worth, on vectors of floats. The common
+            ones are measured (``benchmarks.cost_kernels``), the others are put beside them.
     """
 
     numpy: Callable[..., Any] | None = None
@@ -297,14 +298,14 @@ _BUILT_IN = (
     Function("sub", 2, "fiu", numpy=np.subtract, exact=True),
     Function("mul", 2, "fiu", numpy=np.multiply, exact=True),
     Function("fma", 3, numpy=_fma, exact=True, price=2),
-    Function("div", 2, numpy=np.divide, exact=True, price=4),
+    Function("div", 2, numpy=np.divide, exact=True, price=6),
     Function("floordiv", 2, "fiu", numpy=np.floor_divide, exact=True, price=3),
     Function("mod", 2, "fiu", numpy=np.mod, exact=True, price=3),
     Function("max", 2, "fiu", numpy=_maximum, exact=True),
     Function("min", 2, "fiu", numpy=_minimum, exact=True),
     Function("copysign", 2, numpy=np.copysign, exact=True),
     Function("mulhi", 2, "u", numpy=_high_product, price=4),
-    Function("sqrt", 1, numpy=np.sqrt, exact=True, price=4),
+    Function("sqrt", 1, numpy=np.sqrt, exact=True, price=13),
     # rounding
     Function("floor", 1, numpy=np.floor, exact=True),
     Function("ceil", 1, numpy=np.ceil, exact=True),
@@ -332,35 +333,35 @@ _BUILT_IN = (
     Function("xor", 2, "b", test=True, numpy=np.logical_xor),
     Function("not", 1, "b", test=True, numpy=np.logical_not),
     # powers and logarithms
-    Function("pow", 2, "fiu", numpy=_power, price=30),
-    Function("exp", numpy=np.exp, price=10),
-    Function("exp2", numpy=np.exp2, price=10),
-    Function("expm1", numpy=np.expm1, price=15),
-    Function("log", numpy=np.log, price=10),
-    Function("log2", numpy=np.log2, price=10),
-    Function("log10", numpy=np.log10, price=10),
-    Function("log1p", numpy=np.log1p, price=15),
+    Function("pow", 2, "fiu", numpy=_power, price=80),
+    Function("exp", numpy=np.exp, price=25),
+    Function("exp2", numpy=np.exp2, price=25),
+    Function("expm1", numpy=np.expm1, price=35),
+    Function("log", numpy=np.log, price=25),
+    Function("log2", numpy=np.log2, price=25),
+    Function("log10", numpy=np.log10, price=25),
+    Function("log1p", numpy=np.log1p, price=35),
     # angles
-    Function("sin", numpy=np.sin, price=15),
-    Function("cos", numpy=np.cos, price=15),
-    Function("tan", numpy=np.tan, price=20),
-    Function("asin", numpy=np.arcsin, price=15),
-    Function("acos", numpy=np.arccos, price=15),
-    Function("atan", numpy=np.arctan, price=15),
-    Function("atan2", 2, numpy=np.arctan2, price=25),
-    Function("sinh", numpy=np.sinh, price=20),
-    Function("cosh", numpy=np.cosh, price=15),
-    Function("tanh", numpy=np.tanh, price=15),
-    Function("asinh", numpy=np.arcsinh, price=25),
-    Function("acosh", numpy=np.arccosh, price=25),
-    Function("atanh", numpy=np.arctanh, price=20),
+    Function("sin", numpy=np.sin, price=36),
+    Function("cos", numpy=np.cos, price=36),
+    Function("tan", numpy=np.tan, price=45),
+    Function("asin", numpy=np.arcsin, price=36),
+    Function("acos", numpy=np.arccos, price=36),
+    Function("atan", numpy=np.arctan, price=36),
+    Function("atan2", 2, numpy=np.arctan2, price=55),
+    Function("sinh", numpy=np.sinh, price=45),
+    Function("cosh", numpy=np.cosh, price=40),
+    Function("tanh", numpy=np.tanh, price=50),
+    Function("asinh", numpy=np.arcsinh, price=55),
+    Function("acosh", numpy=np.arccosh, price=55),
+    Function("atanh", numpy=np.arctanh, price=45),
     # special functions
-    Function("erf", numpy=special.erf, price=20),
-    Function("erfc", numpy=special.erfc, price=30),
-    Function("erfinv", numpy=special.erfinv, price=30),
-    Function("lgamma", numpy=special.lgamma, price=60),
-    Function("digamma", numpy=special.digamma, price=100),
-    Function("polygamma", 2, numpy=special.polygamma, price=500),
+    Function("erf", numpy=special.erf, price=58),
+    Function("erfc", numpy=special.erfc, price=75),
+    Function("erfinv", numpy=special.erfinv, price=75),
+    Function("lgamma", numpy=special.lgamma, price=150),
+    Function("digamma", numpy=special.digamma, price=250),
+    Function("polygamma", 2, numpy=special.polygamma, price=1200),
 )
 _BODIES = (
     Function("reciprocal", body=_reciprocal),

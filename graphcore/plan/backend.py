@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from graphcore.base.errors import DeviceError
 from graphcore.base.lazy import load_module
+from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
 
@@ -27,7 +28,8 @@ class Piece:
             them.
         workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
         helper: packing or partial results, counted apart from the plan's kernels.
-        flops, nbytes: its work for the hinted sizes.
+        flops, nbytes: arithmetic and traffic for the hinted sizes, as reports count them.
+        work: what the cost model is asked about.
         elementwise_order: whether every element is stored right after what it needs has been loaded: a result may then
             lie over an operand of which each element is loaded only for the one that takes its place.
     """
@@ -40,6 +42,7 @@ class Piece:
     helper: bool = False
     flops: float = 0.0
     nbytes: float = 0.0
+    work: Work = NO_WORK
     elementwise_order: bool = False
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
+from graphcore.plan.costs import NO_WORK, Work
 
 __all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Choices", "Fetch", "Placed", "Plan", "Step", "print_plan"]
 
@@ -63,6 +64,7 @@ class Step:
         workspace: buffers for packing or partial results, after ``buffers``.
         helper: a packing or split step that belongs to another kernel; counted apart.
         flops, nbytes: arithmetic and memory traffic of the whole kernel for the hinted sizes.
+        work: what the cost model is asked about, for any sizes.
         why: what a step that computes nothing is there for.
         elementwise_order: as the family that scheduled it says (``Piece``): its loads and stores go element by element.
     """
@@ -76,6 +78,7 @@ class Step:
     helper: bool = False
     flops: float = 0.0
     nbytes: float = 0.0
+    work: Work = NO_WORK
     why: str = ""
     elementwise_order: bool = False
     _reads: tuple[int, ...] | None = field(default=None, repr=False)

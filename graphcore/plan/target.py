@@ -8,6 +8,7 @@ from typing import Any
 
 from graphcore.base.shapes import Shape
 from graphcore.kernel.contraction import ContractionRoles
+from graphcore.plan.costs import CostModel
 
 __all__ = ["Loads", "Reject", "Target"]
 
@@ -34,28 +35,22 @@ class Target:
         cores: compute units.
         vector_width: float32 lanes of an explicit vector.
         local_memory: bytes of work-group memory.
-        launch_seconds, bytes_per_second, flops_per_second: the cost model.
+        costs: what it takes for work.
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
         loads: how often its products load an operand; None where they compute none while they load it.
         max_operands, max_ops, max_reductions: caps on one kernel.
     """
 
     name: str
+    costs: CostModel
     kind: str = "cpu"
     cores: int = 1
     vector_width: int = 8
     local_memory: int = 32768
     max_alloc: int = 2**31
-    launch_seconds: float = 5e-6
-    bytes_per_second: float = 10e9
-    flops_per_second: float = 50e9
     alignment: int = 128
     max_operands: int = 32
     max_ops: int = 64
     max_reductions: int = 4
     schedule: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
     loads: Loads | None = field(default=None, compare=False, repr=False)
-
-    def seconds(self, flops: float, nbytes: float, launches: float = 1.0) -> float:
-        """The roofline time of work on this device."""
-        return max(flops / self.flops_per_second, nbytes / self.bytes_per_second) + launches * self.launch_seconds

@@ -30,7 +30,15 @@ from graphcore.kernel.index import REDUCE, Axis, Index
 from graphcore.kernel.ir import KernelKind
 from passes.fusion.axes import Indices, awkward_views, bind_axes, fresh_axes, viewed
 from passes.fusion.lower import lower_node
-from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant, stored_root
+from passes.fusion.partition import (
+    Group,
+    Key,
+    Partition,
+    contraction_of,
+    is_inline,
+    is_scalar_constant,
+    stored_root,
+)
 from passes.stage import Stage, StageContext
 
 __all__ = ["Fuse"]
@@ -370,7 +378,8 @@ class _Scan:
                     "its channels"
                 )
             summed = node.inputs[0]
-            if typical(summed.size) * summed.dtype.itemsize < self.target.launch_seconds * self.target.bytes_per_second:
+            costs, nbytes = self.target.costs, typical(summed.size) * summed.dtype.itemsize
+            if costs.traffic_seconds(nbytes) < costs.kernel_seconds:
                 raise _Refused("reading so few elements again costs less than another kernel for the tasks' sums")
         elif of_sums and needed != free - (group.columns or frozenset()):
             raise _Refused("it needs sums over all of the product's rows")

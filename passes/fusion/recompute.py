@@ -14,6 +14,7 @@ from typing import ClassVar
 from graphcore.base.shapes import typical
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind, Map, Reduce
+from graphcore.kernel import functions
 from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
 from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
@@ -23,9 +24,8 @@ __all__ = ["Recompute"]
 
 Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
 
-_EXPENSIVE_FLOPS = 25.0
-_GATHER_FLOPS = 16.0
-_PROLOGUE_FLOPS = 20.0  # what a product may compute of an operand while it loads it: a cast, a scale, a gather
+_GATHER = 16.0  # operations that an element is worth which an index names
+_MOST_IN_A_PROLOGUE = 20.0  # operations of a product on an element that it loads: a cast, a scale, a gather
 _SMALL_SUM = 1024  # elements that every task of a reader may add up again, to save a kernel that makes one number
 _TASKS = 8
 _MAX_OPS = 24
@@ -131,7 +131,7 @@ def _common_root(
 def _gain_of_root(
     root: Tensor, stuck: list[Tensor], stored: set[Key], chosen: set[Key], readers: Readers, target: Target
 ) -> float:
-    total = -typical(root.size) * root.dtype.itemsize / target.bytes_per_second
+    total = -target.costs.traffic_seconds(typical(root.size) * root.dtype.itemsize)
     loaded: set[tuple[int, Key]] = set()
     for t in stuck:
         frontier = _frontier(t, stored, chosen)
@@ -149,7 +149,7 @@ def _vanishes(
 ) -> bool:
     """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be
     started."""
-    total = target.launch_seconds
+    total = target.costs.kernel_seconds
     for t in group.stored:
         frontier = _frontier(t, stored, chosen) if t.key not in forced and t.key in readers else None
         gain = _gain(t, frontier, readers[t.key], target) if frontier is not None else None
@@ -218,9 +218,8 @@ def _gain(
     sources, flops, _ = frontier
     points = typical(t.size)
     if points == 1 and all(typical(s.size) == 1 for s in sources):
-        return (
-            target.launch_seconds
-        )  # a scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch
+        # A scalar is computed once a task wherever it is needed; a kernel of its own would cost a launch.
+        return target.costs.kernel_seconds
     nbytes = points * t.dtype.itemsize
     saved = float(nbytes)
     extra_reads = 0.0
@@ -228,7 +227,7 @@ def _gain(
     for reader in readers.values():
         product = _product_of(t, reader)
         loads = 1.0 if product is None else _loads(product, t, target)
-        if loads is None or (product is not None and flops > _PROLOGUE_FLOPS):
+        if loads is None or (product is not None and flops > _MOST_IN_A_PROLOGUE):
             return None  # a product reads every element many times
         saved += nbytes * loads
         if reader.kind is KernelKind.WINDOW and any(n.op.loops for n in reader.nodes):
@@ -243,7 +242,7 @@ def _gain(
                 extra_reads += min(typical(source.size), points) * source.dtype.itemsize * loads
     if any(typical(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
         return None  # a larger value would have to be kept
-    return (saved - extra_reads) / target.bytes_per_second - max(extra_flops, 0.0) / target.flops_per_second
+    return target.costs.traffic_seconds(saved - extra_reads) - target.costs.elementwise_seconds(max(extra_flops, 0.0))
 
 
 def _repeats(points: float, reader: Group) -> float:
@@ -274,8 +273,8 @@ def _loads(product: Node, t: Tensor, target: Target) -> float | None:
 
 def _flops(node: Node) -> float:
     if node.op.kind is Kind.OPAQUE:
-        return _GATHER_FLOPS
-    return 1.0 if isinstance(node.op, Map) and node.op.cheap else _EXPENSIVE_FLOPS
+        return _GATHER
+    return 1.0 if isinstance(node.op, Map) and node.op.cheap else functions.cost("exp")
 
 
 def _product_of(t: Tensor, reader: Group) -> Node | None:

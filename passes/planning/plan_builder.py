@@ -114,6 +114,7 @@ class Draft:
                     piece.helper,
                     piece.flops,
                     piece.nbytes,
+                    piece.work,
                     why,
                     piece.elementwise_order,
                 )

@@ -29,6 +29,7 @@ from backends.codegen.scatter import rows as scatter_rows
 from backends.opencl import memory, target
 from graphcore import nn, optim
 from graphcore.base.shapes import bind
+from graphcore.plan.costs import CostModel
 from support.runtimes import differences
 
 BATCH, SMALLER = 5, 3
@@ -536,7 +537,10 @@ def run_case(build: Case, device: str, symbolic: bool, missing: int = 0, gatheri
     wrong: list[str] = []
     with gc.Session(device, seed=3) as session, gc.Session("numpy", seed=3) as oracle:
         if gathering:
-            session._backend.target = replace(session._backend.target, launch_seconds=0.0)
+            target = session._backend.target
+            session._backend.target = replace(
+                target, costs=replace(target.costs, launch_seconds=0.0, row_seconds=0.0, task_seconds=0.0)
+            )
         tight = Tight(session._backend, 2 if symbolic and device.endswith(GPU) else 1, missing)
         for batch in (BATCH, BATCH, SMALLER) if symbolic else (BATCH,):
             feeds = inputs.feeds(batch)
@@ -555,7 +559,10 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     memory._SLACK, memory._PAGE = 0, 1
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
-    scatter._SMALLEST = scatter._FEWEST = scatter._PER_TASK = scatter_rows._SMALLEST = 2
+    scatter._FEWEST = 2
+    scatter._worth_sorting = lambda rows, points, results, dialect: rows * points >= 2
+    scatter_rows._worth_a_row = lambda compared, dialect: compared >= 2
+    CostModel.tasks_worth = lambda costs, seconds: 16  # type: ignore[method-assign]
     if (
         "OCLGRIND_UNINITIALIZED" in os.environ
     ):  # the simulator's check crashes where a vector is made of every second element of two

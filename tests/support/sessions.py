@@ -30,7 +30,13 @@ def opened(device: str, **options: Any) -> gc.Session:
 def launching_freely(session: gc.Session, patch: pytest.MonkeyPatch) -> gc.Session:
     """The session with kernels that cost nothing to launch, so that small graphs are cut as large ones are."""
     backend: Any = session._backend
-    patch.setattr(backend, "target", replace(backend.target, launch_seconds=0.0))
+    patch.setattr(
+        backend,
+        "target",
+        replace(
+            backend.target, costs=replace(backend.target.costs, launch_seconds=0.0, row_seconds=0.0, task_seconds=0.0)
+        ),
+    )
     return session
 
 

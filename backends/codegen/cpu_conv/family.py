@@ -42,6 +42,7 @@ from backends.codegen.cpu_conv.weight_code import (
     weight_task_count,
     weight_workspace_elements,
 )
+from backends.codegen.cpu_conv.work import image_work, weight_result_work, weight_sums_work
 from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
@@ -51,6 +52,7 @@ from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Computed, Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["Convolution", "ConvolutionWeightSums"]
@@ -177,7 +179,6 @@ class Convolution:
     """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
 
     name = "conv"
-    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reason = _reason(kernel, dialect)
@@ -348,12 +349,18 @@ class Convolution:
             return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
         return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]
 
+    def work(self, kernel: Kernel, config: _Config) -> Work:
+        axes, _ = _flat_axes(kernel, (1, 2, 3) if config.gathers else (2, 3))
+        lane = axes[-1] if axes else None
+        if config.gathers:
+            return weight_result_work(kernel, config.shape, config.schedule, config.batch, lane)  # type: ignore[arg-type]
+        return image_work(kernel, _problem(config), config.schedule, config.operands[0], config.batch, lane)  # type: ignore[arg-type]
+
 
 class ConvolutionWeightSums:
     """The weight gradient's first step: every task's own sums, into the workspace."""
 
     name = "conv-sums"
-    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the convolution template")
@@ -379,6 +386,9 @@ class ConvolutionWeightSums:
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
+
+    def work(self, kernel: Kernel, config: _Config) -> Work:
+        return weight_sums_work(kernel, config.shape, config.schedule, config.operands, config.batch)  # type: ignore[arg-type]
 
 
 def _with_workspace(kernel: Kernel, size: int, dtype: DType, use: str) -> Kernel:

@@ -147,7 +147,7 @@ def task_count(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
     return min(units(problem, config, batch), config.chunks) * config.parts
 
 
-def _tile_cost(channels: int, vectors: float, vector_bytes: int) -> float:
+def tile_cost(channels: int, vectors: float, vector_bytes: int) -> float:
     """Cycles of one step of a register tile: products against loads, both one a cycle, and latency."""
     if vector_bytes >= 64:
         if vectors < 1:  # half vectors: two products and two loads a cycle
@@ -170,7 +170,7 @@ def _tiles(channels: int, vectors: int, half: bool, vector_bytes: int) -> tuple[
             rest_o, rest_v = channels % mo, vectors % nv
             columns = [(nv, vectors // nv), (rest_v, 1 if rest_v else 0), (0.5, 1 if half else 0)]
             cost = sum(
-                times_o * times_v * _tile_cost(o, v, vector_bytes)
+                times_o * times_v * tile_cost(o, v, vector_bytes)
                 for o, times_o in ((mo, channels // mo), (rest_o, 1))
                 for v, times_v in columns
                 if o and v

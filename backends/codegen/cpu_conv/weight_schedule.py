@@ -108,7 +108,7 @@ def reduce_tiles(shape: ConvShape, config: WeightConfig) -> int:
     return shape.groups * (sizes.padded_out // config.width) * -(-k // config.width)
 
 
-def _tile_cost(vectors: int, taps: int, vector_bytes: int) -> float:
+def tile_cost(vectors: int, taps: int, vector_bytes: int) -> float:
     """Cycles of one pixel of a register tile: products against loads, and latency."""
     if vector_bytes >= 64:
         return max(vectors * taps, vectors + taps, 4) + 0.7
@@ -137,7 +137,7 @@ def _choose_tile(group_in: int, vectors: int, taps: int, vector_bytes: int) -> t
                     if v and c:
                         runs = even_runs(c * taps, most)
                         bodies += len(runs)
-                        cost += times_v * times_c * sum(_tile_cost(v, r, vector_bytes) for r in runs)
+                        cost += times_v * times_c * sum(tile_cost(v, r, vector_bytes) for r in runs)
             cost *= 1 + 0.005 * bodies
             if best is None or cost < best[0]:
                 tiles = (ov, vectors % ov) if vectors % ov else (ov,)

@@ -13,33 +13,23 @@ from typing import Any
 
 from backends.codegen.cnames import register_type, vector_type
 from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
+from backends.codegen.cpu_product.product import Product, find_product, is_plain
+from backends.codegen.cpu_product.work import product_work
 from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.template import NAME, signature, sizes_of
-from graphcore.base.dtypes import float32, float64
+from graphcore.base.dtypes import float64
 from graphcore.base.shapes import Extent, bind
-from graphcore.kernel.expr import Expr, dynamic_values, walk
+from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel, Store
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
-__all__ = ["Matmul", "Product", "find_product"]
+__all__ = ["Matmul"]
 
+_SMALL = 32  # products of which so many are worth a task are as well a loop nest
 _MOST_COLUMNS = 4096  # sums that a task may hold in its private memory
-_SMALL = 2048  # multiply-adds below which the loop nest is as good
-
-
-@dataclass(frozen=True)
-class Product:
-    """A kernel seen as a product: its sum, operands and the roles of its axes. ``row`` or ``col`` None is a vector."""
-
-    total: Expr
-    left: Expr
-    right: Expr
-    row: Axis | None
-    col: Axis | None
-    term: Axis
-    batch: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -52,50 +42,6 @@ class MatmulConfig:
         g = self.gemm
         packed = "".join(name for name, on in (("A", g.pack_a), ("B", g.pack_b)) if on)
         return f"tile {g.mr}x{g.nr}" + (f", packs {packed}" if packed else "") + (", dot" if g.dot else "")
-
-
-def find_product(kernel: Kernel) -> Product | Reject:
-    """The product inside a kernel, or why there is none."""
-    sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].combine != "add" or len(sums[0].reduce_axes) != 1:
-        return Reject("it is not one sum over one axis")
-    total = sums[0]
-    (term,) = total.reduce_axes
-    body = total.args[0]
-    if body.fn != "mul" or body.dtype not in (float32, float64):
-        return Reject("the sum's terms are not products of float32 or float64 values")
-    if term in kernel.axes:
-        return Reject("the summed axis belongs to the result")
-    left, right = body.args
-    if not (term in left.axes and term in right.axes):
-        return Reject("a factor does not depend on the summed axis")
-    rows = [a for a in kernel.axes if a in left.axes and a not in right.axes]
-    cols = [a for a in kernel.axes if a in right.axes and a not in left.axes]
-    batch = [a for a in kernel.axes if a in left.axes and a in right.axes]
-    if len(rows) + len(cols) + len(batch) < len(kernel.axes):
-        return Reject("neither factor depends on some axis of the result")
-    if len(rows) > 1 or len(cols) > 1:
-        return Reject("the result's rows or columns are not one axis")
-    row, col = rows[0] if rows else None, cols[0] if cols else None
-    if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
-        return Reject("it stores values smaller than the product")
-    if _step(kernel, col) != 1 and _step(kernel, row) == 1:  # write along contiguous elements: compute the transpose
-        left, right, row, col = right, left, col, row
-    return Product(total, left, right, row, col, term, tuple(batch))
-
-
-def _step(kernel: Kernel, axis: Axis | None) -> int | None:
-    return kernel.stores[0].index.stride(axis) if axis is not None else None
-
-
-def _is_plain(factor: Expr, own: Axis | None, term: Axis) -> bool:
-    """Whether a factor is a matrix in memory: a load whose address steps evenly along both its axes."""
-    if factor.fn != "load" or factor.args:
-        return False
-    index = factor.index
-    return all(a is None or index.stride(a) is not None for a in (own, term)) and not any(
-        True for _ in dynamic_values(index)
-    )
 
 
 @dataclass
@@ -155,7 +101,6 @@ class Matmul:
     """The template for products on CPUs: register tiles, packed panels, vector epilogue."""
 
     name = "matmul"
-    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         if dialect.is_gpu:
@@ -164,7 +109,8 @@ class Matmul:
         if isinstance(product, Reject):
             return product
         m, n, k = (_size(x, hints) for x in (product.row, product.col, product.term))
-        if m * n * k < _SMALL or n < 2:
+        costs, rate = dialect.costs, product.total.dtype.name
+        if costs.product_seconds(2 * m * n * k, rate) * _SMALL < costs.least_task_seconds or n < 2:
             return Reject(f"{m}x{n}x{k} is too small to be worth tiles")
         width = dialect.width // (2 if product.total.dtype == float64 else 1)
         if width < 2:
@@ -181,6 +127,7 @@ class Matmul:
             f"{dialect.vendor} {dialect.device}",
             register_type(product.total.dtype),
             literal_n=_literal(product.col),
+            task=round(costs.product_operations(costs.least_task_seconds, rate) / 2),
         )
         return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
 
@@ -206,7 +153,7 @@ class Matmul:
         found: list[Prologue] = []
 
         def operand(letter: str, factor: Expr, own: Axis | None) -> Operand:
-            if _is_plain(factor, own, product.term):
+            if is_plain(factor, own, product.term):
                 step, term_step = factor.index.stride(own) if own else 0, factor.index.stride(product.term)
                 assert step is not None and term_step is not None, "a plain factor is read in even steps"
                 return Operand(self._pointer(kernel, factor, product, batch, dialect), step, term_step)
@@ -319,6 +266,9 @@ class Matmul:
         for axis in product.batch:
             count *= _size(axis, sizes)
         return count
+
+    def work(self, kernel: Kernel, config: MatmulConfig) -> Work:
+        return product_work(kernel, config.gemm)
 
 
 def _size(axis: Axis | None, sizes: Mapping[str, int]) -> int:

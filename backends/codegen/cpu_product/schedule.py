@@ -111,7 +111,6 @@ def tasks(config: GemmConfig, m: int, n: int) -> int:
 
 
 _PACKED = 128 * 1024  # bytes: what one private array may take of the second-level cache and of the stack
-_TASK = 65536  # multiply-adds that are worth a task of their own
 
 
 def choose(
@@ -126,6 +125,7 @@ def choose(
     dtype: str = "float",
     literal_n: bool = True,
     splits: int = 1,
+    task: int = 65536,
 ) -> GemmConfig:
     """Returns a good schedule; it is valid also for other values of M and K, which may be known only at run time.
 
@@ -141,10 +141,11 @@ def choose(
         dtype: "float" or "double".
         literal_n: whether N is known when the text is built.
         splits: the largest ``split_k`` that the caller can sum up afterwards.
+        task: multiply-adds that are worth a task of their own.
     """
     amd = "amd" in vendor.lower()
     if a.col == 1 and b.row == 1 and b.col != 1 and m <= 24 and k >= 2 * width and n >= 8 and literal_n:
-        return _choose_dot(m, n, k, width, cores, dtype)
+        return _choose_dot(m, n, k, width, cores, dtype, task)
     wide = _wide(width, dtype)
     turned_a = a.row == 1 and a.col != 1  # a weight gradient: A's columns are contiguous
     pack_a = turned_a and wide and k >= (512 if amd else 256) and m >= 32
@@ -162,7 +163,7 @@ def choose(
     elif pack_b:
         k_block = _even(k, 256 if turned_a else _PACKED // (nr * element))
     down, across = -(-m // mr), -(-n // nr)
-    want = max(1, min(4 * cores, m * n * k // _TASK))
+    want = max(1, min(4 * cores, m * n * k // task))
     if turned_a and wide and not pack_a and not pack_b and down >= 2 * want:
         # Two strips of A stay in the first-level cache while all of B passes.
         return _split(GemmConfig(mr, nr, width, 0, 2, 2, 0, dtype=dtype), m, n, k, cores, splits)
@@ -178,9 +179,9 @@ def _wide(width: int, dtype: str) -> bool:
     return width * (8 if dtype == "double" else 4) >= 64
 
 
-def _choose_dot(m: int, n: int, k: int, width: int, cores: int, dtype: str) -> GemmConfig:
+def _choose_dot(m: int, n: int, k: int, width: int, cores: int, dtype: str, task: int) -> GemmConfig:
     mr, nr = (1, 8) if m == 1 else (2, 4) if m == 2 else (4, 4)
-    want = max(1, min(4 * cores, m * n * k // _TASK))
+    want = max(1, min(4 * cores, m * n * k // task))
     return GemmConfig(mr, nr, width, 0, 1, 0, max(1, n // nr // want), dot=True, dtype=dtype)
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backends.codegen.amounts import Amounts, below
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.gpu_rows.family import decode
+from backends.codegen.nest.schedule import blocks
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
@@ -23,6 +25,7 @@ from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["Contraction", "GpuMatmul", "TileConfig", "find_contraction"]
@@ -30,6 +33,11 @@ __all__ = ["Contraction", "GpuMatmul", "TileConfig", "find_contraction"]
 _SMALLEST = 8  # rows or columns below which a tile is mostly empty
 _SHORTEST = 8  # terms below which the tiles are not used again
 _GROUPS_PER_CORE = 16
+_SHARES = {
+    2: 20,
+    4: 35,
+    8: 55,
+}  # per cent of the peak that the inner loop allows, by the results of a work item and way
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,6 @@ class GpuMatmul:
     """The template."""
 
     name = "gpu-matmul"
-    tiles_products = True
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         if not dialect.is_gpu:
@@ -157,6 +164,23 @@ class GpuMatmul:
         tiles = batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
         return max(1, min(tiles, _GROUPS_PER_CORE * dialect.cores))
 
+    def work(self, kernel: Kernel, config: TileConfig) -> Work:
+        found = _contraction(kernel)
+        (height, width), batch, terms = config.tile, _extent(found.batch), _extent(found.terms)
+        tiles = batch * blocks(_extent(found.rows), height) * blocks(_extent(found.cols), width)
+        amounts = Amounts(kernel, None, 1)
+        loads = tiles * blocks(terms, config.depth) * config.depth  # of a row of both tiles
+        for factor, side in ((found.left, height), (found.right, width)):
+            for value in below(factor):
+                amounts.value(value, loads * side)
+        results = product(a.extent for a in kernel.axes)
+        for value in below(*(s.value for s in kernel.stores), stop=found.total):
+            amounts.value(value, results)
+        for store in kernel.stores:
+            amounts.access(store.param, store.index, results)
+        operations = tiles * height * width * terms * 2
+        return amounts.work(operations * 100 // _SHARES[config.rows], found.total.dtype.name)
+
     def emit(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> str:
         body = "\n".join("  " + line for line in _Tiles(kernel, config, dialect).emit())
         return (
@@ -169,6 +193,10 @@ def _contraction(kernel: Kernel) -> Contraction:
     found = find_contraction(kernel)
     assert isinstance(found, Contraction)
     return found
+
+
+def _extent(axes: Sequence[Axis]) -> Extent:
+    return product(a.extent for a in axes)
 
 
 def _count(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:

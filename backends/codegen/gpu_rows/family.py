@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.emitter import Accumulator, Dialect, Emitter, linear_position
-from backends.codegen.nest.family import store_free
-from backends.codegen.nest.schedule import columns_of, rows_of
+from backends.codegen.nest.code import store_free
+from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
+from backends.codegen.nest.work import nest_work
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["GpuRows", "RowsConfig", "row_length", "row_reductions"]
@@ -115,7 +117,6 @@ class GpuRows:
     """The template."""
 
     name = "gpu-rows"
-    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reason = _reason(kernel, dialect, hints)
@@ -152,6 +153,9 @@ class GpuRows:
         """Work-groups: one for every few rows, but no more than keep the device busy."""
         rows = int(bind(product(a.extent for a in rows_of(kernel)), sizes))
         return max(1, min(-(-rows * config.lanes // config.group), _GROUPS_PER_CORE * dialect.cores))
+
+    def work(self, kernel: Kernel, config: RowsConfig) -> Work:
+        return nest_work(kernel, NestConfig(None, 1))
 
 
 def _slot_bytes(r: Expr, config: RowsConfig) -> int:

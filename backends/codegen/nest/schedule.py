@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backends.codegen.emitter import Dialect
-from graphcore.base.shapes import Extent, bind, product
+from graphcore.base.shapes import Extent, product
 from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
@@ -19,7 +18,6 @@ __all__ = [
     "choose_nest",
     "columns_of",
     "is_expensive",
-    "kernel_work",
     "nest_units",
     "rows_of",
     "tail_widths",
@@ -29,6 +27,8 @@ TILE = 32  # elements that a tiled axis is walked by: two cache lines of floats
 _FAR = (
     256  # bytes between lanes from which on every lane is a cache line of its own, and neighbours' are not prefetched
 )
+
+
 _EXPENSIVE = 4.0  # additions
 
 
@@ -133,18 +133,6 @@ def nest_units(kernel: Kernel, config: NestConfig) -> Extent:
         whole = blocks(axis.extent, TILE) * TILE if axis == config.tiled else axis.extent
         extents.append(blocks(axis.extent, config.width) if axis == config.lane else whole)
     return product(extents)
-
-
-def kernel_work(kernel: Kernel, sizes: Mapping[str, int]) -> float:
-    """A rough count of scalar operations."""
-    points = 1.0
-    axes = dict.fromkeys(kernel.axes)
-    for value in kernel.values():
-        if value.fn == "reduce":
-            axes.update(dict.fromkeys(value.reduce_axes))
-    for axis in axes:
-        points *= float(bind(axis.extent, sizes))
-    return points * (4 + sum(8 if is_expensive(v) else 1 for v in kernel.values()))
 
 
 def is_expensive(value: Expr) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.codegen.emitter import Accumulator, Dialect, Emitter, Scope
-from backends.codegen.nest.family import Nest, NestCode
+from backends.codegen.nest.code import NestCode
+from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
     NestConfig,
     choose_nest,
@@ -23,6 +24,7 @@ from backends.codegen.nest.schedule import (
     tail_widths,
 )
 from backends.codegen.scatter.sums import BucketSum, find_sums, point_axis
+from backends.codegen.scatter.work import bucket_work, sort_amounts, sort_work
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent, bind, product
@@ -40,15 +42,16 @@ from graphcore.kernel.expr import (
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Dynamic, as_index
 from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["Scatter", "ScatterSort"]
 
-_SMALLEST = 4096  # rows times indices below which looking at all of them is as good
-_FEWEST = 8  # indices
+_FEWEST = 8  # indices that are worth sorting
+_COMPARED = 4  # operations for one result and one index
+_FEWEST_PAIRS = 4096  # rows times indices that are worth sorting on GPUs, where a sort is three kernels
 _GROUPS_PER_CORE = 32  # of a GPU, as for the loop nest
 _TASKS_PER_CORE = 8  # of a CPU: buckets differ in length
-_PER_TASK = 20000  # operations worth starting a task for
 _IN_ORDER = "#pragma clang loop vectorize(disable) interleave(disable)\n"
 _WORKSPACES = ("keys", "starts", "order")
 
@@ -81,7 +84,6 @@ class Scatter:
     """The template: the rows' sums after the steps that sort their terms."""
 
     name = "scatter"
-    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         sums = find_sums(kernel)
@@ -127,15 +129,17 @@ class Scatter:
         units = int(bind(nest_units(kernel, config.nest), sizes))
         if config.nest.strided:  # work-groups, not work items
             return max(1, min(-(-units // dialect.group), _GROUPS_PER_CORE * dialect.cores))
-        flops, nbytes = _work(kernel, _sums(kernel), sizes)
-        return max(1, min(units, _TASKS_PER_CORE * dialect.cores, int((flops + nbytes) // _PER_TASK)))
+        seconds = dialect.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
+        return max(1, min(units, _TASKS_PER_CORE * dialect.cores, dialect.costs.tasks_worth(seconds)))
+
+    def work(self, kernel: Kernel, config: ScatterConfig) -> Work:
+        return bucket_work(kernel, config.nest, _sums(kernel))
 
 
 class ScatterSort:
     """One task's stable counting sort of the points by row, for CPUs: a pass over the rows and two over the points."""
 
     name = "scatter-sort"
-    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the scatter template")
@@ -169,6 +173,9 @@ class ScatterSort:
     def tasks(self, kernel: Kernel, config: SortConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         return 1
 
+    def work(self, kernel: Kernel, config: SortConfig) -> Work:
+        return sort_work(kernel, config.rows)
+
 
 def _sums(kernel: Kernel) -> tuple[BucketSum, ...]:
     found = find_sums(kernel)
@@ -178,16 +185,24 @@ def _sums(kernel: Kernel) -> tuple[BucketSum, ...]:
 
 def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest is as good."""
-    gpu = dialect.is_gpu
+    gpu, results = dialect.is_gpu, int(bind(product(a.extent for a in kernel.axes), hints))
     if columns_of(kernel):
         return "it reduces over its results too"
     for s in sums:
         rows, points = int(bind(s.rows, hints)), int(bind(s.axis.extent, hints))
-        if rows < 2 or points < _FEWEST or rows * points < _SMALLEST:
+        if rows < 2 or points < _FEWEST or not _worth_sorting(rows, points, results, dialect):
             return f"{points} indices into {rows} rows are too few to be worth sorting"
-        if gpu and points > int(bind(product(a.extent for a in kernel.axes), hints)):
+        if gpu and points > results:
             return "it has more indices than results"  # which the parallel sort compares with each other
     return None
+
+
+def _worth_sorting(rows: int, points: int, results: int, dialect: Dialect) -> bool:
+    """Whether comparing every result's row with every index takes longer than kernels of their own that sort them."""
+    if dialect.is_gpu:
+        return rows * points >= _FEWEST_PAIRS
+    compared = dialect.costs.elementwise_seconds(results * points * _COMPARED)
+    return compared > dialect.costs.seconds(sort_amounts(rows, points), 1, 0.0)
 
 
 def _lanes(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect) -> NestConfig:

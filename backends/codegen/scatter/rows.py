@@ -16,18 +16,20 @@ from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.nest.schedule import columns_of, tail_widths
 from backends.codegen.scalars import load_text
 from backends.codegen.scatter.sums import BucketSum, find_sums
+from backends.codegen.scatter.work import row_work
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Param
 from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
 __all__ = ["ScatterRows"]
 
-_SMALLEST = 256  # places times indices of a row below which comparing each with each is as good
 _TASKS_PER_CORE = 4
+_COMPARED = 2  # instructions for one index and one place
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ class ScatterRows:
     """The template, for CPUs."""
 
     name = "scatter-rows"
-    tiles_products = False
 
     def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         if dialect.is_gpu:
@@ -55,7 +56,7 @@ class ScatterRows:
         sums = find_sums(kernel, along=True)
         if isinstance(sums, Reject):
             return sums
-        reason = _reason(kernel, sums, hints)
+        reason = _reason(kernel, sums, dialect, hints)
         if reason is not None:
             return Reject(reason)
         axis = _named_axis(sums)
@@ -129,6 +130,11 @@ class ScatterRows:
         axis = _named_axis(sums)
         return max(1, min(config.tasks, int(bind(product(a.extent for a in kernel.axes if a != axis), sizes))))
 
+    def work(self, kernel: Kernel, config: RowsConfig) -> Work:
+        sums = find_sums(kernel, along=True)
+        assert not isinstance(sums, Reject)
+        return row_work(kernel, config.width, sums, _named_axis(sums))
+
 
 def _named_axis(sums: Sequence[BucketSum]) -> Axis:
     """The axis whose positions indices name."""
@@ -136,7 +142,7 @@ def _named_axis(sums: Sequence[BucketSum]) -> Axis:
     return axis
 
 
-def _reason(kernel: Kernel, sums: Sequence[BucketSum], hints: Mapping[str, int]) -> str | None:
+def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest takes the kernel."""
     if columns_of(kernel) or len(sums) != sum(v.fn == "reduce" for v in kernel.values()):
         return "it has other reductions"
@@ -154,6 +160,11 @@ def _reason(kernel: Kernel, sums: Sequence[BucketSum], hints: Mapping[str, int])
         return "its terms depend on the place that they are added to, or are rounded"
     if any(s.index.axes() != frozenset(kernel.axes) or s.mode != "set" for s in kernel.stores):
         return "it stores values smaller than a row"
-    if min(axis.extent * int(bind(s.axis.extent, hints)) for s in sums) < _SMALLEST:
+    if not _worth_a_row(min(axis.extent * int(bind(s.axis.extent, hints)) for s in sums), dialect):
         return "its rows are short"
     return None
+
+
+def _worth_a_row(compared: int, dialect: Dialect) -> bool:
+    """Whether comparing each index with each place takes longer than a row in memory."""
+    return _COMPARED * compared * dialect.costs.instruction_seconds > dialect.costs.task_seconds

@@ -15,7 +15,8 @@ from typing import Any
 from backends.codegen.emitter import Dialect
 from backends.codegen.gpu_product.family import TileConfig, find_contraction
 from backends.codegen.gpu_rows.family import RowsConfig, contiguous, row_reductions
-from backends.codegen.nest.schedule import NestConfig, columns_of, kernel_work, nest_units, rows_of
+from backends.codegen.nest.schedule import NestConfig, columns_of, nest_units, rows_of
+from backends.codegen.nest.work import nest_work
 from backends.codegen.scalars import identity
 from backends.codegen.template import Scheduler
 from graphcore.base.shapes import Dim, bind, product
@@ -40,13 +41,12 @@ from graphcore.plan.target import Reject
 
 __all__ = ["Split", "layout_of", "split_reductions", "with_values", "without_unused"]
 
-_LONGEST = 2048  # elements of a sum that one step walks without regret
 _BLOCK = 256  # elements of a partial sum at least, where work items share it
 _ALONE = 32  # and where one work item sums them up alone
 _MOST = 256  # partial sums of one result at most
 _MANY_RESULTS = 1024
-_LEVEL_WORK = 1_000_000  # operations of a CPU kernel that a second level is worth: about 0.1 ms on one core
-_TASK_WORK = 200_000
+_LEVEL_WORTH = 1.5  # what another level saves on CPUs must be so many times what it costs
+_APART = 8  # how many times longer a turn takes where neighbouring elements are not neighbours in memory
 _ITEMS_PER_CORE = 512  # work items that keep a multiprocessor busy
 
 
@@ -97,22 +97,22 @@ class Split:
         config = pieces[0].config
         if not isinstance(config, NestConfig):
             return 1
-        units, work = int(bind(nest_units(kernel, config), hints)), kernel_work(kernel, hints)
-        if units >= 2 * dialect.cores or work < _LEVEL_WORK:
+        units, costs = int(bind(nest_units(kernel, config), hints)), dialect.costs
+        seconds = costs.seconds(nest_work(kernel, config).bound(hints), 1, 0.0)
+        saved = seconds * (1 - 1 / dialect.cores)
+        if units >= 2 * dialect.cores or saved < _LEVEL_WORTH * (costs.launch_seconds + costs.level_seconds):
             return 1
-        return int(
-            min(
-                4 * dialect.cores // max(units, 1),
-                work // _TASK_WORK,
-                _number(reductions[0].reduce_axes, hints) // _BLOCK,
-                _MOST,
-            )
+        return min(
+            4 * dialect.cores // max(units, 1),
+            costs.tasks_worth(seconds),
+            _number(reductions[0].reduce_axes, hints) // _BLOCK,
+            _MOST,
         )
 
     def _gpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
         """Into how many blocks to cut: as many as fill the device, each worth a start."""
-        length = _number(reductions[0].reduce_axes, hints)
-        if length < (_LONGEST if contiguous(kernel, reductions) else _LONGEST // 8):
+        length, costs = _number(reductions[0].reduce_axes, hints), dialect.costs
+        if length * (1 if contiguous(kernel, reductions) else _APART) * costs.turn_seconds < costs.launch_seconds:
             return 1
         config = self._scheduled(kernel, dialect, hints)[0].config
         results = _number(rows_of(kernel), hints)

@@ -15,7 +15,8 @@ import graphcore as gc
 from backends.codegen.emitter import Dialect
 from backends.codegen.gpu_product.family import choose_tile, tile_bytes
 from backends.opencl.device.device import open_device
-from backends.opencl.runtime import LAUNCHES, OpenCLBackend
+from backends.opencl.launch_modes import LAUNCHES
+from backends.opencl.runtime import OpenCLBackend
 from backends.opencl.target import dialect_of
 from graphcore import nn
 from graphcore.base.errors import DeviceError, UsageError

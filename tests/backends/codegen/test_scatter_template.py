@@ -206,21 +206,21 @@ def test_a_session_builds_once_for_two_batches(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_that_are_numbers_and_symbolic_rows(spec: str, guarded: Callable[..., Any]) -> None:
-    rng = np.random.default_rng(4)
+    rng, points = np.random.default_rng(4), ROWS  # enough that sorting them is worth it for numbers, too
     rows = gc.Dim("rows")
     k, w, wide = (
-        gc.placeholder("int64", (POINTS,)),
-        gc.placeholder("float32", (POINTS,)),
-        gc.placeholder("float32", (POINTS, 20)),
+        gc.placeholder("int64", (points,)),
+        gc.placeholder("float32", (points,)),
+        gc.placeholder("float32", (points, 20)),
     )
     flat, g = gradient(rows, k, w, ())
     table, h = gradient(rows, k, wide, (20,))
     bound = None
     for count in (ROWS, 77, 1000):
         given = {
-            k: hard_indices(rng, count, POINTS, "int64"),
-            w: drawn(rng, "float32", (POINTS,)),
-            wide: drawn(rng, "float32", (POINTS, 20)),
+            k: hard_indices(rng, count, points, "int64"),
+            w: drawn(rng, "float32", (points,)),
+            wide: drawn(rng, "float32", (points, 20)),
             flat: np.zeros(count, np.float32),
             table: np.zeros((count, 20), np.float32),
         }

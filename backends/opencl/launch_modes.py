@@ -1,0 +1,114 @@
+"""How a bound plan is started: a launch a step, a launch a level, or the whole plan in one; by the cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphcore.plan.costs import CostModel, Work
+
+__all__ = ["LAUNCHES", "Launch", "Row", "choose_mode", "mode_seconds", "plan_launches"]
+
+LAUNCHES = {"step": "launch a step", "level": "launch a level", "one": "one launch"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel to start: its name, how many work-groups, and which rows of the table it runs."""
+
+    kernel: str
+    groups: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a plan's table: a step for known sizes.
+
+    Attributes:
+        function: the number of the function that it calls.
+        tasks: how many tasks share its work; none where nothing is to be done.
+        words: what follows the function, the first task and the tasks.
+        work: what it does, in numbers.
+    """
+
+    function: int
+    tasks: int
+    words: tuple[int, ...]
+    work: Work
+
+
+def mode_seconds(levels: Sequence[Sequence[Row]], costs: CostModel, footprint: float, gpu: bool) -> dict[str, float]:
+    """Seconds of a run in every mode.
+
+    Args:
+        levels: the rows of every level.
+        costs: of the device.
+        footprint: bytes that a run touches.
+        gpu: whether every function of a level is a launch of its own.
+    """
+    one = costs.launch_seconds + costs.level_seconds
+    by_step = by_level = 0.0
+    for rows in levels:
+        busy = [r for r in rows if r.tasks]
+        each = [costs.seconds(r.work, r.tasks, footprint) for r in busy]
+        alone = [costs.seconds(r.work, r.tasks, footprint, alone=True) for r in busy]
+        one += sum(alone) / costs.alone_share
+        by_step += sum(each) + len(busy) * (costs.launch_seconds + costs.level_seconds)
+        if gpu:
+            by_level += sum(each) + len({r.function for r in busy}) * costs.launch_seconds
+        elif busy:
+            by_level += max(max(each), sum(alone) / costs.cores) + costs.launch_seconds
+        by_level += costs.level_seconds if busy else 0.0
+    return {LAUNCHES["step"]: by_step, LAUNCHES["level"]: by_level, LAUNCHES["one"]: one}
+
+
+def choose_mode(seconds: dict[str, float]) -> str:
+    """One work-item or work-group for the whole plan where starting its levels would cost more than all cores save.
+
+    A launch a step is for comparisons: it is never faster than a launch a level.
+    """
+    return min((LAUNCHES["level"], LAUNCHES["one"]), key=lambda mode: seconds[mode])
+
+
+def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tuple[list[tuple[Row, int]], list[Launch]]:
+    """The rows in the order of the table, each with its first task, and the launches."""
+    rows = [r for level in levels for r in level]
+    if gpu and mode != LAUNCHES["step"]:
+        order, launches = _by_function(levels)
+        return order, [Launch("run_whole", 1, 0, len(order))] if mode == LAUNCHES["one"] and order else launches
+    if mode == LAUNCHES["step"]:
+        busy = [r for r in rows if r.tasks]
+        return [(r, 0) for r in busy], [
+            Launch(f"step_{r.function}" if gpu else "run_plan", r.tasks, at, at + 1) for at, r in enumerate(busy)
+        ]
+    if mode == LAUNCHES["one"]:
+        return [(r, 0) for r in rows], [Launch("run_plan", 1, 0, len(rows))]
+    order, launches = [], []
+    for level in levels:
+        started, first = 0, len(order)
+        for r in level:
+            order.append((r, started))
+            started += r.tasks
+        if started:
+            launches.append(Launch("run_plan", started, first, len(order)))
+    return order, launches
+
+
+def _by_function(levels: Sequence[Sequence[Row]]) -> tuple[list[tuple[Row, int]], list[Launch]]:
+    """A launch for every function of a level: its steps are rows of one grid."""
+    order: list[tuple[Row, int]] = []
+    launches: list[Launch] = []
+    for level in levels:
+        of_function: dict[int, list[Row]] = {}
+        for r in level:
+            if r.tasks:
+                of_function.setdefault(r.function, []).append(r)
+        for function, members in of_function.items():
+            started, first = 0, len(order)
+            for r in members:
+                order.append((r, started))
+                started += r.tasks
+            launches.append(Launch(f"step_{function}", started, first, len(order)))
+    return order, launches
