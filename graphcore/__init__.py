@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.base.notices import DeviceWarning as DeviceWarning
     from graphcore.base.notices import DTypeWarning as DTypeWarning
     from graphcore.base.notices import GraphcoreWarning as GraphcoreWarning
+    from graphcore.base.notices import ResultWarning as ResultWarning
     from graphcore.base.shapes import Dim as Dim
     from graphcore.base.source import name_scope as name_scope
     from graphcore.functional import embedding as embedding
@@ -82,7 +83,7 @@ _NAMES = {
         CompileError DTypeError DeviceError FeedError FormatError GradientError GraphError GraphcoreError
         OutOfMemoryError OutOfRangeError SessionError ShapeError UsageError VerifyError
     """,
-    "graphcore.base.notices": "BuildWarning DTypeWarning DeviceWarning GraphcoreWarning",
+    "graphcore.base.notices": "BuildWarning DTypeWarning DeviceWarning GraphcoreWarning ResultWarning",
     "graphcore.base.shapes": "Dim",
     "graphcore.base.source": "name_scope",
     "graphcore.ir.graph": "Graph Update",

@@ -15,8 +15,9 @@ from graphcore.api.special import safe_sqrt
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
+from graphcore.base.notices import ResultWarning, warn_once
 from graphcore.base.shapes import Dim, format_shape, product
-from graphcore.ir.node import Tensor
+from graphcore.ir.node import Tensor, describe
 
 # fmt: off
 __all__ = [
@@ -104,15 +105,70 @@ def prod(
     return _reduce("prod", t, axes_of("prod", t, axis), keepdims)
 
 
-def _extreme(op: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
+class Extreme(Tensor):
+    """What ``max`` and ``min`` give: the values, as in NumPy, which know where they were.
+
+    ``x.max(1)[0]`` means the values in PyTorch and their first row in NumPy, as here: it warns, once a line.
+
+    Attributes:
+        values: the values, a plain tensor.
+        indices: their positions along the one axis that was reduced, int64.
+    """
+
+    __slots__ = ("_axes", "_keepdims", "_op", "_source")
+
+    def __init__(self, result: Tensor, op: str, source: Tensor, axes: tuple[int, ...], keepdims: bool) -> None:
+        super().__init__(result.node, result.index)
+        self._op, self._source, self._axes, self._keepdims = op, source, axes, keepdims
+
+    @property
+    def values(self) -> Tensor:
+        """The values, as a plain tensor."""
+        return Tensor(self.node, self.index)
+
+    @property
+    def indices(self) -> Tensor:
+        """The positions of the values along the axis, the first of equal ones.
+
+        Raises:
+            UsageError: not over one axis.
+        """
+        if len(self._axes) != 1:
+            raise fail(
+                UsageError, f"{self._op}: .indices are positions along one axis; {len(self._axes)} were reduced", self
+            )
+        return _position(f"arg{self._op}", self._source, self._axes[0], self._keepdims)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Indexed as any tensor."""
+        if isinstance(key, int) and not isinstance(key, bool) and key in (0, 1) and len(self._axes) == 1:
+            warn_once(
+                ResultWarning,
+                "extreme",
+                f"{self._op}(...)[{key}] is row {key} of the values; write .values or .indices for what PyTorch gives "
+                f"there, or .values[{key}] if you mean the row\n  they are {describe(self)}",
+            )
+        return Tensor.__getitem__(self, key)
+
+    def __iter__(self) -> Any:
+        raise fail(
+            UsageError,
+            f"{self._op} gives one tensor, the values: write m = x.{self._op}(axis), m.values, m.indices",
+            self,
+        )
+
+
+def _extreme(op: str, x: Any, axis: Any, keepdims: bool) -> Extreme:
     t = tensor(op, x)
     if t.dtype.is_bool:
         raise fail(DTypeError, f"{op}: the operand is bool; use gc.any or gc.all, or cast with .astype('int32')", t)
-    return _reduce(op, t, axes_of(op, t, axis), keepdims)
+    axes = axes_of(op, t, axis)
+    return Extreme(_reduce(op, t, axes, keepdims), op, t, axes, keepdims)
 
 
-def max(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
-    """The largest element over axes (values only, as in NumPy); NaN wins. Ties share the gradient.
+def max(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Extreme:
+    """The largest element over axes (values, as in NumPy; ``.indices`` has their positions along one axis); NaN wins.
+    Ties share the gradient.
 
     Raises:
         ShapeError: a reduced axis is empty or out of range.
@@ -123,8 +179,9 @@ def max(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, ke
     return _extreme("max", x, *_arguments("max", axis, keepdims, dim, keepdim))
 
 
-def min(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Tensor:
-    """The smallest element over axes (values only, as in NumPy); NaN wins. Ties share the gradient.
+def min(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool | None = None) -> Extreme:
+    """The smallest element over axes (values, as in NumPy; ``.indices`` has their positions along one axis); NaN wins.
+    Ties share the gradient.
 
     Raises:
         ShapeError: a reduced axis is empty or out of range.

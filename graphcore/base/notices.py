@@ -7,7 +7,15 @@ from collections import OrderedDict
 
 from graphcore.base.source import capture
 
-__all__ = ["BuildWarning", "DTypeWarning", "DeviceWarning", "GraphcoreWarning", "warn_of_building", "warn_once"]
+__all__ = [
+    "BuildWarning",
+    "DTypeWarning",
+    "DeviceWarning",
+    "GraphcoreWarning",
+    "ResultWarning",
+    "warn_of_building",
+    "warn_once",
+]
 
 
 class GraphcoreWarning(UserWarning):
@@ -24,6 +32,10 @@ class DTypeWarning(GraphcoreWarning):
 
 class DeviceWarning(GraphcoreWarning):
     """Something was to be moved to a device, which only a session can."""
+
+
+class ResultWarning(GraphcoreWarning):
+    """A result means one thing here and another one in a library that it looks like."""
 
 
 _warned: set[tuple[str, int, str]] = set()

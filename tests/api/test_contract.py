@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+from support.values import message_of
 
 import graphcore as gc
+from graphcore.base import notices
 
 A = np.random.default_rng(3).standard_normal((3, 4, 5)).astype("float32")
 
@@ -303,3 +306,29 @@ def test_the_package_runs_as_a_command() -> None:
         [sys.executable, "-m", "graphcore", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert found.stdout.startswith("graphcore ")
+
+
+def test_max_and_min_give_values_that_know_their_positions(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``[0]`` directly on such a result is a row, as in NumPy, and PyTorch's values: it warns, once a line."""
+    monkeypatch.setattr(notices, "_warned", set())
+    x = gc.constant(A)
+    for build, reduced, position in ((gc.max, np.max, np.argmax), (gc.min, np.min, np.argmin)):
+        for axis, keepdims in ((1, False), (-1, True), (0, False)):
+            found = build(x, axis, keepdims)
+            got = session.run([found, found.values, found.indices])
+            for value, expected in zip(got, [reduced(A, axis, keepdims=keepdims)] * 2, strict=False):
+                np.testing.assert_array_equal(value, expected)
+            np.testing.assert_array_equal(got[2], position(A, axis, keepdims=keepdims))
+    assert "along one axis" in message_of(gc.UsageError, lambda: x.max().indices)
+    assert ".values, m.indices" in message_of(gc.UsageError, lambda: [*x.max(1)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            first, second = x.max(1)[0], x.min(dim=1)[1]  # one line
+        later = x.max(1)[0]
+        quiet = [x.max(1).values[0], x.max(1)[2], x.max(1)[:1], x.max(1)[..., 0], x.amax((0, 1))[0], (x.max(1) * 1)[0]]
+    assert [w.category for w in caught] == [gc.ResultWarning] * 2
+    assert "row 0 of the values; write .values or .indices" in str(caught[0].message)
+    got = session.run([first, second, later, quiet[0]])
+    for value, expected in zip(got, [A.max(1)[0], A.min(1)[1], A.max(1)[0], A.max(1)[0]], strict=True):
+        np.testing.assert_array_equal(value, expected)
