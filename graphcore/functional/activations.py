@@ -145,7 +145,7 @@ def gelu(x: Any, approximate: str = "none") -> Tensor:
         return multiply(maximum(t, -largest(t.dtype)), _tanh_gate(t))
     if approximate != "none":
         raise UsageError(f"gelu: approximate is {approximate!r}; use 'none' or 'tanh'")
-    return multiply(multiply(0.5, t), add(1.0, build("erf", multiply(t, math.sqrt(0.5)))))
+    return build("gelu", t)
 
 
 def _tanh_gate(t: Tensor) -> Tensor:

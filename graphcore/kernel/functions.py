@@ -11,6 +11,7 @@ body made of exact functions bit for bit alike.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -250,6 +251,13 @@ def _silu(x: Expr) -> Expr:
     return _gated(x, call("sigmoid", x))
 
 
+def _gelu(x: Expr) -> Expr:
+    """x P(Z <= x) = x (1 + erf(x / sqrt 2)) / 2"""
+    scaled = call("mul", x, const(math.sqrt(0.5), x.dtype))
+    twice = call("add", _one(x), call("erf", scaled))
+    return _gated(x, call("mul", const(0.5, x.dtype), twice))
+
+
 def _mish(x: Expr) -> Expr:
     """x tanh(log(1 + e^x))"""
     return _gated(x, call("tanh", call("softplus", x)))
@@ -372,6 +380,7 @@ _BODIES = (
     Function("weigh", 2, body=_weigh),
     Function("softplus", body=_softplus),
     Function("silu", body=_silu),
+    Function("gelu", body=_gelu),
     Function("mish", body=_mish),
     Function("log_add_exp", 2, body=_log_add_exp),
     Function("hypot", 2, body=_hypot),

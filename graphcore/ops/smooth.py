@@ -18,7 +18,7 @@ from graphcore.ops._examples import floats, unit
 from graphcore.ops._scalar import Scalar
 from graphcore.ops.elementwise import Unary
 
-__all__ = ["Excess", "Gaussian", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus", "Weigh"]
+__all__ = ["Excess", "Gaussian", "Gelu", "Hypot", "LogAddExp", "Mish", "OneMinusSquare", "Silu", "Softplus", "Weigh"]
 
 
 @primitive
@@ -46,6 +46,20 @@ class Silu(Unary):
         """g s (1 + x (1 - s)) with s the sigmoid"""
         s = b.sigmoid(x)
         return b.mul(g, b.mul(s, b.add(b.mul(_factor(b, x), b.sub(1, s)), 1)))
+
+
+@primitive
+class Gelu(Unary):
+    """x (1 + erf(x / sqrt 2)) / 2, elementwise (Hendrycks and Gimpel, 2016): x P(Z <= x) of a standard normal Z."""
+
+    halves: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
+
+    def slope(self, b: Any, x: Any, out: Any, g: Any) -> Any:
+        """g (P(Z <= x) + x p(x)) with the normal density p(x) = e^(-x^2 / 2) / sqrt(2 pi)"""
+        scaled = b.mul(x, math.sqrt(0.5))
+        below = b.mul(b.add(b.erf(scaled), 1), 0.5)
+        density = b.mul(b.gaussian(scaled), 1 / math.sqrt(2 * math.pi))
+        return b.mul(g, b.add(below, b.mul(_factor(b, x), density)))
 
 
 @primitive

@@ -96,6 +96,7 @@ BODIES: dict[str, Callable[..., Any]] = {
     "weigh": lambda x, y: np.where((x == 0) & np.isinf(y), 0, x * y),
     "softplus": lambda x: np.logaddexp(x, 0),
     "silu": lambda x: np.where(x == -np.inf, 0, x / (1 + np.exp(-x))),
+    "gelu": lambda x: np.where(x == -np.inf, 0, x * (0.5 + 0.5 * np.vectorize(math.erf)(x / math.sqrt(2)))),
     "mish": lambda x: np.where(x == -np.inf, 0, x * np.tanh(np.logaddexp(x, 0))),
     "log_add_exp": np.logaddexp,
     "hypot": np.hypot,

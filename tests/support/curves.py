@@ -15,7 +15,7 @@ import numpy as np
 
 import graphcore as gc
 from graphcore import functional as F
-from support.slopes import LINE, ONE, bell, one, sigmoid, tanh_gate, times, zero
+from support.slopes import LINE, ONE, bell, normal, one, sigmoid, tanh_gate, times, zero
 
 __all__ = ["CURVES", "Curve"]
 
@@ -48,14 +48,6 @@ NOT_HUGE = tuple(x for x in LINE if abs(x) < 1e30)
 def soft(x: Any) -> Any:
     """log(1 + e^x)"""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-
-def phi(x: Any) -> Any:
-    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-
-
-def normal(x: Any) -> Any:
-    return 0.5 * np.vectorize(lambda t: math.erfc(-t / math.sqrt(2)), otypes=[float])(x)
 
 
 def cubic(x: Any) -> tuple[Any, Any, Any]:
@@ -138,13 +130,7 @@ ACTIVATIONS = {
     "selu": Curve(F.selu, *exponential(*_SELU)),
     "celu": Curve(F.celu, *exponential(1.0)),
     "celu of 2": Curve(lambda x: F.celu(x, 2.0), *exponential(2.0, rate=0.5)),
-    "gelu": Curve(
-        F.gelu,
-        lambda x: x * normal(x),
-        lambda x: normal(x) + x * phi(x),
-        lambda x: (2 - np.minimum(x * x, 1e9)) * phi(x),
-        FINITE,
-    ),
+    "gelu": Curve(F.gelu, lambda x: times(x, normal(x)), ONE["gelu"].first, ONE["gelu"].second),
     "gelu by tanh": Curve(lambda x: F.gelu(x, "tanh"), *(lambda x, i=i: approximate(x)[i] for i in range(3))),
     "silu": Curve(F.silu, lambda x: times(x, sigmoid(x)), ONE["silu"].first, ONE["silu"].second),
     "mish": Curve(F.mish, lambda x: times(x, tanh_gate(x)[0]), ONE["mish"].first, ONE["mish"].second),

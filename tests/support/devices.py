@@ -151,7 +151,7 @@ _HARD = frozenset(["pow", "lgamma", "digamma", "polygamma", "floor_divide", "rem
 _SUMS = frozenset(
     """
         sum add_n matmul conv2d conv2d_input_grad conv2d_weight_grad avg_pool avg_pool_grad max_pool_grad
-        max_pool_gather scatter_add scatter_along
+        max_pool_gather scatter_add scatter_along gelu
     """.split()
 )
 

@@ -121,6 +121,14 @@ def times(x: Any, y: Any) -> Any:
     return np.where(y == 0, 0, np.where(y == 0, 0, x) * y)
 
 
+def phi(x: Any) -> Any:
+    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def normal(x: Any) -> Any:
+    return 0.5 * np.vectorize(lambda t: math.erfc(-t / math.sqrt(2)), otypes=[float])(x)
+
+
 def tanh_gate(x: Any) -> tuple[Any, Any, Any]:
     """tanh(softplus(x)) and its derivatives: (u^2 + 2 u) / (u^2 + 2 u + 2) with u = e^x, without overflow."""
     u, right = np.exp(-np.abs(x)), x > 0
@@ -180,6 +188,11 @@ ONE: dict[str, One] = {
     "silu": One(
         lambda x: sigmoid(x) + times(x, bell(x)),
         lambda x: 2 * bell(x) + times(x, bell(x) * (sigmoid(-x) - sigmoid(x))),
+        scale=1.0,
+    ),
+    "gelu": One(
+        lambda x: normal(x) + times(x, phi(x)),
+        lambda x: (2 - np.minimum(x * x, 1e9)) * phi(x),
         scale=1.0,
     ),
     "mish": One(
