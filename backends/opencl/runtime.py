@@ -288,7 +288,10 @@ class BoundPlan:
             view = arena.view(offset, shape, dtype)
 
             def copy(array: Any) -> None:
-                np.copyto(view, array, casting="same_kind")
+                if array.dtype == dtype:
+                    view[...] = array  # half the time of copyto
+                else:
+                    np.copyto(view, array, casting="same_kind")
 
             return copy
         return lambda array: arena.write(offset, np.asarray(array, dtype))

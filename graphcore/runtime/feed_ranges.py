@@ -77,9 +77,6 @@ class FeedRanges:
         self._ranges = tuple(ranges)
         self._limits: OrderedDict[Any, tuple[tuple[FeedRange, int, Any], ...]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._ranges)
-
     def check(self, arrays: Sequence[Any], shapes: Any, sizes: Callable[[], Mapping[str, int]]) -> None:
         """Raise FeedError for a label or an index out of its range.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from graphcore.base.errors import UsageError
@@ -28,7 +29,7 @@ def _visit(value: Any, tensors: list[Tensor], updates: list[Update]) -> Callable
     if isinstance(value, Tensor):
         position = len(tensors)
         tensors.append(value)
-        return lambda values: values[position]
+        return itemgetter(position)
     if isinstance(value, Update):
         updates.append(value)
         return lambda values: None
@@ -45,7 +46,7 @@ def _visit(value: Any, tensors: list[Tensor], updates: list[Update]) -> Callable
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return lambda values: type(value)(*(p(values) for p in items))
         kind = list if isinstance(value, list) else tuple
-        return lambda values: kind(p(values) for p in items)
+        return lambda values: kind([p(values) for p in items])
     if isinstance(value, str):
         raise UsageError(
             f"fetches: {value!r} is a name; there is no global graph to look names up in, so fetch the tensor itself"

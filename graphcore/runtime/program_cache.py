@@ -64,7 +64,7 @@ class Entry:
     rename: dict[str, str]
     needed: frozenset[str]
     constraints: tuple[Constraint, ...]
-    ranges: FeedRanges
+    ranges: FeedRanges | None
     lines: bytes
 
 
@@ -119,7 +119,7 @@ class ProgramCache:
         graph = run_graph(tensors, updates, fed)
         found = fingerprint(graph)
         nodes = graph.nodes()
-        ranges = FeedRanges(ranges_of(graph))
+        ranges = ranges_of(graph)
         with self._lock:
             program = self.programs.get(found.digest)
             if program is None:
@@ -131,7 +131,7 @@ class ProgramCache:
                 dict(zip(found.symbols, program.symbols, strict=True)),
                 symbols_in(nodes),
                 constraints_of(nodes),
-                ranges,
+                FeedRanges(ranges) if ranges else None,
                 found.lines,
             )
             shrink(self.entries)

@@ -220,7 +220,7 @@ class Session:
         def sizes() -> dict[str, int]:
             return sizes_of(fed, shapes, entry.needed, entry.constraints)
 
-        if entry.ranges:
+        if entry.ranges is not None:
             entry.ranges.check(prepared, shapes, sizes)
         bound = entry.program.bound.get(shapes)
         if bound is None:
