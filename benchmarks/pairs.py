@@ -1,9 +1,11 @@
 """Training steps of two checkouts beside each other: ``python -m benchmarks.pairs OLD [--step gpt] [--pairs 30]``.
 
-Each step runs in two processes, one per checkout, which take turns in short blocks; a pair is one block of each. What
-is reported is the median of the pairs' ratios old / new, so above 1 the new checkout is faster, with a bootstrap
-interval. A step passes if the interval's upper end is at least 0.97, all steps together if that of their geometric mean
-is at least 1. Noise of the machine falls on both sides of a pair; it widens the interval but does not shift it.
+Each step runs in two processes, one per checkout, which take turns in short blocks; a pair is one block of each. Where
+a process's memory happens to lie can favour it for all its life, so every few pairs begin with new processes. What is
+reported is the median of the pairs' ratios old / new, so above 1 the new checkout is faster, with a bootstrap interval
+that draws processes, then their pairs. A step passes if the interval's upper end is at least 0.97, all steps together
+if that of their geometric mean is at least 1. Noise of the machine falls on both sides of a pair; it widens the
+interval but does not shift it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 HERE = Path(__file__).resolve()
 EACH, TOGETHER = 0.97, 1.0  # what the intervals' upper ends must reach
 _BLOCK = 0.25  # seconds of a turn
+_LIFE = 5  # pairs that processes live for
 _DRAWS = 2000
 
 
@@ -89,22 +92,25 @@ class Worker:
 
 def measure(step: str, old: Path, new: Path, device: str, pairs: int) -> dict[str, Any]:
     """One step: the ratios of its pairs, medians, counts of both checkouts."""
-    workers = [Worker(old, step, device), Worker(new, step, device)]
-    try:
-        times = np.empty((pairs, 2))
-        for i in range(pairs):
-            for side in (0, 1) if i % 2 == 0 else (1, 0):
-                times[i, side] = workers[side].block()
-    finally:
-        for w in workers:
-            w.close()
-    logs = np.log(times[:, 0] / times[:, 1])
+    lives = -(-pairs // _LIFE)
+    times = np.empty((lives, _LIFE, 2))
+    for life in times:
+        workers = [Worker(old, step, device), Worker(new, step, device)]
+        try:
+            for i, pair in enumerate(life):
+                for side in (0, 1) if i % 2 == 0 else (1, 0):
+                    pair[side] = workers[side].block()
+        finally:
+            for w in workers:
+                w.close()
+    logs = np.log(times[..., 0] / times[..., 1])
     rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(logs, (_DRAWS, pairs)), axis=1)
+    drawn = rng.integers(lives, size=(_DRAWS, lives, 1)), rng.integers(_LIFE, size=(_DRAWS, lives, _LIFE))
+    medians = np.median(logs[drawn], axis=(1, 2))
     return {
         "step": step,
-        "old_ms": float(np.median(times[:, 0])) * 1e3,
-        "new_ms": float(np.median(times[:, 1])) * 1e3,
+        "old_ms": float(np.median(times[..., 0])) * 1e3,
+        "new_ms": float(np.median(times[..., 1])) * 1e3,
         "ratio": float(np.exp(np.median(logs))),
         "low": float(np.exp(np.quantile(medians, 0.025))),
         "high": float(np.exp(np.quantile(medians, 0.975))),
