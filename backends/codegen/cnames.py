@@ -6,9 +6,19 @@ In a register float16 and bfloat16 are float, and a bool is an int mask: 0 or 1 
 
 from __future__ import annotations
 
-from graphcore.base.dtypes import DType
+from graphcore.base.dtypes import DType, int32, int64
+from graphcore.kernel.ir import Kernel
 
-__all__ = ["convert", "literal", "mask_for", "memory_type", "register_type", "vector_type"]
+__all__ = [
+    "convert",
+    "counter_dtype",
+    "counter_type",
+    "literal",
+    "mask_for",
+    "memory_type",
+    "register_type",
+    "vector_type",
+]
 
 _MEMORY = {
     "float16": "half",
@@ -26,6 +36,16 @@ _MEMORY = {
     "bool": "uchar",
 }
 _SIGNED = {1: "char", 2: "short", 4: "int", 8: "long"}
+
+
+def counter_dtype(kernel: Kernel) -> DType:
+    """The type of a kernel's positions, counts and extents."""
+    return int64 if kernel.wide else int32
+
+
+def counter_type(kernel: Kernel) -> str:
+    """The same as a C type."""
+    return register_type(counter_dtype(kernel))
 
 
 def memory_type(dtype: DType) -> str:

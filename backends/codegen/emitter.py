@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from backends.codegen.cnames import convert, literal, mask_for, mask_of, register_bytes, register_type, vector_type
+from backends.codegen.cnames import (
+    convert,
+    counter_dtype,
+    counter_type,
+    literal,
+    mask_for,
+    mask_of,
+    register_bytes,
+    register_type,
+    vector_type,
+)
 from backends.codegen.device_costs import costs_of
 from backends.codegen.scalars import HEX, apply, bounded, identity, iota, load_text, spread, store_text
 from backends.codegen.vector_loads import load_vector
@@ -61,7 +71,8 @@ class Dialect:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
         narrow = _narrow_positions(kernel)
         widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
-        if any(v.fn == "reduce" and v.combine.startswith("arg") and v not in narrow for v in kernel.values()):
+        args = [v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in narrow]
+        if kernel.wide or args:  # vectors of positions
             widest = 8
         return max(1, self.width * 4 // max(widest, 4))
 
@@ -103,10 +114,9 @@ class Emitter:
         self.axis_code: dict[Axis, str] = {}
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
-        self.pinned: dict[
-            Expr, frozenset[Axis]
-        ] = {}  # axes whose loops a value must stay inside, beside those it depends on
-        self.narrow = _narrow_positions(kernel)
+        self.pinned: dict[Expr, frozenset[Axis]] = {}  # more axes whose loops a value must stay inside
+        self.narrow = frozenset[Expr]() if kernel.wide else _narrow_positions(kernel)
+        self.counter, self.counts = counter_type(kernel), counter_dtype(kernel)  # of positions and extents
         self._names = 0
 
     # Scopes and names
@@ -140,9 +150,8 @@ class Emitter:
         """A scalar loop over an axis."""
         variable = name or self.fresh(axis.name + "_")
         self.axis_code[axis] = variable
-        with self.block(
-            f"for (int {variable} = 0; {variable} < {self.extent(axis.extent)}; ++{variable})", (axis,)
-        ) as scope:
+        header = f"for ({self.counter} {variable} = 0; {variable} < {self.extent(axis.extent)}; ++{variable})"
+        with self.block(header, (axis,)) as scope:
             yield scope
 
     @contextmanager
@@ -159,7 +168,16 @@ class Emitter:
                 self.axis_code[axis] = before[2]
 
     def extent(self, extent: Extent) -> str:
-        return self.sizes[extent] if isinstance(extent, Dim) else str(extent)
+        return self.sizes[extent] if isinstance(extent, Dim) else self.number(extent)
+
+    def number(self, value: int) -> str:
+        """A count as C, of a type that products of it fit."""
+        text = f"{value}L" if self.kernel.wide else str(value)
+        return text if value >= 0 else f"({text})"
+
+    def iota(self, width: int) -> str:
+        """The numbers of the lanes as a vector of positions."""
+        return iota(width, self.counter)
 
     def place(self, axes: frozenset[Axis]) -> Scope:
         """The innermost scope that binds one of ``axes``."""
@@ -211,9 +229,9 @@ class Emitter:
         if e.fn == "load":
             return self.load(e)
         if e.fn == "index":
-            return convert(self.index(e.index, width), int32, e.dtype, width)
+            return convert(self.index(e.index, width), self.counts, e.dtype, width)
         if e.fn == "size":
-            return convert(self.extent(e.extent), int32, e.dtype, 1)
+            return convert(self.extent(e.extent), self.counts, e.dtype, 1)
         if e.fn == "in_range":
             return self.in_range(e, width)
         args = [self.vector(a, width) for a in e.args]
@@ -233,53 +251,55 @@ class Emitter:
     # Indices
 
     def index(self, index: Index, width: int = 1) -> str:
-        """An index as C: a scalar int, or an int vector of the lanes."""
+        """An index as C: a scalar, or a vector of the lanes."""
         parts: list[str] = []
         for atom, coefficient in index.terms:
             text = self.atom(atom, width)
-            parts.append(
-                text if coefficient == 1 else f"{text}*{coefficient}" if coefficient >= 0 else f"{text}*({coefficient})"
-            )
+            parts.append(text if coefficient == 1 else f"{text}*{self.number(coefficient)}")
         if index.constant or not parts:
-            parts.append(str(index.constant) if index.constant >= 0 else f"({index.constant})")
+            parts.append(self.number(index.constant))
         text = " + ".join(parts)
         if width > 1 and not self.is_vector(index.axes()):
-            return f"(int{width})({text})"
+            return f"({self.counter}{width})({text})"
         return text if len(parts) == 1 else f"({text})"
 
     def atom(self, atom: object, width: int) -> str:
         if isinstance(atom, Axis):
             code = self.axis_code[atom]
             if width > 1 and atom == self.lane:
-                return f"({code} + {iota(width)})"
+                return f"({code} + {self.iota(width)})"
             return code
         if isinstance(atom, Dynamic):
             value: Expr = atom.value
             own = width if self.is_vector(value.axes) else 1
-            return convert(self.value(value), value.dtype, int32, own)
+            return convert(self.value(value), value.dtype, self.counts, own)
         assert isinstance(atom, (Div, Mod))
         own = width if width > 1 and self.is_vector(atom.value.axes()) else 1
         inner = self.index(atom.value, own)
         low, _ = atom.value.range()
         if low >= 0:
-            return f"({inner} {'/' if isinstance(atom, Div) else '%'} {atom.divisor})"
+            return f"({inner} {'/' if isinstance(atom, Div) else '%'} {self.number(atom.divisor)})"
         shifted = -low + (low % atom.divisor)  # a multiple of the divisor that makes the operand non-negative
+        divisor, shift = self.number(atom.divisor), self.number(shifted)
         if isinstance(atom, Div):
-            return f"(({inner} + {shifted}) / {atom.divisor} - {shifted // atom.divisor})"
-        return f"(({inner} + {shifted}) % {atom.divisor})"
+            return f"(({inner} + {shift}) / {divisor} - {self.number(shifted // atom.divisor)})"
+        return f"(({inner} + {shift}) % {divisor})"
 
     def in_range(self, e: Expr, width: int) -> str:
         index, low, high = e.index, e.low, e.high
         text = self.index(index, width)
         name = self.fresh("k")
-        self.home(e).lines.append(f"const {'int' + (str(width) if width > 1 else '')} {name} = {text};")
+        self.home(e).lines.append(f"const {self.counter}{width if width > 1 else ''} {name} = {text};")
         bottom, top = index.range()
         checks = []
         if bottom < low:
-            checks.append(f"({name} >= {low})")
+            checks.append(f"({name} >= {self.number(low)})")
         if not isinstance(high, int) or top >= high:
             checks.append(f"({name} < {self.extent(high)})")
-        return " & ".join(checks) if checks else ("-1" if width > 1 else "1")
+        if not checks:
+            return "-1" if width > 1 else "1"
+        checked = " & ".join(checks)
+        return mask_of(checked, self.counts, width) if self.kernel.wide else checked
 
     # Memory
 
@@ -308,18 +328,15 @@ class Emitter:
         where, held = self.fresh("x"), self.fresh("w")
         step = store.index.stride(self.lane) if self.lane is not None else None
         if step is None:
-            self.line(f"const int{width} {where} = {self.index(store.index, width)};")
+            self.line(f"const {self.counter}{width} {where} = {self.index(store.index, width)};")
             places = [f"{where}.s{HEX[i]}" for i in range(width)]
         else:
-            self.line(f"const int {where} = {self.index(store.index)};")
+            self.line(f"const {self.counter} {where} = {self.index(store.index)};")
             places = [f"({where} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
         self.line(f"const {vector_type(dtype, width)} {held} = {value};")
         for i, place in enumerate(places):
-            self.line(
-                store_text(
-                    pointer, place, f"{held}.s{HEX[i]}" if not dtype.is_bool else f"(-{held}.s{HEX[i]})", dtype, 1
-                )
-            )
+            element = f"(-{held}.s{HEX[i]})" if dtype.is_bool else f"{held}.s{HEX[i]}"
+            self.line(store_text(pointer, place, element, dtype, 1))
 
     # Reductions
 
@@ -382,7 +399,7 @@ class Accumulator:
             f"{vtype} {self.name} = ({vtype})({start});" if self.width > 1 else f"{vtype} {self.name} = {start};"
         )
         if self.position:
-            itype = f"int{self.width if self.width > 1 else ''}"
+            itype = f"{self.emitter.counter}{self.width if self.width > 1 else ''}"
             lines.append(f"{itype} {self.position} = ({itype})(-1);")
 
     def add(self, body: Expr, position: str) -> None:
@@ -403,14 +420,14 @@ class Accumulator:
                 held = em.fresh()
                 em.line(f"const {vector_type(self.dtype, self.width)} {held} = {value};")
                 value = held
-            where = position if self.width == 1 else f"(int{self.width})({position})"
+            where = position if self.width == 1 else f"({em.counter}{self.width})({position})"
             if em.lane in self.e.reduce_axes and self.width > 1:
-                where = f"({where} + {iota(self.width)})"
+                where = f"({where} + {em.iota(self.width)})"
             better = self.better(value, self.name, self.width)
-            first = f"({self.position} < 0)"
+            first = mask_of(f"{self.position} < 0", em.counts, self.width)
             taken = em.fresh("t")
             em.line(f"const int{self.width if self.width > 1 else ''} {taken} = {better} | {first};")
-            em.line(f"{self.position} = {taken} ? {where} : {self.position};")
+            em.line(f"{self.position} = {mask_for(taken, em.counts, self.width)} ? {where} : {self.position};")
             em.line(f"{self.name} = {mask_for(taken, self.dtype, self.width)} ? {value} : {self.name};")
             return
         em.line(f"{self.name} = {self.merged(self.name, value, self.width)};")
@@ -468,7 +485,7 @@ class Accumulator:
     def fold_positions(self, lines: list[str]) -> None:
         em = self.emitter
         best, at = em.fresh("a"), em.fresh("at")
-        lines.append(f"{register_type(self.dtype)} {best} = {self.name}.s0; int {at} = {self.position}.s0;")
+        lines.append(f"{register_type(self.dtype)} {best} = {self.name}.s0; {em.counter} {at} = {self.position}.s0;")
         for i in range(1, self.width):
             new, where = f"{self.name}.s{HEX[i]}", f"{self.position}.s{HEX[i]}"
             equal = (

@@ -33,7 +33,18 @@ _GPU: tuple[Scheduler, ...] = (_SCATTER, Split((*_GROUPS, _NEST)), *_GROUPS, _NE
 _CPU: tuple[Scheduler, ...] = (*TEMPLATES[:-1], Split((_SCATTER, _NEST)), _NEST)
 CPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((_MATMUL, _CONV), _CPU), *_CPU)
 GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((), _GPU), *_GPU)
+# What schedules kernels whose loops must count in 64 bits; the other templates count in 32.
+WIDE_SCHEDULERS: tuple[Scheduler, ...] = (Split((_NEST,)), _NEST)
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
 
-__all__ = ["BY_NAME", "CPU_SCHEDULERS", "GPU_SCHEDULERS", "GROUP_TEMPLATES", "GroupTemplate", "Scheduler", "Template"]
+__all__ = [
+    "BY_NAME",
+    "CPU_SCHEDULERS",
+    "GPU_SCHEDULERS",
+    "GROUP_TEMPLATES",
+    "WIDE_SCHEDULERS",
+    "GroupTemplate",
+    "Scheduler",
+    "Template",
+]

@@ -15,8 +15,8 @@ __all__ = ["HEX", "apply", "bounded", "identity", "iota", "load_text", "spread",
 HEX = "0123456789abcdef"
 
 
-def iota(width: int) -> str:
-    return f"(int{width})({', '.join(map(str, range(width)))})"
+def iota(width: int, kind: str = "int") -> str:
+    return f"({kind}{width})({', '.join(map(str, range(width)))})"
 
 
 def spread(text: str, dtype: DType, have: int, want: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from backends.codegen.cnames import memory_type
+from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.emitter import Dialect
 from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.ir import Kernel, symbolic_sizes
@@ -28,7 +28,8 @@ class Scheduler(Protocol):
 
 
 class Template(Scheduler, Protocol):
-    """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``.
+    """Turns kernels into C functions ``void NAME(parameters, sizes, int task, int tasks)``; sizes of wide kernels are
+    long.
 
     On GPUs a task is a work item and ``tasks`` the work items of the launch, though ``Template.tasks`` counts groups
     there.
@@ -70,5 +71,5 @@ def signature(kernel: Kernel, extra: Sequence[str] = ()) -> str:
     for i, p in enumerate(kernel.params):
         qualifier = "" if i in written else "const "
         parts.append(f"__global {qualifier}{memory_type(p.dtype)}* p{i}")
-    parts += [f"const int {n}" for n in sizes_of(kernel).values()]
+    parts += [f"const {counter_type(kernel)} {n}" for n in sizes_of(kernel).values()]
     return ", ".join([*parts, *extra])

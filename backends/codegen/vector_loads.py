@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backends.codegen.cnames import literal, vector_type
-from backends.codegen.scalars import HEX, iota, load_text, spread
+from backends.codegen.scalars import HEX, load_text, spread
 from graphcore.base.dtypes import DType
 from graphcore.kernel.expr import Expr, dynamic_values
 from graphcore.kernel.index import Axis, Div, Index, Mod
@@ -37,7 +37,7 @@ def load_vector(em: Emitter, e: Expr) -> str:
             held = (
                 em.value(guard) if guard is not None else None
             )  # the guard stands before the load: outside of it the address may be anywhere
-            em.home(e).lines.append(f"const int {at} = {em.index(index)};")
+            em.home(e).lines.append(f"const {em.counter} {at} = {em.index(index)};")
             lines, text = _spread_out(em, pointer, at, f"({at} + {width // shared[0]})", dtype, shared, held)
             em.home(e).lines.extend(lines)
             return text
@@ -132,11 +132,11 @@ def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
         some = every = em.value(guard)
     step = index.stride(em.lane)
     if step is not None:
-        lines.append(f"const int {at} = {em.index(index)};")
+        lines.append(f"const {em.counter} {at} = {em.index(index)};")
         addresses = [f"({at} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
         together = _Together(None, (), _stepped(pointer, at, dtype, width, step)) if _is_whole(step, width) else None
     else:
-        lines.append(f"const int{width} {at} = {em.index(index, width)};")
+        lines.append(f"const {em.counter}{width} {at} = {em.index(index, width)};")
         addresses = [f"{at}.s{HEX[i]}" for i in range(width)]
         together = _neighbours(em, index, pointer, at, dtype)
     apart = _one_by_one(pointer, addresses, dtype, width, mask)
@@ -174,7 +174,7 @@ def _neighbours(em: Emitter, index: Index, pointer: str, at: str, dtype: DType) 
         return _Together(None, *_spread_out(em, pointer, f"{at}.s0", last, dtype, shared))
     through = _through(index, em.lane)
     if any(isinstance(atom, Mod) for atom, _ in through):
-        return _Together(f"all({at} == {at}.s0 + {iota(width)})", (), load_text(pointer, f"{at}.s0", dtype, width))
+        return _Together(f"all({at} == {at}.s0 + {em.iota(width)})", (), load_text(pointer, f"{at}.s0", dtype, width))
     if len(through) == 1:  # one quotient: addresses only grow with the lane, or only fall
         return _Together(f"{at}.s0 == {last}", (), spread(load_text(pointer, f"{at}.s0", dtype, 1), dtype, 1, width))
     return None

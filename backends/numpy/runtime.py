@@ -64,6 +64,9 @@ class NumpyBackend:
     def compile(self, plan: Plan) -> Plan:
         return plan
 
+    def holds(self, program: Plan, sizes: Mapping[str, int]) -> bool:
+        return True  # NumPy and Python count as far as is needed
+
     def functions(self, program: Plan) -> tuple[int, ...]:
         return tuple(range(len(program.steps)))
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from backends.codegen.cnames import memory_type
+from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.emitter import Dialect
 from backends.codegen.prelude import PRAGMAS, prelude_for
 from backends.codegen.registry import BY_NAME, GROUP_TEMPLATES
@@ -107,7 +107,7 @@ def _call(f: Function, *more: str) -> str:
         args.append(f"(__global {const}{memory_type(p.dtype)}*)(space[r[{at}]] + r[{at + 1}])")
         at += 2
     for _ in range(f.arguments):
-        args.append(f"(int)r[{at}]")
+        args.append(f"({counter_type(f.kernel)})r[{at}]")
         at += 1
     return f"{f.name}({', '.join([*args, *more])});"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import call
@@ -18,7 +18,7 @@ from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Memory
 from backends.opencl.program import Source, compile_source, compile_whole, generate
-from backends.opencl.target import dialect_of, make_target
+from backends.opencl.target import counts_fit, dialect_of, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
@@ -137,6 +137,10 @@ class OpenCLBackend:
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
+
+    def holds(self, program: Program, sizes: Mapping[str, int]) -> bool:
+        """Whether its functions' integers hold what they count, for these sizes."""
+        return all(counts_fit(step, sizes) for step in program.plan.steps)
 
     def functions(self, program: Program) -> tuple[int, ...]:
         """Which function every step calls."""

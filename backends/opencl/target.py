@@ -8,14 +8,16 @@ from typing import Any
 
 from backends.codegen.emitter import Dialect
 from backends.codegen.loads import loads_on
-from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS
+from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS, WIDE_SCHEDULERS
 from backends.opencl.device.device import DeviceInfo
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.widths import is_narrow, within
 from graphcore.plan.backend import Piece
+from graphcore.plan.plan import Step
 from graphcore.plan.target import Reject, Target
 
-__all__ = ["dialect_of", "estimate", "make_target"]
+__all__ = ["counts_fit", "dialect_of", "estimate", "make_target"]
 
 _GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
 # GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least
@@ -49,9 +51,16 @@ def make_target(info: DeviceInfo) -> Target:
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reasons = []
-        for template in GPU_SCHEDULERS if dialect.is_gpu else CPU_SCHEDULERS:
+        wide = not is_narrow(kernel, hints)
+        if wide:
+            kernel = replace(kernel, wide=True)
+        for template in WIDE_SCHEDULERS if wide else GPU_SCHEDULERS if dialect.is_gpu else CPU_SCHEDULERS:
             answer = template.schedule(kernel, dialect, hints)
             if not isinstance(answer, Reject):
+                outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
+                if outgrown:
+                    reasons.append(f"{template.name}: {outgrown.kernel.name} would count further than 32 bits")
+                    continue
                 work = [p for p in answer if not p.helper]
                 whole = kernel if len(work) == 1 else None
                 return [_with_work(p, whole, hints) for p in answer]
@@ -70,6 +79,14 @@ def make_target(info: DeviceInfo) -> Target:
         schedule=schedule,
         loads=loads_on(info.compute_units),
     )
+
+
+def counts_fit(piece: Piece | Step, sizes: Mapping[str, int]) -> bool:
+    """Whether the integers of a piece's function hold everything that it counts, for these sizes."""
+    if piece.kernel.wide:
+        return True
+    arguments = BY_NAME[piece.template].arguments(piece.kernel, piece.config)
+    return within(arguments, sizes) and is_narrow(piece.kernel, sizes)
 
 
 def _with_work(piece: Piece, whole: Kernel | None, hints: Mapping[str, int]) -> Piece:

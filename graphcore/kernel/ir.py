@@ -115,6 +115,7 @@ class Kernel:
         origins: lines for the comment above the source: graph nodes and the user's lines.
         facts: template-specific constants (a convolution's geometry), by name.
         scratch: how a template uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
+        wide: whether its loops count in 64 bits, as a target decides for sizes that 32 may not hold.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Kernel:
     origins: tuple[str, ...] = ()
     facts: tuple[tuple[str, Any], ...] = field(default=())
     scratch: tuple[tuple[int, str], ...] = ()
+    wide: bool = False
 
     def fact(self, name: str) -> Any:
         """A template-specific constant, or None."""

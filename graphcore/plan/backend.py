@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -73,6 +73,9 @@ class Backend(Protocol):
 
     def bind(self, program: Any, placed: Placed, graph: Any = None) -> Executable:
         """The program with sizes and offsets."""
+
+    def holds(self, program: Any, sizes: Mapping[str, int]) -> bool:
+        """Whether a program counts right for sizes of the symbolic extents beyond those that it was compiled for."""
 
     def functions(self, program: Any) -> tuple[int, ...]:
         """Which distinct function every step of the plan calls."""

@@ -66,9 +66,12 @@ class Compiled:
 
     def fits(self, sizes: dict[str, int]) -> bool:
         """Whether this compilation serves other sizes of the symbolic extents."""
-        return all(
+        near = all(
             self.hints[k] == v if k in self.compilation.bound else v <= self.hints[k] * _REGROW
             for k, v in sizes.items()
+        )
+        return near and (
+            all(v <= self.hints[k] for k, v in sizes.items()) or bool(self.backend.holds(self.program, sizes))
         )
 
     def place(self, sizes: dict[str, int]) -> Placed:

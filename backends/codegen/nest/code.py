@@ -64,14 +64,15 @@ class NestCode:
             self.unit("0")
             return em.scope.lines
         total = self._units_code()
-        em.line(f"const int units = {total};")
+        em.line(f"const {em.counter} units = {total};")
         if config.strided:
-            header = "for (int u = task; u < units; u += tasks)"
+            header = f"for ({em.counter} u = task; u < units; u += tasks)"
         else:
             em.line(
-                "const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);"
+                f"const {em.counter} begin = ({em.counter})((long)units * task / tasks), "
+                f"end = ({em.counter})((long)units * (task + 1) / tasks);"
             )
-            header = "for (int u = begin; u < end; ++u)"
+            header = f"for ({em.counter} u = begin; u < end; ++u)"
         with em.block(header, self.rows):
             self.unit("u")
         return em.scope.lines
@@ -122,7 +123,7 @@ class NestCode:
             code = rest if position == 0 else f"({rest} % {count})"
             name = em.fresh(axis.name + "_")
             em.line(
-                f"const int {name} = "
+                f"const {em.counter} {name} = "
                 f"{code if step == 1 else f'{code} * {step}'}{inner if step == TILE and axis == config.tiled else ''};"
             )
             em.axis_code[axis] = name
@@ -178,11 +179,14 @@ class NestCode:
                 start = extent // width * width
                 for piece in tail_widths(extent % width):
                     with em.block("", (axis,)):
-                        self.row_lanes(axis, str(start), piece)
+                        self.row_lanes(axis, em.number(start), piece)
                     start += piece
             return
         lane = em.fresh(axis.name + "_")
-        with em.block("else"), em.block(f"for (int {lane} = {base}; {lane} < {self.bound(axis)}; ++{lane})", self.rows):
+        with (
+            em.block("else"),
+            em.block(f"for ({em.counter} {lane} = {base}; {lane} < {self.bound(axis)}; ++{lane})", self.rows),
+        ):
             self.row_lanes(axis, lane, 1)
 
     def row_lanes(self, axis: Axis, base: str, width: int) -> None:
@@ -261,7 +265,7 @@ class NestCode:
         else:
             self.tile = em.fresh("t")
             with em.block(
-                f"for (int {self.tile} = 0; {self.tile} < {em.extent(tiled.extent)}; {self.tile} += {TILE})",
+                f"for ({em.counter} {self.tile} = 0; {self.tile} < {em.extent(tiled.extent)}; {self.tile} += {TILE})",
                 (Axis(self.tile, 1),),
             ):
                 self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
@@ -284,8 +288,8 @@ class NestCode:
             name, where = em.fresh("a"), em.fresh("at")
             kind = vector_type(main.dtype, 1)
             lines.append(
-                f"const {kind} {name} = {at}x ? {extra.name} : {value}; const int {where} = {at}x ? {extra.position} "
-                f": {at};"
+                f"const {kind} {name} = {at}x ? {extra.name} : {value}; "
+                f"const {em.counter} {where} = {at}x ? {extra.position} : {at};"
             )
             main.name, main.position = name, where
             return main.finish(lines)
@@ -317,13 +321,17 @@ class NestCode:
                 self.blocked_loop(axis, em.extent(axis.extent), 1, accumulators, reduces, stores, level)
             return
         width, extent = self.config.width, axis.extent
-        full = str(extent // width * width) if isinstance(extent, int) else f"{em.extent(extent)} / {width} * {width}"
+        full = (
+            em.number(extent // width * width)
+            if isinstance(extent, int)
+            else f"{em.extent(extent)} / {width} * {width}"
+        )
         if self.is_long(axis, width, accumulators):
             self.blocked_loop(axis, full, width, accumulators, reduces, stores, level)
         elif not isinstance(extent, int) or extent >= width:
             name = em.fresh(axis.name + "_")
             with (
-                em.block(f"for (int {name} = 0; {name} < {full}; {name} += {width})", (axis,)),
+                em.block(f"for ({em.counter} {name} = 0; {name} < {full}; {name} += {width})", (axis,)),
                 em.lanes(axis, name, width),
             ):
                 self.column_point(accumulators, reduces, stores, level)
@@ -349,14 +357,14 @@ class NestCode:
         em = self.em
         start, name, end = em.fresh("b"), em.fresh(axis.name + "_"), em.fresh("e")
         step = _BLOCK * width
-        with em.block(f"for (int {start} = 0; {start} < {full}; {start} += {step})", (Axis(start, 1),)):
-            em.line(f"const int {end} = min({start} + {step}, {full});")
+        with em.block(f"for ({em.counter} {start} = 0; {start} < {full}; {start} += {step})", (Axis(start, 1),)):
+            em.line(f"const {em.counter} {end} = min({start} + {em.number(step)}, {full});")
             inner = [Accumulator(em, a.e, a.width) if _is_float_sum(a) else a for a in accumulators]
             for a, b in zip(accumulators, inner, strict=True):
                 if a is not b:
                     b.declare(em.scope.lines)
             em.axis_code[axis] = name
-            with em.block(f"for (int {name} = {start}; {name} < {end}; {name} += {width})", (axis,)):
+            with em.block(f"for ({em.counter} {name} = {start}; {name} < {end}; {name} += {width})", (axis,)):
                 if width > 1:
                     with em.lanes(axis, name, width):
                         self.column_point(inner, reduces, stores, level)
@@ -393,7 +401,7 @@ class NestCode:
                     accumulator.declare(place.lines)
                 if extra:
                     tails.append(extra)
-                with em.block("", (axis,)), em.lanes(axis, str(start), piece):
+                with em.block("", (axis,)), em.lanes(axis, em.number(start), piece):
                     self.column_point(extra, reduces, stores, level)
                 start += piece
             return
@@ -404,7 +412,7 @@ class NestCode:
             tails.append(extra)
         name = em.fresh(axis.name + "_")
         with (
-            em.block(f"for (int {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)),
+            em.block(f"for ({em.counter} {name} = {full}; {name} < {em.extent(extent)}; ++{name})", (axis,)),
             em.lanes(axis, name, 1),
         ):
             self.column_point(extra, reduces, stores, level)
@@ -420,10 +428,8 @@ class NestCode:
         assert tiled is not None
         name = em.fresh(tiled.name + "_")
         em.axis_code[tiled] = name
-        with em.block(
-            f"for (int {name} = {self.tile}; {name} < min({self.tile} + {TILE}, {em.extent(tiled.extent)}); ++{name})",
-            (tiled,),
-        ):
+        end = f"min({self.tile} + {em.number(TILE)}, {em.extent(tiled.extent)})"
+        with em.block(f"for ({em.counter} {name} = {self.tile}; {name} < {end}; ++{name})", (tiled,)):
             self.point(accumulators, reduces, stores, level)
 
     def point(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from backends.codegen.cnames import counter_type
 from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units, rows_of
@@ -44,7 +45,7 @@ class Nest:
         emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
         lines = NestCode(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
-        parameters = signature(kernel, ["const int m0"] if config.leading else [])
+        parameters = signature(kernel, [f"const {counter_type(kernel)} m0"] if config.leading else [])
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
