@@ -16,7 +16,7 @@ from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import VariableRead
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
-from graphcore.plan.backend import Piece
+from graphcore.plan.backend import MemoryInfo, Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 from graphcore.plan.target import Target
 
@@ -51,6 +51,12 @@ class NumpyBackend:
         self.target = Target(spec, costs_of("oracle", "oracle", 1, 16), "oracle", schedule=_schedule, loads=loads_on(1))
         self.launch = "auto"  # nothing is launched
         self.values: dict[int, tuple[Any, Any]] = {}
+
+    def reserve(self, variables: Sequence[Any]) -> None:
+        pass  # every variable is an array of its own
+
+    def memory(self) -> MemoryInfo:
+        return MemoryInfo(sum(a.nbytes for _, a in self.values.values()), 0, 0)
 
     def has(self, variable: Any) -> bool:
         return id(variable) in self.values

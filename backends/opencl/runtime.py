@@ -16,16 +16,16 @@ from backends.codegen.registry import BY_NAME
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
-from backends.opencl.memory import Memory
+from backends.opencl.memory import Memory, Pool, Slot
 from backends.opencl.program import Source, compile_source, compile_whole, generate
 from backends.opencl.target import counts_fit, dialect_of, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind
+from graphcore.plan.backend import MemoryInfo
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 
 __all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 
-_ALIGN = 128
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
 _AS_GPU = ":as-gpu"
 
@@ -60,11 +60,10 @@ class OpenCLBackend:
         self.target = make_target(device.info)
         self.dialect = dialect_of(device.info)
         self.cl = icd.load()
-        self.arena, self.variables, self.constants = Memory(device), Memory(device), Memory(device)
-        self._slots: dict[int, tuple[int, Any]] = {}
-        self._written: set[int] = set()  # a slot may be made and its first value not yet be there
-        self._constant_slots: dict[str, int] = {}
-        self._variable_end = self._constant_end = 0
+        spaces: list[Memory] = []
+        self.arena, self.variables, self.constants = (Memory(device, spaces) for _ in range(3))
+        self.variable_pool, self.constant_pool = Pool(self.variables), Pool(self.constants)
+        self._slots: dict[int, tuple[Slot, Any]] = {}
 
     @property
     def launch(self) -> str:
@@ -80,19 +79,21 @@ class OpenCLBackend:
     # Variables
 
     def has(self, variable: Any) -> bool:
-        return id(variable) in self._written
+        found = self._slots.get(id(variable))
+        return found is not None and found[0].written  # a slot may be made and its first value not yet be there
+
+    def reserve(self, variables: Sequence[Any]) -> None:
+        """Give all variables that have none a slot in the pool, with one allocation at most."""
+        missing = {id(v): v for v in variables if id(v) not in self._slots}
+        sizes = {key: int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for key, v in missing.items()}
+        slots = self.variable_pool.place(sizes)
+        self._slots.update({key: (slots[key], v) for key, v in missing.items()})
 
     def slot(self, variable: Any) -> int:
         """The variable's offset in the pool; made on first use."""
-        found = self._slots.get(id(variable))
-        if found is None:
-            offset = self._variable_end
-            nbytes = int(np.prod(variable.shape, dtype=np.int64)) * variable.dtype.itemsize
-            end = offset + -(-max(nbytes, 1) // _ALIGN) * _ALIGN
-            self.variables.grow(end)
-            self._variable_end = end
-            self._slots[id(variable)] = found = (offset, variable)
-        return found[0]
+        if id(variable) not in self._slots:
+            self.reserve([variable])
+        return self._slots[id(variable)][0].offset
 
     def read(self, variable: Any) -> Any:
         self.device.queue.finish()
@@ -103,19 +104,29 @@ class OpenCLBackend:
         self.device.queue.finish()
         array = np.asarray(value, variable.dtype.storage)
         self.variables.write(self.slot(variable), array)
-        self._written.add(id(variable))
+        self._slots[id(variable)][0].written = True
 
-    def constant(self, key: str, array: Any) -> int:
-        """The offset of a constant's array; equal constants share it."""
-        found = self._constant_slots.get(key)
-        if found is None:
-            found = self._constant_end
-            end = found + -(-max(array.nbytes, 1) // _ALIGN) * _ALIGN
-            self.constants.grow(end)
-            self.constants.write(found, array)
-            self._constant_end = end
-            self._constant_slots[key] = found
-        return found
+    def memory(self) -> MemoryInfo:
+        blocks = self.variables, self.constants, self.arena
+        return MemoryInfo(
+            self.variables.size,
+            self.constants.size,
+            self.arena.size,
+            sum(b.growths for b in blocks),
+            sum(b.copied for b in blocks),
+        )
+
+    def place_constants(self, plan: Plan) -> dict[int, Slot]:
+        """Slots of the plan's constants, by buffer: equal ones share one, for as long as it is held."""
+        arrays = {b.number: b.owner for b in plan.buffers if b.space == CONSTANT}
+        keys = {n: hashlib.blake2b(a.tobytes(), digest_size=16).digest() for n, a in arrays.items()}
+        slots = self.constant_pool.place({keys[n]: a.nbytes for n, a in arrays.items()})
+        for number, array in arrays.items():
+            slot = slots[keys[number]]
+            if not slot.written:
+                self.constants.write(slot.offset, array)
+                slot.written = True
+        return {number: slots[key] for number, key in keys.items()}
 
     # Plans
 
@@ -178,6 +189,8 @@ class BoundPlan:
         self.generations: tuple[int, ...] = ()
         self.compiled: Any = None
         backend.arena.grow(placed.arena_bytes)
+        backend.reserve([v for v, _ in self.plan.variables])
+        self.constants = backend.place_constants(self.plan)
         self.launch = backend.launch
         self.levels = self._rows()
         self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode()
@@ -198,8 +211,7 @@ class BoundPlan:
         if buffer.space == VARIABLE:
             return 1, self.backend.slot(buffer.owner)
         if buffer.space == CONSTANT:
-            key = hashlib.blake2b(buffer.owner.tobytes(), digest_size=16).hexdigest() + buffer.dtype.name
-            return 2, self.backend.constant(key, buffer.owner)
+            return 2, self.constants[number].offset
         return 0, self.placed.offsets[number]
 
     def _rows(self) -> list[list[Row]]:

@@ -14,7 +14,7 @@ from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
 
-__all__ = ["Backend", "Executable", "Piece", "backend_module", "open_backend"]
+__all__ = ["Backend", "Executable", "MemoryInfo", "Piece", "backend_module", "open_backend"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,23 @@ class Piece:
     nbytes: float = 0.0
     work: Work = NO_WORK
     elementwise_order: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """What a session holds on its device, in bytes, and what it cost to get there.
+
+    Attributes:
+        variables, constants, arena: sizes of the blocks for state, for constants and for what lives during a run.
+        growths: how often one of them was replaced by a larger one.
+        copied: bytes that were copied into larger blocks.
+    """
+
+    variables: int
+    constants: int
+    arena: int
+    growths: int = 0
+    copied: int = 0
 
 
 class Executable(Protocol):
@@ -82,6 +99,12 @@ class Backend(Protocol):
 
     def source(self, program: Any) -> str:
         """The generated source."""
+
+    def reserve(self, variables: Sequence[Any]) -> None:
+        """Make room for all variables at once, before they are written one by one."""
+
+    def memory(self) -> MemoryInfo:
+        """What is held on the device."""
 
     def has(self, variable: Any) -> bool:
         """Whether a variable has a value here."""

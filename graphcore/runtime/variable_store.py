@@ -64,13 +64,22 @@ class VariableStore:
 
     def initialise(self, variables: Iterable[Variable]) -> None:
         """Give variables that have no value yet their initial ones."""
-        for variable in variables:
+        missing = [v for v in variables if not self._backend.has(v)]
+        if len(missing) > 1:
+            self._reserve(missing)
+        for variable in missing:
             if self._backend.has(variable):
                 continue
             with self._lock:
                 if not self._backend.has(variable):  # another thread may have been here
                     self.note(variable)
                     self.write([(variable, self._initial_value(variable))])
+
+    def _reserve(self, variables: Sequence[Variable]) -> None:
+        turn = Turn()
+        with turn.lock:  # growing memory must not meet a run
+            self._line.wait(turn)
+            self._backend.reserve(variables)
 
     def _initial_value(self, variable: Variable) -> Any:
         key = variable.key_hint or variable.name
@@ -111,6 +120,7 @@ class VariableStore:
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
+            self._backend.reserve([variable for variable, _ in pairs])
             for variable, value in pairs:
                 self._backend.write(variable, value)
 

@@ -131,7 +131,7 @@ def test_every_failed_allocation_is_told_and_survived(what: str, monkeypatch: py
             assert [session.get_value(t)[0, 0] for t in (w, v)] == [2, 2]
     else:
         pytest.fail("the run allocates without end")
-    assert number >= 3, "no allocation failed"
+    assert number >= 2, "no allocation failed"  # the variables' block, and the arena
 
 
 def test_a_plan_that_the_device_cannot_hold_lists_its_largest_values(

@@ -77,14 +77,19 @@ class Tight:
 
     def __init__(self, backend: Any, share: int = 1, missing: int = 0) -> None:
         self.backend, self.share, self.missing, self.runs = backend, share, missing, 0
-        self.arrays: dict[str, Any] = {}
-        self.bind, self.constant = backend.bind, backend.constant
+        self.arrays: dict[Any, Any] = {}
+        self.held: dict[Any, memory.Slot] = {}
+        self.bind, self.place_constants = backend.bind, backend.place_constants
         self.templates: set[str] = set()
-        backend.bind, backend.constant = self._bound, self._noted
+        backend.bind, backend.place_constants = self._bound, self._noted
 
-    def _noted(self, key: str, array: Any) -> int:
-        self.arrays[key] = array
-        return int(self.constant(key, array))
+    def _noted(self, plan: Any) -> dict[int, memory.Slot]:
+        placed: dict[int, memory.Slot] = self.place_constants(plan)
+        keys = {id(slot): key for key, slot in self.backend.constant_pool.slots.items()}
+        for number, slot in placed.items():
+            self.arrays[keys[id(slot)]] = plan.buffers[number].owner
+            self.held[keys[id(slot)]] = slot
+        return placed
 
     def _bound(self, program: Any, placed: Any, graph: Any = None) -> Any:
         self.templates |= {step.template for step in program.plan.steps}
@@ -97,18 +102,27 @@ class Tight:
         end = max(end - self.missing, 1)
         b.arena = self._block(end, _FILLINGS[turn % len(_FILLINGS)])
         values = [(v, b.read(v)) for _, v in b._slots.values()]
-        places, b._variable_end = rotated({id(v): max(a.nbytes, 1) for v, a in values}, turn)
-        b.variables = self._block(b._variable_end, 255)
-        b._slots = {id(v): (places[id(v)], v) for v, _ in values}
+        places, size = rotated({id(v): max(a.nbytes, 1) for v, a in values}, turn)
+        b.variables = self._filled(b.variable_pool, places, size)
+        b._slots = {id(v): (b.variable_pool.slots[id(v)], v) for v, _ in values}
         for v, a in values:
             b.write(v, a)
-        b._variable_end = -(-b._variable_end // _ALIGN) * _ALIGN  # where the next one may start
-        b._constant_slots, b._constant_end = rotated({k: max(a.nbytes, 1) for k, a in self.arrays.items()}, turn)
-        b.constants = self._block(b._constant_end, 255)
-        for key, offset in b._constant_slots.items():
+        places, size = rotated({k: max(a.nbytes, 1) for k, a in self.arrays.items()}, turn)
+        b.constants = self._filled(b.constant_pool, places, size)
+        for key, offset in places.items():
             b.constants.write(offset, self.arrays[key])
-        b._constant_end = -(-b._constant_end // _ALIGN) * _ALIGN
+            b.constant_pool.slots[key].written = True
         return replace(placed, offsets=offsets, arena_bytes=end)
+
+    def _filled(self, pool: memory.Pool, places: Mapping[Any, int], size: int) -> memory.Memory:
+        """Move a pool to a fresh block of ``size`` bytes, with its values in other places."""
+        pool.memory = self._block(size, 255)
+        pool.memory.used = size
+        end = -(-size // _ALIGN) * _ALIGN  # where the next one may start
+        fresh = {key: memory.Slot(offset, end) for key, offset in places.items()}
+        pool.slots.update(fresh)
+        self.held.update(fresh)
+        return pool.memory
 
     def _block(self, size: int, filling: int) -> memory.Memory:
         block = _Block(self.backend.device)
