@@ -12,7 +12,7 @@ one launch is a second program: a single work-group with a barrier after every r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.codegen.cnames import counter_type, memory_type
@@ -50,6 +50,10 @@ class Source:
     functions: tuple[Function, ...]
     of_step: tuple[int, ...]
     whole: str = ""
+
+    def without_text(self) -> Source:
+        """What binding takes; ``generate`` gives the texts of the plan again."""
+        return replace(self, text="", functions=tuple(replace(f, text="") for f in self.functions), whole="")
 
 
 def generate(plan: Plan, dialect: Dialect) -> Source:

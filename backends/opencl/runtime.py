@@ -141,10 +141,16 @@ class OpenCLBackend:
     def built(self, program: Program, whole: bool = False) -> Any:
         """The program's kernels, built on first use; ``whole``: those that run a plan as one work-group (GPUs)."""
         if whole:
-            program.whole = program.whole or compile_whole(self.device, program.source, program.plan)
-            return program.whole
-        program.built = program.built or compile_source(self.device, program.source, program.plan)
-        return program.built
+            program.whole = program.whole or compile_whole(self.device, self._texts(program), program.plan)
+        else:
+            program.built = program.built or compile_source(self.device, self._texts(program), program.plan)
+        if program.source.text:
+            program.source = program.source.without_text()
+        return program.whole if whole else program.built
+
+    def _texts(self, program: Program) -> Source:
+        """The source with its texts, which are not kept once they are built."""
+        return program.source if program.source.text else generate(program.plan, self.dialect)
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
@@ -159,7 +165,7 @@ class OpenCLBackend:
 
     def source(self, program: Program) -> str:
         """The OpenCL C of a program."""
-        return program.source.text
+        return self._texts(program).text
 
 
 def open_opencl(spec: str) -> OpenCLBackend:
@@ -192,8 +198,8 @@ class BoundPlan:
         backend.reserve([v for v, _ in self.plan.variables])
         self.constants = backend.place_constants(self.plan)
         self.launch = backend.launch
-        self.levels = self._rows()
-        self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode()
+        levels = self.levels
+        self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode(levels)
         self._launches: list[Launch] = []
         self.kernels: list[tuple[Any, tuple[int, ...]]] = []
         self._table: Any = None
@@ -201,7 +207,7 @@ class BoundPlan:
         self._fetchers: list[Callable[[], Any]] = []
         self._work: list[Callable[[], Any]] = []  # launches, and waiting for them
         if self.plan.steps:
-            self._upload()
+            self._upload(levels)
         self._prepare()
 
     # The table
@@ -214,7 +220,8 @@ class BoundPlan:
             return 2, self.constants[number].offset
         return 0, self.placed.offsets[number]
 
-    def _rows(self) -> list[list[Row]]:
+    @property
+    def levels(self) -> list[list[Row]]:
         """The table's rows, by level."""
         sizes, dialect, index = self.placed.sizes, self.backend.dialect, iter(self.program.source.of_step)
         levels: list[list[Row]] = []
@@ -237,28 +244,26 @@ class BoundPlan:
         outside = (b.nbytes for b in self.plan.buffers if b.space != ARENA)
         return self.placed.arena_bytes + sum(int(bind(n, self.placed.sizes)) for n in outside)
 
-    def _choose_mode(self) -> str:
+    def _choose_mode(self, levels: list[list[Row]]) -> str:
         info = self.backend.device.info
         if not (info.is_cpu or info.is_gpu):
             return LAUNCHES["level"]
-        return choose_mode(mode_seconds(self.levels, self.backend.target.costs, self.footprint, info.is_gpu))
+        return choose_mode(mode_seconds(levels, self.backend.target.costs, self.footprint, info.is_gpu))
 
-    def _upload(self) -> None:
+    def _upload(self, levels: list[list[Row]]) -> None:
         cl = self.backend.cl
-        order, self._launches = plan_launches(self.levels, self.mode, self.backend.device.info.is_gpu)
+        order, self._launches = plan_launches(levels, self.mode, self.backend.device.info.is_gpu)
         starts: list[int] = []
         flat: list[int] = []
         for row, first in order:
             starts.append(len(order) + len(flat))
             flat += (row.function, first, row.tasks, *row.words)
-        self._table_host = np.array(starts + flat or [0], np.int64)  # buffers cannot be empty
+        table = np.array(starts + flat or [0], np.int64)  # buffers cannot be empty
         flags = cl.mem_flags
         try:
-            self._table = cl.Buffer(
-                self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._table_host
-            )
+            self._table = cl.Buffer(self.backend.device.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=table)
         except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
-            nbytes = self._table_host.nbytes
+            nbytes = table.nbytes
             raise OutOfMemoryError(
                 f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's "
                 f"{len(order)} steps: {error}"

@@ -24,21 +24,40 @@ _REGROW = 8  # a batch this many times larger than the one that schedules were c
 
 
 class Compiled:
-    """A graph compiled for a device; valid for every batch size near the one it was compiled for."""
+    """A graph compiled for a device; valid for every batch size near the one it was compiled for.
+
+    Running takes the plan and the program. What the stages before them made is kept until ``release``, and made again
+    for who asks then.
+    """
 
     def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], pipeline: Pipeline, verify: bool) -> None:
         self.backend = backend
         self.hints = dict(sizes)
         self.bound: Any = None
+        self.plan: Plan
+        self._made: Compilation | None
         self.fewest_bytes = False
         self.pipeline = pipeline
         self._source = graph, verify
         self._compile()
 
     def _compile(self) -> None:
-        self.compilation = self._run_stages()
+        made = self._made = self._run_stages()
+        self.plan, self._bound_sizes = made.plan, made.bound
         self.program = self.backend.compile(self.plan)
-        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): self.compilation.placed}
+        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): made.placed}
+
+    @property
+    def compilation(self) -> Compilation:
+        """What every stage made."""
+        made = self._made
+        if made is None:
+            made = self._made = self._run_stages()
+        return made
+
+    def release(self) -> None:
+        """Keep only what running takes."""
+        self._made = None
 
     def _run_stages(self, upto: str | None = None) -> Compilation:
         graph, verify = self._source
@@ -53,10 +72,6 @@ class Compiled:
         )
 
     @property
-    def plan(self) -> Plan:
-        return self.compilation.plan
-
-    @property
     def variables(self) -> list[Variable]:
         return [v for v, _ in self.plan.variables]
 
@@ -67,8 +82,7 @@ class Compiled:
     def fits(self, sizes: dict[str, int]) -> bool:
         """Whether this compilation serves other sizes of the symbolic extents."""
         near = all(
-            self.hints[k] == v if k in self.compilation.bound else v <= self.hints[k] * _REGROW
-            for k, v in sizes.items()
+            self.hints[k] == v if k in self._bound_sizes else v <= self.hints[k] * _REGROW for k, v in sizes.items()
         )
         return near and (
             all(v <= self.hints[k] for k, v in sizes.items()) or bool(self.backend.holds(self.program, sizes))
@@ -123,7 +137,7 @@ class Compiled:
         Raises:
             OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
         """
-        graph = bind_everything(self.compilation.built, sizes) if self.backend.interprets else None
+        graph = bind_everything(self._source[0], sizes) if self.backend.interprets else None
         try:
             bound = self.backend.bind(self.program, self.place(sizes), graph)
         except OutOfMemoryError as error:
@@ -209,7 +223,7 @@ class Compiled:
             UsageError: another stage.
         """
         if stage == "built":
-            return print_graph(self.compilation.built)
+            return print_graph(self._source[0])
         if stage == "simplified":
             return print_graph(self.compilation.simplified)
         if stage == "fused":

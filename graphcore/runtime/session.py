@@ -208,7 +208,10 @@ class Session:
             graph = run_graph(tensors, updates, keys)
             program = Program(graph, tuple(entry.rename), entry.lines, ())
         bound = self._bind(program, sizes)
-        return bound.compiled.at(bound)  # type: ignore[no-any-return]
+        compiled: Compiled = bound.compiled
+        seen = compiled.at(bound)
+        compiled.release()  # what the stages made is the caller's alone
+        return seen
 
     def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         prepared = []
@@ -267,6 +270,7 @@ class Session:
             self._line.wait(turn)
             bound = compiled.bind(sizes)
         if shapes is not None:
+            compiled.release()
             with program.lock:
                 program.bound[shapes] = bound
                 shrink(program.bound)
