@@ -76,6 +76,7 @@ def make_target(info: DeviceInfo) -> Target:
         vector_width=info.vector_width,
         local_memory=info.local_mem,
         max_alloc=info.max_alloc,
+        fp64=info.fp64,
         schedule=schedule,
         loads=loads_on(info.compute_units),
     )

@@ -38,6 +38,8 @@ class Target:
         costs: what it takes for work.
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
         loads: how often its products load an operand; None where they compute none while they load it.
+        max_alloc: bytes of the largest allocation.
+        fp64: whether it computes in float64.
         max_operands, max_ops, max_reductions: caps on one kernel.
     """
 
@@ -47,7 +49,8 @@ class Target:
     cores: int = 1
     vector_width: int = 8
     local_memory: int = 32768
-    max_alloc: int = 2**31
+    max_alloc: int = 2**63
+    fp64: bool = True
     alignment: int = 128
     max_operands: int = 32
     max_ops: int = 64

@@ -15,6 +15,7 @@ from graphcore.kernel.ir import print_kernel
 from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
 from passes.graph.specialize import bind_everything
 from passes.pipeline import Compilation, Pipeline, compile_graph
+from passes.planning.limits import refuse_oversized
 from passes.planning.placement import place
 
 __all__ = ["STAGES", "Compiled"]
@@ -91,7 +92,9 @@ class Compiled:
     def place(self, sizes: dict[str, int]) -> Placed:
         key = _key(sizes)
         if key not in self._placed:
-            self._placed[key] = place(self.plan, sizes)
+            placed = place(self.plan, sizes)
+            refuse_oversized(self.plan, placed, self.backend.target)
+            self._placed[key] = placed
             while len(self._placed) > 64:
                 self._placed.pop(next(iter(self._placed)))
         return self._placed[key]

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from graphcore.plan.plan import Placed, Plan
 from passes.planning.flow import arena_sizes, lifetimes
+from passes.planning.limits import refuse_oversized
 from passes.planning.offsets import Block, assign_offsets, check_no_overlap
 from passes.stage import Stage, StageContext
 
@@ -33,7 +34,8 @@ def place(plan: Plan, sizes: Mapping[str, int], alignment: int = 128, check: boo
 
 @dataclass(frozen=True)
 class Memory(Stage[Plan, Placed]):
-    """Place the arena's buffers for the sizes compiled for; for other sizes ``place`` does it again.
+    """Place the arena's buffers for the sizes compiled for, and refuse what the device cannot allocate; for other sizes
+    ``place`` and ``refuse_oversized`` do it again.
 
     Requires: steps in levels.
     Ensures: no two buffers that live at the same time overlap; an independent sweep checks it.
@@ -45,6 +47,7 @@ class Memory(Stage[Plan, Placed]):
 
     def run(self, plan: Plan, ctx: StageContext, /) -> Placed:
         placed = place(plan, ctx.sizes)
+        refuse_oversized(plan, placed, ctx.target)
         ctx.say(
             f"the arena has {placed.arena_bytes:,} bytes, {placed.lower_bound_bytes:,} live at once, placed by "
             f"{placed.strategy}"

@@ -21,6 +21,7 @@ from passes.fusion.lower import Kernels
 from passes.fusion.partition import Key, is_scalar_constant, stored_root
 from passes.planning.flow import Flow, accesses
 from passes.planning.levels import Unordered
+from passes.planning.limits import refuse_doubles
 from passes.stage import Stage, StageContext
 
 __all__ = ["Draft", "Schedule", "Updates"]
@@ -45,6 +46,7 @@ class Draft:
         for _, kernel, values in kernels.listed:
             if kernel.stores:  # else every value it would store is empty
                 verify_kernel(kernel)
+                refuse_doubles(kernel, self.target)
                 self.schedule(kernel, tuple(self.buffer(t) for t in values))
 
     # Buffers
@@ -54,7 +56,7 @@ class Draft:
         if found is not None:
             return found
         node = t.node
-        label = f"{node.op.name} at {node.origin}"
+        label = f"{node.op.name}{f' {t.name!r}' if role == 'feed' else ''} at {node.origin}"
         if isinstance(node.op, VariableRead):
             return self.variable(node.op.variable)
         if isinstance(node.op, Constant):
@@ -73,7 +75,12 @@ class Draft:
         found = self.variable_buffer.get(id(variable))
         if found is None:
             made = Buffer(
-                len(self.plan.buffers), VARIABLE, variable.shape, variable.dtype, f"variable {variable.name}", variable
+                len(self.plan.buffers),
+                VARIABLE,
+                variable.shape,
+                variable.dtype,
+                f"variable {variable.name} at {variable.place}",
+                variable,
             )
             self.plan.buffers.append(made)
             found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
