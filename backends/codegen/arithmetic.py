@@ -1,4 +1,4 @@
-"""Helper functions for arithmetic that OpenCL C leaves undefined, or defines in another way than NumPy.
+"""Helper functions for arithmetic that C leaves undefined, or defines in another way than NumPy.
 
 Signed integers wrap around, by unsigned arithmetic: compilers use it that overflow is undefined. Division by zero gives
 0, a shift by too much shifts everything out, and nothing traps.
@@ -6,23 +6,12 @@ Signed integers wrap around, by unsigned arithmetic: compilers use it that overf
 
 from __future__ import annotations
 
-from backends.codegen import mathlib
+from backends.codegen.cnames import KIND_BYTES
+from backends.codegen.language import Language
 
 __all__ = ["BITS", "definition"]
 
-BITS = {
-    "float": 32,
-    "double": 64,
-    "char": 8,
-    "uchar": 8,
-    "short": 16,
-    "ushort": 16,
-    "int": 32,
-    "uint": 32,
-    "long": 64,
-    "ulong": 64,
-    "bool": 32,
-}
+BITS = {kind: 8 * size for kind, size in KIND_BYTES.items()}
 _LANES = {8: "char", 16: "short", 32: "int", 64: "long"}
 
 
@@ -34,8 +23,8 @@ class _Texts:
         real, signed: what kind of numbers it holds.
     """
 
-    def __init__(self, kind: str, n: str, vendor: str) -> None:
-        self.kind, self.n, self.vendor = kind, n, vendor
+    def __init__(self, kind: str, n: str, language: Language) -> None:
+        self.kind, self.n, self.language, self.width = kind, n, language, int(n or 1)
         self.bits = BITS[kind]
         self.t, self.i, self.u = f"{kind}{n}", f"{_LANES[self.bits]}{n}", f"u{_LANES[self.bits]}{n}"
         self.real, self.signed = kind in ("float", "double"), not kind.startswith("u")
@@ -45,14 +34,26 @@ class _Texts:
         """The number with the other sign; that of the least integer is itself."""
         if self.real or not self.signed:
             return f"-{value}"
-        return f"as_{self.t}(({self.u})(({self.u})(0) - as_{self.u}({value})))"
+        return self.signs(f"({self.u})(({self.u})(0) - {self.bare(value)})")
+
+    def bare(self, value: str) -> str:
+        """An integer's bits as an unsigned one."""
+        return self.language.as_kind(value, self.kind, f"u{_LANES[self.bits]}", self.width)
+
+    def signs(self, value: str) -> str:
+        """An unsigned integer's bits as one of this kind."""
+        return self.language.as_kind(value, f"u{_LANES[self.bits]}", self.kind, self.width)
 
     def function(self, name: str, arguments: str, body: str, result: str = "") -> str:
         given = ", ".join(f"{self.t} {a}" for a in arguments)
         return f"static inline {result or self.t} gc_{name}_{self.t}({given}) {{ {body} }}"
 
     def test(self, name: str, condition: str) -> str:
-        result = condition if not self.n or self.bits == 32 else f"convert_int{self.n}({condition})"
+        result = (
+            condition
+            if not self.n or self.bits == 32
+            else self.language.to_kind(condition, _LANES[self.bits], "int", self.width)
+        )
         return self.function(name, "a", f"return {result};", f"int{self.n}")
 
     def extreme(self, name: str) -> str:
@@ -61,7 +62,9 @@ class _Texts:
         if not self.real:
             return self.function(name, "ab", f"return (a {sign} b) ? a : b;")
         larger = f"((a {sign} b) | (a != a)) ? a : b"
-        equal = f"as_{self.t}(as_{self.i}(a) {'&' if name == 'max' else '|'} as_{self.i}(b))"
+        kind, own = _LANES[self.bits], self.language
+        first, second = (own.as_kind(x, self.kind, kind, self.width) for x in "ab")
+        equal = own.as_kind(f"{first} {'&' if name == 'max' else '|'} {second}", kind, self.kind, self.width)
         return self.function(name, "ab", f"return (a == b) ? {equal} : ({larger});")
 
     def bounded(self, name: str) -> str:
@@ -81,14 +84,15 @@ class _Texts:
         """a ** b of integers by squaring; of negative powers, the whole part."""
         u, times, squared = self.u, self.product("r", "base"), self.product("base", "base")
         loop = (
-            f"{u} r = ({u})(1); {u} base = as_{u}(a); {u} e = as_{u}(b); for (int i = 0; i < {self.bits}; ++i) {{ "
+            f"{u} r = ({u})(1); {u} base = {self.bare('a')}; {u} e = {self.bare('b')}; "
+            f"for (int i = 0; i < {self.bits}; ++i) {{ "
             f"r = ((e & ({u})(1)) != ({u})(0)) ? {times} : r; base = {squared}; e = e >> ({u})(1); }} "
         )
         if not self.signed:
             return self.function("pow", "ab", f"{loop}return r;")
         odd = f"(((b & {self.one}) != {self.zero}) ? a : {self.one})"
         below = f"((a == {self.one}) | (a == -{self.one})) ? {odd} : {self.zero}"
-        return self.function("pow", "ab", f"{loop}return (b < {self.zero}) ? ({below}) : as_{self.t}(r);")
+        return self.function("pow", "ab", f"{loop}return (b < {self.zero}) ? ({below}) : {self.signs('r')};")
 
     def product(self, a: str, b: str) -> str:
         """Of unsigned numbers: shorter ones than int are promoted to int, which overflows."""
@@ -113,7 +117,7 @@ class _Texts:
     def _real_division(self, name: str) -> str:
         """NumPy's own steps, which differ from a / b rounded down where that is nearly whole, and for infinities."""
         t, one, zero = self.t, self.one, self.zero
-        fmod = mathlib.call("fmod", self.vendor, self.kind, int(self.n or 1))
+        fmod = self.language.function("fmod", self.kind, self.width)
         begin = f"{t} r = {fmod}(a, b); {self.i} low = (r != {zero}) & ((r < {zero}) != (b < {zero})); "
         if name == "mod":
             return f"{begin}r = low ? r + b : r; return (r == {zero}) ? copysign({zero}, b) : r;"
@@ -124,9 +128,9 @@ class _Texts:
         )
 
 
-def definition(fn: str, kind: str, n: str, vendor: str) -> str | None:
+def definition(fn: str, kind: str, n: str, language: Language) -> str | None:
     """The helper ``gc_<fn>_<kind><n>``, or None if there is no helper of that name."""
-    texts = _Texts(kind, n, vendor)
+    texts = _Texts(kind, n, language)
     if fn in ("max", "min"):
         return texts.extreme(fn)
     if fn in ("atleast", "atmost"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from backends.codegen.cnames import vector_type
 from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.language import Language
 from graphcore.base import dtypes
 from graphcore.kernel import functions
 from graphcore.kernel.expr import ELEMENT
@@ -22,23 +22,24 @@ def has_body(name: str) -> bool:
     return found is not None and found.body is not None
 
 
-def body_text(name: str, kind: str, width: int, vendor: str) -> str:
+def body_text(name: str, kind: str, width: int, language: Language) -> str:
     """The C function ``gc_<name>_<kind><width>`` over register values.
 
     Args:
         name: a function that has a body.
         kind: the operands' type in a register, ``bool`` for masks.
         width: lanes.
-        vendor: the device's, whose built-ins the body calls.
+        language: what the body calls built-ins of.
     """
     dtype = _TYPES[kind]
     arguments, value = functions.expanded(name, dtype)
-    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), Dialect(vendor, width), (), {})
+    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), Dialect(language, "", width), (), {})
     emitter.scope.names.update({argument: f"x{argument.position}" for argument in arguments})
     with emitter.lanes(ELEMENT, "0", width):
         result = emitter.vector(value, width)
-    parameters = ", ".join(f"{vector_type(dtype, width)} x{i}" for i in range(len(arguments)))
+    parameters = ", ".join(f"{language.vector_type(dtype, width)} x{i}" for i in range(len(arguments)))
     suffix = str(width) if width > 1 else ""
     lines = [*emitter.scope.lines, f"return {result};"]
     body = "".join(f"    {line}\n" for line in lines)
-    return f"static inline {vector_type(value.dtype, width)} gc_{name}_{kind}{suffix}({parameters}) {{\n{body}}}\n"
+    result_type = language.vector_type(value.dtype, width)
+    return f"static inline {result_type} gc_{name}_{kind}{suffix}({parameters}) {{\n{body}}}\n"

@@ -1,4 +1,4 @@
-"""Expressions to OpenCL C: scopes, lanes and the placement of every value at the outermost loop that it depends on.
+"""Expressions to text: scopes, lanes and the placement of every value at the outermost loop that it depends on.
 
 An ``Emitter`` holds a stack of scopes, one a loop. A value is written into the innermost scope that binds one of its
 axes, so what depends on a row only is computed once a row. Text of an inner loop is appended to its parent when the
@@ -13,19 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from backends.codegen.cnames import (
-    convert,
-    counter_dtype,
-    counter_type,
-    literal,
-    mask_for,
-    mask_of,
-    register_bytes,
-    register_type,
-    vector_type,
-)
+from backends.codegen.cnames import counter_dtype, counter_type, register_bytes, register_type
 from backends.codegen.device_costs import costs_of
-from backends.codegen.scalars import HEX, apply, bounded, identity, iota, load_text, spread, store_text
+from backends.codegen.language import Language
+from backends.codegen.scalars import bounded, identity
 from backends.codegen.vector_loads import load_vector
 from graphcore.base.dtypes import DType, int32
 from graphcore.base.shapes import Dim, Extent
@@ -39,12 +30,13 @@ __all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
 
 @dataclass(frozen=True)
 class Dialect:
-    """What code generation needs to know of a device.
+    """What code generation needs to know of a device, and the language that its code is written in.
 
     On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may
     use.
     """
 
+    language: Language
     vendor: str
     width: int
     half: bool = False
@@ -106,6 +98,7 @@ class Emitter:
     def __init__(self, kernel: Kernel, dialect: Dialect, pointers: Sequence[str], sizes: dict[Dim, str]) -> None:
         self.kernel = kernel
         self.dialect = dialect
+        self.language = dialect.language
         self.pointers = list(pointers)
         self.sizes = sizes
         self.lane: Axis | None = None
@@ -177,7 +170,7 @@ class Emitter:
 
     def iota(self, width: int) -> str:
         """The numbers of the lanes as a vector of positions."""
-        return iota(width, self.counter)
+        return self.language.iota(width, self.counter)
 
     def place(self, axes: frozenset[Axis]) -> Scope:
         """The innermost scope that binds one of ``axes``."""
@@ -202,7 +195,7 @@ class Emitter:
     def value(self, e: Expr) -> str:
         """The C text of a value: a name, or a literal."""
         if e.fn == "const":
-            return literal(e.value, e.dtype)
+            return self.language.literal(e.value, e.dtype)
         place = self.home(e)
         for scope in self.scopes:
             if e in scope.names:
@@ -216,33 +209,34 @@ class Emitter:
         else:
             text = self.text(e)
         name = self.fresh()
-        place.lines.append(f"const {vector_type(e.dtype, self.width_of(e))} {name} = {text};")
+        place.lines.append(f"const {self.language.vector_type(e.dtype, self.width_of(e))} {name} = {text};")
         place.names[e] = name
         return name
 
     def vector(self, e: Expr, width: int) -> str:
         """A value as ``width`` lanes: scalars are spread."""
-        return spread(self.value(e), e.dtype, self.width_of(e), width)
+        return self.language.spread(self.value(e), e.dtype, self.width_of(e), width)
 
     def text(self, e: Expr) -> str:
-        width = self.width_of(e)
+        width, language = self.width_of(e), self.language
         if e.fn == "load":
             return self.load(e)
         if e.fn == "index":
-            return convert(self.index(e.index, width), self.counts, e.dtype, width)
+            return language.convert(self.index(e.index, width), self.counts, e.dtype, width)
         if e.fn == "size":
-            return convert(self.extent(e.extent), self.counts, e.dtype, 1)
+            return language.convert(self.extent(e.extent), self.counts, e.dtype, 1)
         if e.fn == "in_range":
             return self.in_range(e, width)
         args = [self.vector(a, width) for a in e.args]
         if e.fn == "select":
             condition, yes, no = args
-            return f"({mask_for(condition, e.dtype, width)} ? {yes} : {no})"
+            mask = language.mask_for(condition, e.dtype, width)
+            return f"({language.select(mask, yes, no, register_type(e.dtype), width)})"
         if e.fn == "cast" and e.args[0] in self.narrow:
             return args[0]
         if e.fn == "cast":
-            return self.rounded(convert(args[0], e.args[0].dtype, e.dtype, width), e.dtype, width)
-        return self.rounded(apply(self.dialect.vendor, *bounded(e, args), e.args[0].dtype, width), e.dtype, width)
+            return self.rounded(language.convert(args[0], e.args[0].dtype, e.dtype, width), e.dtype, width)
+        return self.rounded(language.apply(*bounded(e, args), e.args[0].dtype, width), e.dtype, width)
 
     def rounded(self, text: str, dtype: DType, width: int) -> str:
         """Half types compute in float; every result is rounded to what storing it would keep."""
@@ -260,7 +254,7 @@ class Emitter:
             parts.append(self.number(index.constant))
         text = " + ".join(parts)
         if width > 1 and not self.is_vector(index.axes()):
-            return f"({self.counter}{width})({text})"
+            return self.language.splat(text, self.counter, width)
         return text if len(parts) == 1 else f"({text})"
 
     def atom(self, atom: object, width: int) -> str:
@@ -272,7 +266,7 @@ class Emitter:
         if isinstance(atom, Dynamic):
             value: Expr = atom.value
             own = width if self.is_vector(value.axes) else 1
-            return convert(self.value(value), value.dtype, self.counts, own)
+            return self.language.convert(self.value(value), value.dtype, self.counts, own)
         assert isinstance(atom, (Div, Mod))
         own = width if width > 1 and self.is_vector(atom.value.axes()) else 1
         inner = self.index(atom.value, own)
@@ -289,7 +283,7 @@ class Emitter:
         index, low, high = e.index, e.low, e.high
         text = self.index(index, width)
         name = self.fresh("k")
-        self.home(e).lines.append(f"const {self.counter}{width if width > 1 else ''} {name} = {text};")
+        self.home(e).lines.append(f"const {self.language.vector(self.counter, width)} {name} = {text};")
         bottom, top = index.range()
         checks = []
         if bottom < low:
@@ -299,15 +293,15 @@ class Emitter:
         if not checks:
             return "-1" if width > 1 else "1"
         checked = " & ".join(checks)
-        return mask_of(checked, self.counts, width) if self.kernel.wide else checked
+        return self.language.mask_of(checked, self.counts, width) if self.kernel.wide else checked
 
     # Memory
 
     def load(self, e: Expr) -> str:
         if self.width_of(e) > 1:
             return load_vector(self, e)
-        text = load_text(self.pointers[e.param], self.index(e.index), e.dtype, 1)
-        return f"({self.value(e.guard)} ? {text} : {literal(0, e.dtype)})" if e.guard else text
+        text = self.language.load(self.pointers[e.param], self.index(e.index), e.dtype, 1)
+        return f"({self.value(e.guard)} ? {text} : {self.language.literal(0, e.dtype)})" if e.guard else text
 
     def store_all(self, stores: Sequence[Store]) -> None:
         """Compute the values of all stores, then write them: a store may be in place over what another one reads."""
@@ -318,25 +312,25 @@ class Emitter:
 
     def store(self, store: Store) -> None:
         """Write one element, or the lanes."""
-        pointer, dtype = self.pointers[store.param], store.value.dtype
+        pointer, dtype, language = self.pointers[store.param], store.value.dtype, self.language
         vector = self.is_vector(store.index.axes())
         width = self.width if vector else 1
         value = self.vector(store.value, width)
         if not vector or (self.lane is not None and store.index.stride(self.lane) == 1):
-            self.line(store_text(pointer, self.index(store.index), value, dtype, width))
+            self.line(language.store(pointer, self.index(store.index), value, dtype, width))
             return
         where, held = self.fresh("x"), self.fresh("w")
         step = store.index.stride(self.lane) if self.lane is not None else None
         if step is None:
-            self.line(f"const {self.counter}{width} {where} = {self.index(store.index, width)};")
-            places = [f"{where}.s{HEX[i]}" for i in range(width)]
+            self.line(f"const {language.vector(self.counter, width)} {where} = {self.index(store.index, width)};")
+            places = [language.lane(where, i) for i in range(width)]
         else:
             self.line(f"const {self.counter} {where} = {self.index(store.index)};")
             places = [f"({where} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
-        self.line(f"const {vector_type(dtype, width)} {held} = {value};")
+        self.line(f"const {language.vector_type(dtype, width)} {held} = {value};")
         for i, place in enumerate(places):
-            element = f"(-{held}.s{HEX[i]})" if dtype.is_bool else f"{held}.s{HEX[i]}"
-            self.line(store_text(pointer, place, element, dtype, 1))
+            lane = language.lane(held, i)
+            self.line(language.store(pointer, place, f"(-{lane})" if dtype.is_bool else lane, dtype, 1))
 
     # Reductions
 
@@ -384,51 +378,48 @@ class Accumulator:
     """A reduction's running value (and position, for arg-reductions) in registers."""
 
     def __init__(self, emitter: Emitter, e: Expr, width: int) -> None:
-        self.emitter, self.e, self.width = emitter, e, width
+        self.emitter, self.e, self.width, self.language = emitter, e, width, emitter.language
         self.combine: str = e.combine
         self.dtype = e.args[0].dtype
         self.name = emitter.fresh("a")
         self.position = emitter.fresh("at") if self.combine.startswith("arg") else None
 
     def declare(self, lines: list[str]) -> None:
-        vtype = vector_type(self.dtype, self.width)
-        start = literal(identity(self.combine, self.dtype), self.dtype)
+        language, kind = self.language, register_type(self.dtype)
+        start = language.literal(identity(self.combine, self.dtype), self.dtype)
         if self.dtype.is_bool and self.width > 1 and start == "1":
             start = "-1"
-        lines.append(
-            f"{vtype} {self.name} = ({vtype})({start});" if self.width > 1 else f"{vtype} {self.name} = {start};"
-        )
+        if self.width > 1:
+            start = language.splat(start, kind, self.width)
+        lines.append(f"{language.vector(kind, self.width)} {self.name} = {start};")
         if self.position:
-            itype = f"{self.emitter.counter}{self.width if self.width > 1 else ''}"
-            lines.append(f"{itype} {self.position} = ({itype})(-1);")
+            start = language.splat("-1", self.emitter.counter, self.width)
+            lines.append(f"{language.vector(self.emitter.counter, self.width)} {self.position} = {start};")
 
     def add(self, body: Expr, position: str) -> None:
         """Combine one element (or the lanes) in the current scope."""
-        em = self.emitter
+        em, language, kind = self.emitter, self.language, register_type(self.dtype)
         if self.combine == "add" and body.fn == "mul" and body.dtype.is_float and not body.dtype.rounds:
             a, b = (em.vector(x, self.width) for x in body.args)
-            # PoCL's library does not inline fma, which costs a factor of eight there.
-            em.line(
-                f"{self.name} += {a} * {b};"
-                if em.dialect.vendor == "pocl"
-                else f"{self.name} = fma({a}, {b}, {self.name});"
-            )
+            em.line(language.multiply_add(self.name, a, b, kind, self.width))
             return
         value = em.vector(body, self.width)
         if self.position:
             if not value.isidentifier():
                 held = em.fresh()
-                em.line(f"const {vector_type(self.dtype, self.width)} {held} = {value};")
+                em.line(f"const {language.vector(kind, self.width)} {held} = {value};")
                 value = held
-            where = position if self.width == 1 else f"({em.counter}{self.width})({position})"
+            where = position if self.width == 1 else language.splat(position, em.counter, self.width)
             if em.lane in self.e.reduce_axes and self.width > 1:
                 where = f"({where} + {em.iota(self.width)})"
             better = self.better(value, self.name, self.width)
-            first = mask_of(f"{self.position} < 0", em.counts, self.width)
+            first = language.mask_of(f"{self.position} < 0", em.counts, self.width)
             taken = em.fresh("t")
-            em.line(f"const int{self.width if self.width > 1 else ''} {taken} = {better} | {first};")
-            em.line(f"{self.position} = {mask_for(taken, em.counts, self.width)} ? {where} : {self.position};")
-            em.line(f"{self.name} = {mask_for(taken, self.dtype, self.width)} ? {value} : {self.name};")
+            em.line(f"const {language.vector('int', self.width)} {taken} = {better} | {first};")
+            mask = language.mask_for(taken, em.counts, self.width)
+            em.line(f"{self.position} = {language.select(mask, where, self.position, em.counter, self.width)};")
+            mask = language.mask_for(taken, self.dtype, self.width)
+            em.line(f"{self.name} = {language.select(mask, value, self.name, kind, self.width)};")
             return
         em.line(f"{self.name} = {self.merged(self.name, value, self.width)};")
 
@@ -437,14 +428,14 @@ class Accumulator:
         test = f"({new} {sign} {old})"
         if self.dtype.is_float:
             test = f"({test} | (({new} != {new}) & ({old} == {old})))"
-        return mask_of(test, self.dtype, width)
+        return self.language.mask_of(test, self.dtype, width)
 
     def merged(self, old: str, new: str, width: int) -> str:
-        return apply(self.emitter.dialect.vendor, self.combine, [new, old], self.dtype, width)
+        return self.language.apply(self.combine, [new, old], self.dtype, width)
 
     def finish(self, lines: list[str], lanes_reduced: bool = False) -> str:
         """The final name; with ``lanes_reduced`` the lanes are combined, in a fixed order, to a scalar."""
-        em = self.emitter
+        em, language = self.emitter, self.language
         if lanes_reduced and self.width > 1:
             self.fold_lanes(lines)
         if self.position and self.e in em.narrow:
@@ -453,29 +444,28 @@ class Accumulator:
             width = 1 if lanes_reduced else self.width
             result = em.fresh()
             lines.append(
-                f"const long{width if width > 1 else ''} {result} = "
-                f"convert_long{width if width > 1 else ''}({self.position});"
+                f"const {language.vector('long', width)} {result} = "
+                f"{language.to_kind(self.position, em.counter, 'long', width)};"
             )
             return result
         if self.e.dtype.rounds:
             width = 1 if lanes_reduced else self.width
             result = em.fresh()
-            lines.append(
-                f"const {vector_type(self.e.dtype, width)} {result} = {em.rounded(self.name, self.e.dtype, width)};"
-            )
+            rounded = em.rounded(self.name, self.e.dtype, width)
+            lines.append(f"const {language.vector_type(self.e.dtype, width)} {result} = {rounded};")
             return result
         return self.name
 
     def fold_lanes(self, lines: list[str]) -> None:
-        em, width, current = self.emitter, self.width, self.name
+        em, width, current, kind = self.emitter, self.width, self.name, register_type(self.dtype)
         if self.position:
             self.fold_positions(lines)
             return
         while width > 1:
             half = width // 2
             folded = em.fresh("a")
-            merged = self.merged(f"{current}.lo", f"{current}.hi", half)
-            lines.append(f"const {vector_type(self.dtype, half)} {folded} = {merged};")
+            merged = self.merged(*self.language.halves(current, kind, width), half)
+            lines.append(f"const {self.language.vector(kind, half)} {folded} = {merged};")
             current, width = folded, half
         if self.dtype.is_bool:
             lines.append(f"const int {current}b = {current} & 1;")
@@ -483,11 +473,14 @@ class Accumulator:
         self.name, self.width = current, 1
 
     def fold_positions(self, lines: list[str]) -> None:
-        em = self.emitter
-        best, at = em.fresh("a"), em.fresh("at")
-        lines.append(f"{register_type(self.dtype)} {best} = {self.name}.s0; {em.counter} {at} = {self.position}.s0;")
+        em, lane = self.emitter, self.language.lane
+        best, at, positions = em.fresh("a"), em.fresh("at"), self.position
+        assert positions is not None
+        lines.append(
+            f"{register_type(self.dtype)} {best} = {lane(self.name, 0)}; {em.counter} {at} = {lane(positions, 0)};"
+        )
         for i in range(1, self.width):
-            new, where = f"{self.name}.s{HEX[i]}", f"{self.position}.s{HEX[i]}"
+            new, where = lane(self.name, i), lane(positions, i)
             equal = (
                 f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))"
                 if self.dtype.is_float

@@ -22,8 +22,9 @@ PoCL on a CPU with AVX-512 that its LLVM does not know hangs or aborts on any 64
 from __future__ import annotations
 
 from backends.codegen import mathcode
+from backends.codegen.language import Quirks
 
-__all__ = ["FUNCTIONS", "call", "definition"]
+__all__ = ["FUNCTIONS", "NOWHERE", "TWO", "call", "definition"]
 
 _SAME = """
     exp exp2 expm1 log log2 log10 log1p sqrt pow fma copysign floor ceil trunc sin cos tan asin acos atan atan2 sinh
@@ -31,42 +32,42 @@ _SAME = """
 """.split()
 # Rounding goes to even, as in NumPy; OpenCL's `round` does not. Floor division and remainder are made of `fmod`.
 _BUILTIN = {**{name: name for name in _SAME}, "round": "rint", "fmod": "fmod"}
-_NOWHERE = frozenset(("erfinv", "digamma", "polygamma"))  # no built-in has them
+NOWHERE = frozenset(("erfinv", "digamma", "polygamma"))  # no built-in has them
 _EXACT = frozenset(("sqrt", "fma", "copysign", "floor", "ceil", "trunc", "round"))
-_TWO = frozenset(("pow", "atan2", "copysign", "polygamma", "fmod"))
+TWO = frozenset(("pow", "atan2", "copysign", "polygamma", "fmod"))
 
 # The functions of the table that this module computes, for float and double.
-FUNCTIONS = frozenset(_BUILTIN) - {"fmod"} | _NOWHERE
+FUNCTIONS = frozenset(_BUILTIN) - {"fmod"} | NOWHERE
 
 
-def call(fn: str, vendor: str, dtype: str, width: int) -> str:
+def call(fn: str, quirks: Quirks, dtype: str, width: int) -> str:
     """Return the name of the C function that computes a scalar function.
 
     Args:
         fn: One of `FUNCTIONS`, or "fmod".
-        vendor: The key in `DeviceInfo.vendor`.
+        quirks: The runtime's.
         dtype: "float" or "double".
         width: Lanes of the vectors it is called with: 1, 2, 4, 8 or 16.
 
     Returns:
         A built-in, or a function that `definition` gives.
     """
-    own = _template(fn, dtype, width, vendor) is not None
+    own = _template(fn, dtype, width, quirks) is not None
     return f"gc_{fn}_{dtype}{width if width > 1 else ''}" if own else _BUILTIN[fn]
 
 
-def definition(fn: str, dtype: str, width: int, vendor: str) -> str | None:
+def definition(fn: str, quirks: Quirks, dtype: str, width: int) -> str | None:
     """Return the C function of that name, which may call others by such names; None where a built-in serves."""
-    text = _template(fn, dtype, width, vendor)
+    text = _template(fn, dtype, width, quirks)
     if text is None:
         return None
     suffix, least = str(width) if width > 1 else "", _least(dtype)
     for mark, value in (
         ("$fn", fn),
-        ("$one", call(fn, vendor, dtype, 1)),
-        ("$wide", call(fn, vendor, dtype, least)),
-        ("$exp", call("exp", vendor, dtype, width)),
-        ("$log", call("log", vendor, dtype, width)),
+        ("$one", call(fn, quirks, dtype, 1)),
+        ("$wide", call(fn, quirks, dtype, least)),
+        ("$exp", call("exp", quirks, dtype, width)),
+        ("$log", call("log", quirks, dtype, width)),
         ("$part", "s0" if width == 1 else "lo"),
         ("$W", f"{dtype}{least}"),
         ("$x", ", ".join(["x"] * (least // width))),
@@ -92,32 +93,32 @@ def _least(dtype: str) -> int:
     return 4 if dtype == "float" else 2
 
 
-def _template(fn: str, dtype: str, width: int, vendor: str) -> str | None:
+def _template(fn: str, dtype: str, width: int, quirks: Quirks) -> str | None:
     """The text of a function with its marks; None for a built-in."""
-    single, pocl = dtype == "float", vendor == "pocl"
+    single = dtype == "float"
     if fn in ("digamma", "polygamma") or (fn == "erfinv" and not single):
         return _by_lane(fn) if width > 1 else _for_one(fn, dtype)
     if fn == "fmod":
-        return mathcode.fmod(dtype) if vendor in ("intel", "pocl") else None
-    if pocl and fn == "pow" and not single:
+        return mathcode.fmod(dtype) if quirks.inexact_fmod else None
+    if quirks.own_pow and fn == "pow" and not single:
         return _by_lane(fn) if width > 1 else None
-    if pocl and fn == "pow":
+    if quirks.own_pow and fn == "pow":
         return mathcode.POW if width <= 4 else mathcode.POW_BY_HALVES
-    if pocl and width < _least(dtype) and fn not in _EXACT:
-        return mathcode.WIDER_TWO if fn in _TWO else mathcode.WIDER
+    if quirks.short_vectors_differ and width < _least(dtype) and fn not in _EXACT:
+        return mathcode.WIDER_TWO if fn in TWO else mathcode.WIDER
     if fn in ("erf", "erfinv") and single:
         return mathcode.ERF if fn == "erf" else mathcode.ERFINV_FLOAT
-    if pocl and single and fn in ("sin", "cos", "tan"):
+    if quirks.lanes_spoil_sines and single and fn in ("sin", "cos", "tan"):
         return mathcode.trigonometric(fn)
-    if pocl and single and fn == "tanh":
+    if quirks.tanh_below_one and single and fn == "tanh":
         return mathcode.TANH
     # Intel's compiler (2026.2) dies when one kernel has the sine and the cosine of x and both of sin(x): it merges them
     # into sincos.
-    return mathcode.EVEN if vendor == "intel" and fn == "cos" else None
+    return mathcode.EVEN if quirks.merges_sincos and fn == "cos" else None
 
 
 def _by_lane(fn: str) -> str:
-    return mathcode.BY_LANE_TWO if fn in _TWO else mathcode.BY_LANE
+    return mathcode.BY_LANE_TWO if fn in TWO else mathcode.BY_LANE
 
 
 def _for_one(fn: str, dtype: str) -> str:

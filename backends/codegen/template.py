@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.emitter import Dialect
+from backends.codegen.language import Language
 from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.ir import Kernel, symbolic_sizes
 from graphcore.plan.backend import Piece
@@ -49,7 +50,8 @@ class Template(Scheduler, Protocol):
 
 
 class GroupTemplate(Template, Protocol):
-    """A template whose tasks are whole work-groups (GPUs): its functions end in a parameter ``__local char* pool``.
+    """A template whose tasks are whole work-groups (GPUs): its functions end in a parameter ``pool``, local
+    memory as chars.
 
     ``tasks`` counts work-groups. All work items of a group call the function, which may hold barriers; the caller puts
     one after it.
@@ -64,12 +66,11 @@ def sizes_of(kernel: Kernel) -> dict[Dim, str]:
     return {d: f"n{i}" for i, d in enumerate(symbolic_sizes(kernel))}
 
 
-def signature(kernel: Kernel, extra: Sequence[str] = ()) -> str:
+def signature(language: Language, kernel: Kernel, extra: Sequence[str] = ()) -> str:
     """The parameter list without task numbers: pointers in order, then symbolic extents."""
     written = kernel.written()
     parts = []
     for i, p in enumerate(kernel.params):
-        qualifier = "" if i in written else "const "
-        parts.append(f"__global {qualifier}{memory_type(p.dtype)}* p{i}")
+        parts.append(f"{language.pointer(memory_type(p.dtype), const=i not in written)} p{i}")
     parts += [f"const {counter_type(kernel)} {n}" for n in sizes_of(kernel).values()]
     return ", ".join([*parts, *extra])

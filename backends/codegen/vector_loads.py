@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backends.codegen.cnames import literal, vector_type
-from backends.codegen.scalars import HEX, load_text, spread
+from backends.codegen.cnames import register_type
+from backends.codegen.language import Language
 from graphcore.base.dtypes import DType
 from graphcore.kernel.expr import Expr, dynamic_values
 from graphcore.kernel.index import Axis, Div, Index, Mod
@@ -25,12 +25,13 @@ def load_vector(em: Emitter, e: Expr) -> str:
     pointer, dtype, width, lane = em.pointers[param], e.dtype, em.width, em.lane
     assert lane is not None
     guard = e.guard
-    kind, zero = vector_type(dtype, width), literal(0, dtype)
+    own = em.language
     if guard is None or not em.is_vector(guard.axes):
-        around = "{}" if guard is None else f"({em.value(guard)} ? {{}} : ({kind})({zero}))"
+        zero = own.splat(own.literal(0, dtype), register_type(dtype), width)
+        around = "{}" if guard is None else f"({em.value(guard)} ? {{}} : {zero})"
         step = index.stride(lane)
         if step is not None and _is_whole(step, width):
-            return around.format(_stepped(pointer, em.index(index), dtype, width, step))
+            return around.format(_stepped(own, pointer, em.index(index), dtype, width, step))
         shared = _shared(em, index)
         if shared:
             at = em.fresh("k")
@@ -49,17 +50,17 @@ def _is_whole(step: int, width: int) -> bool:
     return step in (-1, 0, 1) or (step == 2 and width > 2)
 
 
-def _stepped(pointer: str, index: str, dtype: DType, width: int, step: int) -> str:
+def _stepped(own: Language, pointer: str, index: str, dtype: DType, width: int, step: int) -> str:
     """Lanes ``step`` elements apart from ``index``; no more is touched than the elements from the first to the last."""
     if step == 0:
-        return spread(load_text(pointer, index, dtype, 1), dtype, 1, width)
+        return own.spread(own.load(pointer, index, dtype, 1), dtype, 1, width)
     if step == 1:
-        return load_text(pointer, index, dtype, width)
+        return own.load(pointer, index, dtype, width)
+    kind = register_type(dtype)
     if step == -1:
-        lanes = "".join(reversed(HEX[:width]))
-        return f"({load_text(pointer, f'({index} - {width - 1})', dtype, width)}).s{lanes}"
-    first, last = (load_text(pointer, at, dtype, width) for at in (index, f"({index} + {width - 1})"))
-    return f"({vector_type(dtype, width)})(({first}).even, ({last}).odd)"
+        return own.reversed(own.load(pointer, f"({index} - {width - 1})", dtype, width), kind, width)
+    first, last = (own.load(pointer, at, dtype, width) for at in (index, f"({index} + {width - 1})"))
+    return own.interlaced(first, last, kind, width, last=True)
 
 
 def _through(index: Index, lane: Axis) -> list[tuple[object, int]]:
@@ -90,17 +91,17 @@ def _spread_out(
     """Few elements from ``at``, the last of which is at ``last``, spread over the lanes that share them: lines, and the
     vector."""
     (many, short), width = shared, em.width
-    count, name = width // many, em.fresh("x")
-    kind, zero = vector_type(dtype, count), literal(0, dtype)
-    text = load_text(pointer, at, dtype, count)
-    lines = [f"const {kind} {name} = {f'{guard} ? {text} : ({kind})({zero})' if guard else text};"]
-    elements = [f"{name}.s{HEX[i]}" for i in range(count)]
+    own, count, name = em.language, width // many, em.fresh("x")
+    kind, zero = register_type(dtype), own.literal(0, dtype)
+    text = own.load(pointer, at, dtype, count)
+    held = f"{guard} ? {text} : {own.splat(zero, kind, count)}" if guard else text
+    lines = [f"const {own.vector(kind, count)} {name} = {held};"]
+    elements = [own.lane(name, i) for i in range(count)]
     if short:
-        text = load_text(pointer, last, dtype, 1)
-        lines.append(f"const {vector_type(dtype, 1)} {name}e = {f'{guard} ? {text} : {zero}' if guard else text};")
+        text = own.load(pointer, last, dtype, 1)
+        lines.append(f"const {kind} {name}e = {f'{guard} ? {text} : {zero}' if guard else text};")
         elements.append(f"-{name}e" if dtype.is_bool else f"{name}e")
-    lanes = ", ".join(elements[(i + short) // many] for i in range(width))
-    return lines, f"({vector_type(dtype, width)})({lanes})"
+    return lines, own.lanes([elements[(i + short) // many] for i in range(width)], kind)
 
 
 @dataclass(frozen=True)
@@ -121,26 +122,29 @@ def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
     param, index = e.param, e.index
     pointer, dtype, width = em.pointers[param], e.dtype, em.width
     assert em.lane is not None
-    lines, result, at = em.home(e).lines, em.fresh("x"), em.fresh("k")
-    kind, mask = vector_type(dtype, width), None
+    own, lines, result, at = em.language, em.home(e).lines, em.fresh("x"), em.fresh("k")
+    kind, mask = register_type(dtype), None
     some = every = None
     if guard is not None and em.is_vector(guard.axes):
         mask = em.fresh("g")
-        lines.append(f"const int{width} {mask} = {em.vector(guard, width)};")
-        some, every = (_folded(em, lines, mask, sign, width) for sign in "|&")
+        lines.append(f"const {own.vector('int', width)} {mask} = {em.vector(guard, width)};")
+        some, every = (_folded(em, lines, mask, whole, width) for whole in (False, True))
     elif guard is not None:
         some = every = em.value(guard)
     step = index.stride(em.lane)
     if step is not None:
         lines.append(f"const {em.counter} {at} = {em.index(index)};")
         addresses = [f"({at} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
-        together = _Together(None, (), _stepped(pointer, at, dtype, width, step)) if _is_whole(step, width) else None
+        together = (
+            _Together(None, (), _stepped(own, pointer, at, dtype, width, step)) if _is_whole(step, width) else None
+        )
     else:
-        lines.append(f"const {em.counter}{width} {at} = {em.index(index, width)};")
-        addresses = [f"{at}.s{HEX[i]}" for i in range(width)]
+        lines.append(f"const {own.vector(em.counter, width)} {at} = {em.index(index, width)};")
+        addresses = [own.lane(at, i) for i in range(width)]
         together = _neighbours(em, index, pointer, at, dtype)
-    apart = _one_by_one(pointer, addresses, dtype, width, mask)
-    lines.append(f"{kind} {result} = ({kind})({literal(0, dtype)});")
+    apart = _one_by_one(own, pointer, addresses, dtype, mask)
+    zero = own.splat(own.literal(0, dtype), kind, width)
+    lines.append(f"{own.vector(kind, width)} {result} = {zero};")
     if together is None:
         lines.append(f"if ({some}) {result} = {apart};" if some else f"{result} = {apart};")
         return result
@@ -150,14 +154,16 @@ def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
     return result
 
 
-def _folded(em: Emitter, lines: list[str], mask: str, sign: str, width: int) -> str:
-    """Whether any (``|``) or all (``&``) lanes of a mask are set: by a built-in where that is known to be no call."""
-    if em.dialect.vendor != "pocl":
-        return f"{'any' if sign == '|' else 'all'}({mask})"
+def _folded(em: Emitter, lines: list[str], mask: str, every: bool, width: int) -> str:
+    """Whether any or all lanes of a mask are set: by a built-in where that is known to be no call."""
+    own, sign = em.language, "&" if every else "|"
+    if not own.quirks.calls_any:
+        return own.folded(mask, every, "int", width)
     while width > 1:
+        low, high = own.halves(mask, "int", width)
         width //= 2
         half = em.fresh("f")
-        lines.append(f"const int{width if width > 1 else ''} {half} = {mask}.lo {sign} {mask}.hi;")
+        lines.append(f"const {own.vector('int', width)} {half} = {low} {sign} {high};")
         mask = half
     return mask
 
@@ -166,25 +172,26 @@ def _neighbours(em: Emitter, index: Index, pointer: str, at: str, dtype: DType) 
     """For lanes' addresses ``at`` made of quotients and remainders: all are neighbours, share few elements, or are one
     element."""
     assert em.lane is not None
-    width, last = em.width, f"{at}.s{HEX[em.width - 1]}"
+    own, width = em.language, em.width
+    first, last = own.lane(at, 0), own.lane(at, width - 1)
     if any(em.lane in value.axes for value in dynamic_values(index)):
         return None
     shared = _shared(em, index)
     if shared:
-        return _Together(None, *_spread_out(em, pointer, f"{at}.s0", last, dtype, shared))
+        return _Together(None, *_spread_out(em, pointer, first, last, dtype, shared))
     through = _through(index, em.lane)
     if any(isinstance(atom, Mod) for atom, _ in through):
-        return _Together(f"all({at} == {at}.s0 + {em.iota(width)})", (), load_text(pointer, f"{at}.s0", dtype, width))
+        neighbours = own.folded(f"{at} == {first} + {em.iota(width)}", True, em.counter, width)
+        return _Together(neighbours, (), own.load(pointer, first, dtype, width))
     if len(through) == 1:  # one quotient: addresses only grow with the lane, or only fall
-        return _Together(f"{at}.s0 == {last}", (), spread(load_text(pointer, f"{at}.s0", dtype, 1), dtype, 1, width))
+        return _Together(f"{first} == {last}", (), own.spread(own.load(pointer, first, dtype, 1), dtype, 1, width))
     return None
 
 
-def _one_by_one(pointer: str, addresses: Sequence[str], dtype: DType, width: int, mask: str | None) -> str:
+def _one_by_one(own: Language, pointer: str, addresses: Sequence[str], dtype: DType, mask: str | None) -> str:
     lanes = []
     for i, address in enumerate(addresses):
-        text = load_text(pointer, address, dtype, 1)
-        lanes.append(f"{mask}.s{HEX[i]} ? {text} : {literal(0, dtype)}" if mask else text)
-    if dtype.is_bool:
-        return f"-(int{width})({', '.join(lanes)})"
-    return f"({vector_type(dtype, width)})({', '.join(lanes)})"
+        text = own.load(pointer, address, dtype, 1)
+        lanes.append(f"{own.lane(mask, i)} ? {text} : {own.literal(0, dtype)}" if mask else text)
+    vector = own.lanes(lanes, register_type(dtype))
+    return f"-{vector}" if dtype.is_bool else vector

@@ -17,7 +17,7 @@ from typing import Any
 
 from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.emitter import Dialect
-from backends.codegen.prelude import PRAGMAS, prelude_for
+from backends.codegen.prelude import prelude_for
 from backends.codegen.registry import BY_NAME, GROUP_TEMPLATES
 from backends.codegen.template import NAME
 from backends.opencl.compiler.build import build_program
@@ -83,7 +83,7 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
     functions = tuple(found.values())
     body = "\n".join(f.text for f in functions)
     if dialect.is_gpu:
-        shared = PRAGMAS.replace(_NOINLINE, "") + prelude_for(body, dialect.vendor) + body + "\n"
+        shared = dialect.language.header.replace(_NOINLINE, "") + prelude_for(body, dialect.language) + body + "\n"
         return Source(
             shared + _step_kernels(functions, dialect.group),
             functions,
@@ -91,7 +91,11 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
             shared + _whole_kernel(functions, dialect.group),
         )
     dispatch = _dispatch(functions)
-    return Source(PRAGMAS + prelude_for(body, dialect.vendor) + body + "\n" + dispatch, functions, tuple(of_step))
+    return Source(
+        dialect.language.header + prelude_for(body, dialect.language) + body + "\n" + dispatch,
+        functions,
+        tuple(of_step),
+    )
 
 
 def _commented(step: Step, text: str) -> str:

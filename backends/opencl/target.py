@@ -10,6 +10,7 @@ from backends.codegen.emitter import Dialect
 from backends.codegen.loads import loads_on
 from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS, WIDE_SCHEDULERS
 from backends.opencl.device.device import DeviceInfo
+from backends.opencl.language import language_of
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.widths import is_narrow, within
@@ -27,10 +28,12 @@ _VECTOR_GPUS = ("intel", "arm", "qualcomm")
 
 def dialect_of(info: DeviceInfo) -> Dialect:
     """Code generation's view of a device."""
+    language = language_of(info.vendor)
     if info.is_gpu:
         width = info.vector_width if info.vendor in _VECTOR_GPUS else 1
         group = 1 << (min(info.max_work_group, _GROUP).bit_length() - 1)
         return Dialect(
+            language,
             info.vendor,
             width,
             "cl_khr_fp16" in info.extensions,
@@ -41,7 +44,13 @@ def dialect_of(info: DeviceInfo) -> Dialect:
             info.local_mem,
         )
     return Dialect(
-        info.vendor, info.vector_width, "cl_khr_fp16" in info.extensions, info.compute_units, info.name, info.kind
+        language,
+        info.vendor,
+        info.vector_width,
+        "cl_khr_fp16" in info.extensions,
+        info.compute_units,
+        info.name,
+        info.kind,
     )
 
 

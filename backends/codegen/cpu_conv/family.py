@@ -44,6 +44,7 @@ from backends.codegen.cpu_conv.weight_code import (
 )
 from backends.codegen.cpu_conv.work import image_work, weight_result_work, weight_sums_work
 from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.language import Language
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
 from graphcore.base.shapes import Dim, Extent, bind
@@ -269,7 +270,7 @@ class Convolution:
         total = next(v for v in kernel.values() if v.fn == "reduce")
         dtype, weights = register_type(total.dtype), config.gathers
         names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
-        inner, params = f"{NAME}_block", _parameters(kernel, config)
+        inner, params = f"{NAME}_block", _parameters(dialect.language, kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 
@@ -316,7 +317,7 @@ class Convolution:
                 before=before,
                 after=after,
             )
-        return prologues.functions() + text + _wrapper(inner, kernel, config)
+        return prologues.functions() + text + _wrapper(dialect.language, inner, kernel, config)
 
     def _sums(
         self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str
@@ -374,7 +375,7 @@ class ConvolutionWeightSums:
         load_dy, load_x = map(prologues.load, config.operands)
         text = weight_code(
             inner,
-            _parameters(kernel, config),
+            _parameters(dialect.language, kernel, config),
             config.shape,
             config.schedule,  # type: ignore[arg-type]
             dtype=dtype,
@@ -382,7 +383,7 @@ class ConvolutionWeightSums:
             load_dy=load_dy,
             load_x=load_x,
         )
-        return prologues.functions() + text + _wrapper(inner, kernel, config)
+        return prologues.functions() + text + _wrapper(dialect.language, inner, kernel, config)
 
     def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
@@ -408,18 +409,17 @@ def _sizes(kernel: Kernel, config: _Config) -> dict[Dim, str]:
     return sizes_with(kernel, config.operands)
 
 
-def _parameters(kernel: Kernel, config: _Config) -> str:
+def _parameters(language: Language, kernel: Kernel, config: _Config) -> str:
     """The parameter list: pointers, symbolic extents, the batch."""
     own = sizes_of(kernel)
-    return signature(
-        kernel, [*(f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own), "const int nb"]
-    )
+    extra = (f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own)
+    return signature(language, kernel, [*extra, "const int nb"])
 
 
-def _wrapper(inner: str, kernel: Kernel, config: _Config) -> str:
+def _wrapper(language: Language, inner: str, kernel: Kernel, config: _Config) -> str:
     """The function with the signature that all templates share."""
     names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), "nb"]
-    parameters = _parameters(kernel, config)
+    parameters = _parameters(language, kernel, config)
     return (
         f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{"
         f"\n  {inner}({', '.join(names)}, task);\n}}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from backends.codegen.cnames import vector_type
 from backends.codegen.cpu_conv.code import Load
 from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.nest.family import Nest
@@ -111,9 +110,10 @@ class Prologues:
             result = emitter.vector(operand.value, width)
         body = "".join(f"  {line}\n" for line in [*lines, *emitter.scope.lines, f"return {result};"])
         extra = [f"const int {n}" for d, n in self.sizes.items() if d not in sizes_of(self.kernel)]
-        parameters = signature(self.kernel, [*extra, "const int e"])
+        language = self.dialect.language
+        parameters = signature(language, self.kernel, [*extra, "const int e"])
         return (
-            f"static inline __attribute__((always_inline)) {vector_type(operand.value.dtype, width)} "
+            f"static inline {language.always_inline} {language.vector_type(operand.value.dtype, width)} "
             f"{name}({parameters}) {{\n{body}}}\n"
         )
 

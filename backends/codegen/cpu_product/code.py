@@ -1,4 +1,4 @@
-"""Matrix products for CPU devices, as OpenCL C text.
+"""Matrix products for CPU devices, as text.
 
 One work item computes a block of the output, a register tile of ``mr`` x ``nr`` accumulators at a time (the scheme of
 Goto and van de Geijn, "Anatomy of high-performance matrix multiplication"): panels of B, and where its rows are not
@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 
 from backends.codegen.cpu_product.packing import Panels, block, indent, up
 from backends.codegen.cpu_product.schedule import GemmConfig, Operand, added, choose, tasks
+from backends.codegen.language import Language, Space
 
 __all__ = ["GemmConfig", "Operand", "choose", "emit_gemm", "tasks"]
 
 Epilogue = Callable[[str, str, str, int], list[str]]
 
-# The sums may use fused multiply-adds even in a program that turns contraction off elsewhere. Not fma() or mad():
-# PoCL's library does not inline them (a factor of eight).
-_CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
+# The sums may use fused multiply-adds (``Language.contract``) even in a program that turns contraction off elsewhere.
+# Not fma() or mad(): PoCL's library does not inline them (a factor of eight).
 
 
 def emit_gemm(
+    language: Language,
     name: str,
     params: str,
     config: GemmConfig,
@@ -40,11 +41,12 @@ def emit_gemm(
 
     The caller defines ``GC_NOINLINE`` and calls the function once for each task in ``range(tasks(config, M, N))``, in
     any order. Local names start with ``gm_``; of use to callbacks are the types ``gm_v4``, ``gm_v8`` and ``gm_v16``,
-    vectors with the alignment of an element, for fast loads and stores such as ``*(__global gm_v8*)(p + i)``. With
+    vectors with the alignment of an element, for fast loads and stores such as ``Language.deref`` spells of them. With
     ``split_k`` > 1 the epilogue gets partial sums of part ``gm_split`` (an int from 0 to split_k - 1) and must keep the
     parts apart.
 
     Args:
+        language: what it is written in.
         name: name of the function.
         params: C parameter list that declares everything the operands, the epilogue and ``dims`` mention.
         config: the schedule.
@@ -60,7 +62,7 @@ def emit_gemm(
     Raises:
         ValueError: the schedule does not fit the operands or the sizes.
     """
-    return "\n".join(_Gemm(name, params, config, dims, a, b, epilogue).lines(before, after)) + "\n"
+    return "\n".join(_Gemm(language, name, params, config, dims, a, b, epilogue).lines(before, after)) + "\n"
 
 
 class _Gemm(Panels):
@@ -68,6 +70,7 @@ class _Gemm(Panels):
 
     def __init__(
         self,
+        language: Language,
         name: str,
         params: str,
         config: GemmConfig,
@@ -76,8 +79,9 @@ class _Gemm(Panels):
         b: Operand,
         epilogue: Epilogue,
     ) -> None:
-        super().__init__(config, dims, a, b)
+        super().__init__(language, config, dims, a, b)
         self.name, self.params, self.epilogue = name, params, epilogue
+        self.zero = language.zero(config.dtype, config.width)
 
     # -- the frame: what the task covers -------------------------------------------------------------------------
 
@@ -85,9 +89,8 @@ class _Gemm(Panels):
         """The whole function."""
         m, n, k = self.dims
         # Plain loads through under-aligned types: PoCL's library does not inline vload and vstore (a factor of three).
-        size = 8 if self.config.dtype == "double" else 4
         types = [
-            f"typedef {self.config.dtype}{width} gm_v{width} __attribute__((aligned({size})));"
+            self.language.loose_type(self.config.dtype, width, f"gm_v{width}")
             for width in (2, 4, 8, 16)
             if width <= self.width
         ]
@@ -103,18 +106,19 @@ class _Gemm(Panels):
         return block(f"GC_NOINLINE static void {self.name}({self.params}, int task)", body)
 
     def _arrays(self) -> list[str]:
-        config, kind = self.config, self.vector
+        config, kind, private = self.config, self.vector, self.language.private
+        scalars = self.language.pointer(config.dtype, Space.PRIVATE)
         tiles = config.m_block * config.n_block if self.blocked else 1
         size = up(self.config.mr * self.nr, self.width) // self.width
-        out = [f"__private {kind} gm_c[{tiles * size}];"]
+        out = [private(f"{kind} gm_c[{tiles * size}];")]
         if config.pack_b:
-            out.append(f"__private {kind} gm_pb[{self.kb * self.nv}];")
+            out.append(private(f"{kind} gm_pb[{self.kb * self.nv}];"))
         if config.pack_a:
-            out.append(f"__private {kind} gm_pa[{self.strip_size() * (config.m_block or 1) // self.width}];")
-            out.append(f"__private {config.dtype}* const gm_as = (__private {config.dtype}*)gm_pa;")
-        out.append(f"__private {config.dtype}* const gm_cs = (__private {config.dtype}*)gm_c;")
+            out.append(private(f"{kind} gm_pa[{self.strip_size() * (config.m_block or 1) // self.width}];"))
+            out.append(f"{scalars} const gm_as = ({scalars})gm_pa;")
+        out.append(f"{scalars} const gm_cs = ({scalars})gm_c;")
         if config.pack_b:
-            out.append(f"__private {config.dtype}* const gm_bs = (__private {config.dtype}*)gm_pb;")
+            out.append(f"{scalars} const gm_bs = ({scalars})gm_pb;")
         return out
 
     def _ranges(self) -> list[str]:
@@ -218,7 +222,7 @@ class _Gemm(Panels):
             for r, row in enumerate(names)
             for v, name in enumerate(row)
         ]
-        out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
+        out = [f"{self.vector} {', '.join(f'{name} = {self.zero}' for name in row)};" for row in names]
         if self.blocked:
             out += block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
         unroll = self.config.k_unroll
@@ -239,36 +243,38 @@ class _Gemm(Panels):
             if self.config.pack_b:
                 value = f"gm_pb[({p}) * {self.nv} + {v}]"
             else:
-                value = self.b.at((f"(gm_k0 + {p})",), ("gm_js", str(v * self.width)), self.width)
+                value = self.right((f"(gm_k0 + {p})",), ("gm_js", str(v * self.width)), self.width)
             out.append(f"const {self.vector} gm_b{v} = {value};")
         for r, row in enumerate(names):
             if self.config.pack_a:
                 value = f"gm_as[gm_ap + ({p}) * {self.mr} + {r}]"
             else:
-                value = self.a.at(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
+                value = self.left(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
             fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
-            out.append(f"{{ const {self.vector} gm_a = ({self.vector})({value}); {fmas} }}")
-        return ["{", _CONTRACT, *indent(out), "}"]
+            out.append(
+                f"{{ const {self.vector} gm_a = {self.language.splat(value, self.config.dtype, self.width)}; {fmas} }}"
+            )
+        return ["{", self.language.contract, *indent(out), "}"]
 
     def _dot_tile(self, mr: int) -> list[str]:
         """Inner products: vectors along K, summed across their lanes at the end."""
         names = [[f"gm_c{r}_{c}" for c in range(self.nr)] for r in range(mr)]
         kind, width = self.config.dtype, self.width
-        out = [f"{self.vector} {', '.join(f'{name} = 0' for name in row)};" for row in names]
+        out = [f"{self.vector} {', '.join(f'{name} = {self.zero}' for name in row)};" for row in names]
         out.append("int gm_p = gm_kb;")
-        rows = [self.a.at(("gm_is", str(r)), ("gm_p",), width) for r in range(mr)]
-        cols = [self.b.at(("gm_p",), ("gm_js", str(c)), width) for c in range(self.nr)]
-        step = [_CONTRACT, *(f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows))]
+        rows = [self.left(("gm_is", str(r)), ("gm_p",), width) for r in range(mr)]
+        cols = [self.right(("gm_p",), ("gm_js", str(c)), width) for c in range(self.nr)]
+        step = [self.language.contract, *(f"const {self.vector} gm_a{r} = {value};" for r, value in enumerate(rows))]
         for c, value in enumerate(cols):
             fmas = " ".join(f"{names[r][c]} += gm_a{r} * gm_b;" for r in range(mr))
             step.append(f"{{ const {self.vector} gm_b = {value}; {fmas} }}")
         out += block(f"for (; gm_p + {width} <= gm_ke; gm_p += {width})", step)
         for r in range(mr):
             for c in range(self.nr):
-                out.append(f"gm_cs[{r * self.nr + c}] = {_lane_sum(names[r][c], width)};")
-        left = [self.a.at(("(gm_is + gm_r)",), ("gm_q",), 1), self.b.at(("gm_q",), ("(gm_js + gm_c)",), 1)]
+                out.append(f"gm_cs[{r * self.nr + c}] = {self._lane_sum(names[r][c])};")
+        left = [self.left(("(gm_is + gm_r)",), ("gm_q",), 1), self.right(("gm_q",), ("(gm_js + gm_c)",), 1)]
         sums = [
-            _CONTRACT,
+            self.language.contract,
             f"{kind} gm_v = gm_cs[gm_r * {self.nr} + gm_c];",
             f"for (int gm_q = gm_p; gm_q < gm_ke; ++gm_q) gm_v += {left[0]} * {left[1]};",
             f"gm_cs[gm_r * {self.nr} + gm_c] = gm_v;",
@@ -291,9 +297,10 @@ class _Gemm(Panels):
         for width in widths:
             if not self._needs_width(width, widths):
                 continue
-            load = f"*(__private const gm_v{width}*)(gm_cs + gm_s + gm_j)" if width > 1 else "gm_cs[gm_s + gm_j]"
+            place = self.language.deref(f"gm_v{width}", "gm_cs + gm_s + gm_j", Space.PRIVATE, const=True)
+            load = place if width > 1 else "gm_cs[gm_s + gm_j]"
             body = [
-                f"const {kind}{width if width > 1 else ''} gm_v = {load};",
+                f"const {self.language.vector(kind, width)} gm_v = {load};",
                 *self.epilogue("gm_i", "gm_j", "gm_v", width),
             ]
             out += block(f"for (; gm_j + {width} <= gm_j1; gm_j += {width})", body)
@@ -310,11 +317,10 @@ class _Gemm(Panels):
                 return True
         return self.n is None
 
-
-def _lane_sum(name: str, width: int) -> str:
-    """Returns the sum of a vector's lanes, added pairwise."""
-    terms = [f"{name}.s{lane:x}" for lane in range(width)]
-    while len(terms) > 1:
-        half = len(terms) // 2
-        terms = [f"({terms[i]} + {terms[i + half]})" for i in range(half)]
-    return terms[0]
+    def _lane_sum(self, name: str) -> str:
+        """Returns the sum of a vector's lanes, added pairwise."""
+        terms = [self.language.lane(name, i) for i in range(self.width)]
+        while len(terms) > 1:
+            half = len(terms) // 2
+            terms = [f"({terms[i]} + {terms[i + half]})" for i in range(half)]
+        return terms[0]

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.codegen.cnames import register_type, vector_type
+from backends.codegen.cnames import register_type
 from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
 from backends.codegen.cpu_product.product import Product, find_product, is_plain
 from backends.codegen.cpu_product.work import product_work
 from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.language import Space
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float64
 from graphcore.base.shapes import Extent, bind
@@ -90,9 +91,10 @@ class Prologue:
         with emitter.lanes(lane, emitter.axis_code[lane], width):
             result = emitter.vector(self.factor, width)
         lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
-        parameters = signature(kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
+        language = dialect.language
+        parameters = signature(language, kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
         return (
-            f"static inline __attribute__((always_inline)) {vector_type(self.factor.dtype, width)} "
+            f"static inline {language.always_inline} {language.vector_type(self.factor.dtype, width)} "
             f"{NAME}_{self.letter}{width}({parameters}) {{\n{lines}}}\n"
         )
 
@@ -175,7 +177,7 @@ class Matmul:
     def emit(self, kernel: Kernel, config: MatmulConfig, dialect: Dialect) -> str:
         product = find_product(kernel)
         assert isinstance(product, Product)
-        sizes = sizes_of(kernel)
+        sizes, language = sizes_of(kernel), dialect.language
         batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
         pointers = [f"p{i}" for i in range(len(kernel.params))]
         a, b, prologues = self.operands(kernel, product, dialect, batch)
@@ -197,19 +199,19 @@ class Matmul:
                 emitter.store_all(kernel.stores[: len(kernel.stores) - len(sums)])
                 for i, store in enumerate(sums):
                     place = f"gs{i} + ({col} - gm_jb)"
-                    target = f"*(__private gm_v{width}*)({place})" if width > 1 else f"*({place})"
+                    target = language.deref(f"gm_v{width}", place, Space.PRIVATE) if width > 1 else f"*({place})"
                     emitter.line(f"{target} += {emitter.vector(store.value, width)};")
             return emitter.scope.lines
 
         inner = f"{NAME}_block"
-        parameters = signature(kernel, [f"const int {name}" for name in batch.values()])
-        text = emit_gemm(inner, parameters, config.gemm, dims, a, b, epilogue, before, after)  # type: ignore[arg-type]
+        parameters = signature(language, kernel, [f"const int {name}" for name in batch.values()])
+        text = emit_gemm(language, inner, parameters, config.gemm, dims, a, b, epilogue, before, after)  # type: ignore[arg-type]
         names = [*pointers, *sizes.values()]
         decode = self._decode(product, batch, sizes)
         call = ", ".join([*names, *batch.values()])
         text = "".join(p.functions(kernel, dialect) for p in prologues) + text
         return (
-            f"{text}GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n"
+            f"{text}GC_NOINLINE static void {NAME}({signature(language, kernel)}, const int task, const int tasks) {{\n"
             f"{decode}  {inner}({call}, gt);\n}}\n"
         )
 
@@ -232,7 +234,10 @@ class Matmul:
             emitter.axis_code.update({**batch, product.col: "gc"})
             if product.row is not None:
                 emitter.axis_code[product.row] = "gm_ib"
-            before += [f"__private {kind} {name}[{size}];", f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;"]
+            before += [
+                dialect.language.private(f"{kind} {name}[{size}];"),
+                f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;",
+            ]
             after.append(
                 f"for (int gc = gm_jb; gc < gm_je; ++gc) p{store.param}[{emitter.index(store.index)}] = {name}[gc - "
                 f"gm_jb];"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.codegen.cpu_product.schedule import GemmConfig, Operand, added
+from backends.codegen.cpu_product.schedule import GemmConfig, Operand, Terms, added
+from backends.codegen.language import Language, Space
 
-__all__ = ["Panels", "block", "indent", "pieces", "store_private", "up"]
+__all__ = ["Panels", "block", "indent", "pieces", "up"]
 
 
 def literal(text: str) -> int | None:
@@ -34,26 +35,36 @@ def block(head: str, body: list[str]) -> list[str]:
     return [f"{head} {{", *indent(body), "}"]
 
 
-def store_private(array: str, index: str, value: str, width: int) -> str:
-    """Returns the statement that stores ``width`` elements in a private array."""
-    return f"*(__private gm_v{width}*)({array} + {index}) = {value};" if width > 1 else f"{array}[{index}] = {value};"
-
-
 class Panels:
     """A product's sizes, and the text that copies panels of its operands to private arrays in the order of reading."""
 
-    def __init__(self, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand) -> None:
-        self.config, self.dims, self.a, self.b = config, dims, a, b
+    def __init__(
+        self, language: Language, config: GemmConfig, dims: tuple[str, str, str], a: Operand, b: Operand
+    ) -> None:
+        self.language, self.config, self.dims, self.a, self.b = language, config, dims, a, b
         self.m, self.n, self.k = (literal(text) for text in dims)
         self.mr = min(config.mr, self.m) if self.m and not config.pack_a else config.mr
         self.nr, self.width = config.nr, config.width
         self.nv = self.nr if config.dot else self.nr // self.width
-        self.vector = f"{config.dtype}{self.width}"
+        self.vector = language.vector(config.dtype, self.width)
         self.kb = self.k_block()
         # Several blocks of K: the block's accumulators wait in a private array while the next panels are packed.
         self.blocked = self.kb > 0 and (self.k is None or self.k > self.kb)
         self.edge_only = self.n is not None and self.n < self.nr
         self._check()
+
+    def stored(self, array: str, index: str, value: str, width: int) -> str:
+        """Returns the statement that stores ``width`` elements in a private array."""
+        place = self.language.deref(f"gm_v{width}", f"{array} + {index}", Space.PRIVATE)
+        return f"{place} = {value};" if width > 1 else f"{array}[{index}] = {value};"
+
+    def left(self, i: Terms, j: Terms, width: int) -> str:
+        """Returns ``width`` elements of A from (i, j)."""
+        return self.a.at(self.language, i, j, width)
+
+    def right(self, i: Terms, j: Terms, width: int) -> str:
+        """Returns ``width`` elements of B from (i, j)."""
+        return self.b.at(self.language, i, j, width)
 
     def k_block(self) -> int:
         if self.config.k_block:
@@ -99,13 +110,13 @@ class Panels:
         k = ("(gm_k0 + gm_p)",)
         full = []
         for r, width in pieces(0, mr, self.width if a.row == 1 else 1):
-            value = a.at(("gm_i0", str(r)), k, width)
+            value = self.left(("gm_i0", str(r)), k, width)
             place = added(at, str(r))
-            full.append(store_private("gm_as", place, value, width))
+            full.append(self.stored("gm_as", place, value, width))
         if self.m and self.m % mr == 0:
             return full
         row = ("min(gm_i0 + gm_r, gm_m - 1)",)
-        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {a.at(row, k, 1)};"]
+        edge = [f"for (int gm_r = 0; gm_r < {mr}; ++gm_r) gm_as[{at} + gm_r] = {self.left(row, k, 1)};"]
         return [*block(f"if (gm_i0 + {mr} <= gm_m)", full), *block("else", edge)]
 
     def _pack_a_turned(self) -> list[str]:
@@ -113,12 +124,12 @@ class Panels:
         mr, width, at = self.mr, self.width, added(self.strip(), "gm_r")
         row = ("min(gm_i0 + gm_r, gm_m - 1)",)
         body = [
-            f"const {self.vector} gm_x = {self.a.at(row, ('(gm_k0 + gm_p)',), width)};",
-            *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = gm_x.s{t:x};" for t in range(width)),
+            f"const {self.vector} gm_x = {self.left(row, ('(gm_k0 + gm_p)',), width)};",
+            *(f"gm_as[{at} + (gm_p + {t}) * {mr}] = {self.language.lane('gm_x', t)};" for t in range(width)),
         ]
         loops = ["int gm_p = 0;", *block(f"for (; gm_p + {width} <= gm_kc; gm_p += {width})", body)]
         if self.remainder(width):
-            value = self.a.at(row, ("(gm_k0 + gm_p)",), 1)
+            value = self.left(row, ("(gm_k0 + gm_p)",), 1)
             loops.append(f"for (; gm_p < gm_kc; ++gm_p) gm_as[{at} + gm_p * {mr}] = {value};")
         return block(f"for (int gm_r = 0; gm_r < {mr}; ++gm_r)", loops)
 
@@ -148,26 +159,26 @@ class Panels:
     def _pack_b_rows(self) -> list[str]:
         row = ("(gm_k0 + gm_p)",)
         body = [
-            f"gm_pb[gm_p * {self.nv} + {v}] = {self.b.at(row, ('gm_js', str(v * self.width)), self.width)};"
+            f"gm_pb[gm_p * {self.nv} + {v}] = {self.right(row, ('gm_js', str(v * self.width)), self.width)};"
             for v in range(self.nv)
         ]
         return block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 
     def _pack_b_turned(self) -> list[str]:
         """Transposes squares of width x width elements in registers."""
-        width, nv, b = self.width, self.nv, self.b
+        width, nv = self.width, self.nv
         body = [
-            f"{self.vector} gm_t{t} = {b.at(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
+            f"{self.vector} gm_t{t} = {self.right(('(gm_k0 + gm_p)',), (f'(gm_js + gm_v * {width})', str(t)), width)};"
             for t in range(width)
         ]
-        body += transpose([f"gm_t{t}" for t in range(width)], self.vector)
+        body += transpose(self.language, [f"gm_t{t}" for t in range(width)], self.config.dtype)
         body += [f"gm_pb[(gm_p + {t}) * {nv} + gm_v] = gm_t{t};" for t in range(width)]
         scalars = block(
             "for (int gm_q = gm_p; gm_q < gm_kc; ++gm_q)",
             [
                 (
                     f"for (int gm_r = 0; gm_r < {width}; ++gm_r) gm_bs[gm_q * {self.nr} + gm_v * {width} + gm_r] = "
-                    f"{b.at(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};"
+                    f"{self.right(('(gm_k0 + gm_q)',), (f'(gm_js + gm_v * {width} + gm_r)',), 1)};"
                 )
             ],
         )
@@ -182,7 +193,7 @@ class Panels:
 
     def _pack_b_scalars(self, columns: str) -> list[str]:
         """Element by element; columns beyond the matrix become zeros."""
-        value = self.b.at(("(gm_k0 + gm_p)",), ("(gm_js + gm_r)",), 1)
+        value = self.right(("(gm_k0 + gm_p)",), ("(gm_js + gm_r)",), 1)
         if columns == str(self.nr):
             loop = [f"for (int gm_r = 0; gm_r < {columns}; ++gm_r) gm_bs[gm_p * {self.nr} + gm_r] = {value};"]
         else:
@@ -198,21 +209,21 @@ class Panels:
         body = []
         for start, width in [*pieces(0, columns, self.width), *pieces(columns, self.nr, self.width)]:
             place = added(f"gm_p * {self.nr}", str(start))
-            zero = f"({self.config.dtype}{width})(0)" if width > 1 else "0"
-            value = self.b.at(row, (str(start),), width) if start < columns else zero
-            body.append(store_private("gm_bs", place, value, width))
+            zero = self.language.splat("0", self.config.dtype, width) if width > 1 else "0"
+            value = self.right(row, (str(start),), width) if start < columns else zero
+            body.append(self.stored("gm_bs", place, value, width))
         return block("for (int gm_p = 0; gm_p < gm_kc; ++gm_p)", body)
 
 
-def transpose(names: list[str], vector: str) -> list[str]:
+def transpose(language: Language, names: list[str], kind: str) -> list[str]:
     """Returns statements that transpose the square held by vectors ``names``: swap halves of halves of ... blocks."""
-    width, out = len(names), []
-    step = 1
+    width, out, lane = len(names), [], language.lane
+    vector, step = language.vector(kind, width), 1
     while step < width:
         for i in (i for i in range(width) if not i & step):
             x, y = names[i], names[i + step]
-            low = ", ".join(f"{y}.s{c - step:x}" if c & step else f"{x}.s{c:x}" for c in range(width))
-            high = ", ".join(f"{y}.s{c:x}" if c & step else f"{x}.s{c + step:x}" for c in range(width))
-            out.append(f"{{ const {vector} gm_x = ({vector})({low}); {y} = ({vector})({high}); {x} = gm_x; }}")
+            low = language.lanes([lane(y, c - step) if c & step else lane(x, c) for c in range(width)], kind)
+            high = language.lanes([lane(y, c) if c & step else lane(x, c + step) for c in range(width)], kind)
+            out.append(f"{{ const {vector} gm_x = {low}; {y} = {high}; {x} = gm_x; }}")
         step *= 2
     return out

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from backends.codegen.language import Language
+
 __all__ = ["PANEL", "GemmConfig", "Operand", "added", "choose", "tasks", "times"]
 
 PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
@@ -24,7 +26,7 @@ class Operand:
     """A matrix in memory: element (i, j) is at ``pointer[i * row + j * col]``.
 
     Args:
-        pointer: C expression of type ``__global const T*``.
+        pointer: C expression of a pointer to constant elements in global memory.
         row: distance between rows, in elements.
         col: distance between columns, in elements.
         load: if given, ``load(i, j, width)`` returns the C expression of ``width`` elements from (i, j), along the
@@ -37,14 +39,14 @@ class Operand:
     col: int
     load: Load | None = None
 
-    def at(self, i: Terms, j: Terms, width: int) -> str:
+    def at(self, language: Language, i: Terms, j: Terms, width: int) -> str:
         """Returns the C expression of ``width`` elements that start at (i, j), each given by its summands."""
         if self.load is not None:
             return self.load(added(*i), added(*j), width)
         index = added(*(times(t, self.row) for t in i), *(times(t, self.col) for t in j))
         if width == 1:
             return f"{self.pointer}[{index}]"
-        return f"*(__global const gm_v{width}*)({self.pointer} + ({index}))"
+        return language.deref(f"gm_v{width}", f"{self.pointer} + ({index})", const=True)
 
 
 def added(*terms: str) -> str:

@@ -17,6 +17,7 @@ from backends.codegen.amounts import Amounts, below
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.gpu_rows.family import decode
+from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float32, float64
@@ -184,8 +185,8 @@ class GpuMatmul:
     def emit(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> str:
         body = "\n".join("  " + line for line in _Tiles(kernel, config, dialect).emit())
         return (
-            f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* "
-            f"pool) {{\n{body}\n}}\n"
+            f"GC_NOINLINE static void {NAME}({signature(dialect.language, kernel)}, const int task, const int tasks, "
+            f"{dialect.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
         )
 
 
@@ -218,9 +219,10 @@ class _Tiles:
     def emit(self) -> list[str]:
         em, c, f = self.em, self.config, self.found
         height, width = c.tile
-        em.line(f"const int item = (int)get_local_id(0), x = item % {c.across}, y = item / {c.across};")
-        em.line(f"__local {self.kind}* const left = (__local {self.kind}*)pool;")
-        em.line(f"__local {self.kind}* const right = left + {c.depth * (height + 1)};")
+        floats = em.language.pointer(self.kind, Space.LOCAL)
+        em.line(f"const int item = {em.language.local_id()}, x = item % {c.across}, y = item / {c.across};")
+        em.line(f"{floats} const left = ({floats})pool;")
+        em.line(f"{floats} const right = left + {c.depth * (height + 1)};")
         em.line(f"const int m = {self.extents(f.rows)}, n = {self.extents(f.cols)}, k = {self.extents(f.terms)};")
         em.line(f"const int down = (m + {height - 1}) / {height}, across = (n + {width - 1}) / {width};")
         em.line(f"const int tiles = down * across * {self.extents(f.batch)};")
@@ -234,18 +236,17 @@ class _Tiles:
             with em.block(f"for (int term_start = 0; term_start < k; term_start += {c.depth})"):
                 self.fill("left", f.left, f.rows, "row_start", "m", height)
                 self.fill("right", f.right, f.cols, "col_start", "n", width)
-                em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+                em.line(em.language.barrier())
                 self.multiply()
-                em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+                em.line(em.language.barrier())
             self.finish()
         return em.scope.lines
 
     def each(self) -> str:
         """The loops over a work item's results."""
-        c = self.config
-        return (
-            f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) _Pragma("unroll") for (int j = 0; j < {c.cols}; ++j)'
-        )
+        c, unrolled = self.config, self.em.language.unrolled
+        down, across = (f"for (int {i} = 0; {i} < {n}; ++{i})" for i, n in (("i", c.rows), ("j", c.cols)))
+        return f"{unrolled(down)} {unrolled(across)}"
 
     def fill(self, tile: str, factor: Expr, outer: Sequence[Axis], start: str, end: str, size: int) -> None:
         """A factor's tile: zeros outside of it. Neighbouring work items load along the axis that is contiguous in
@@ -280,21 +281,12 @@ class _Tiles:
         height, width = c.tile
         with em.block(f"for (int t = 0; t < {c.depth}; ++t)"):
             em.line(f"{self.kind} a[{c.rows}], b[{c.cols}];")
-            em.line(
-                f'_Pragma("unroll") for (int i = 0; i < {c.rows}; ++i) a[i] = left[t * {height + 1} + y + i * '
-                f"{c.down}];"
+            down, across = (
+                em.language.unrolled(f"for (int {i} = 0; {i} < {n}; ++{i})") for i, n in (("i", c.rows), ("j", c.cols))
             )
-            em.line(
-                f'_Pragma("unroll") for (int j = 0; j < {c.cols}; ++j) b[j] = right[t * {width + 1} + x + j * '
-                f"{c.across}];"
-            )
-            # PoCL's library does not inline fma.
-            update = (
-                "sums[i][j] += a[i] * b[j];"
-                if self.dialect.vendor == "pocl"
-                else "sums[i][j] = fma(a[i], b[j], sums[i][j]);"
-            )
-            em.line(f"{self.each()} {update}")
+            em.line(f"{down} a[i] = left[t * {height + 1} + y + i * {c.down}];")
+            em.line(f"{across} b[j] = right[t * {width + 1} + x + j * {c.across}];")
+            em.line(f"{self.each()} {em.language.multiply_add('sums[i][j]', 'a[i]', 'b[j]', self.kind, 1)}")
 
     def finish(self) -> None:
         """The epilogue and the stores of this work item's results."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.emitter import Accumulator, Dialect, Emitter, linear_position
+from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
 from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
 from backends.codegen.nest.work import nest_work
@@ -145,8 +146,8 @@ class GpuRows:
         lines = _Rows(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         return (
-            f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks, __local char* "
-            f"pool) {{\n{body}\n}}\n"
+            f"GC_NOINLINE static void {NAME}({signature(dialect.language, kernel)}, const int task, const int tasks, "
+            f"{dialect.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
         )
 
     def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
@@ -183,7 +184,7 @@ class _Rows:
 
     def emit(self) -> list[str]:
         em, lanes, at_once = self.em, self.config.lanes, self.config.group // self.config.lanes
-        em.line(f"const int item = (int)get_local_id(0), lane = item & {lanes - 1};")
+        em.line(f"const int item = {em.language.local_id()}, lane = item & {lanes - 1};")
         self.pin()
         if not self.rows:  # one row: the first group's
             em.line("if (task != 0) return;")
@@ -263,28 +264,29 @@ class _Rows:
         offset = 0
         for r, a in accumulators.items():
             kind, held, where = register_type(a.dtype), em.fresh("l"), ""
-            em.line(f"__local {kind}* const {held} = (__local {kind}*)(pool + {offset});")
+            values, places = (em.language.pointer(k, Space.LOCAL) for k in (kind, "int"))
+            em.line(f"{values} const {held} = ({values})(pool + {offset});")
             em.line(f"{held}[item] = {a.name};")
             if a.position:
                 where = em.fresh("lat")
-                em.line(f"__local int* const {where} = (__local int*)(pool + {offset + 8 * config.group});")
+                em.line(f"{places} const {where} = ({places})(pool + {offset + 8 * config.group});")
                 em.line(f"{where}[item] = {a.position};")
             assert register_bytes(a.dtype) <= 8
             offset += _slot_bytes(r, config)
             slots.append((a, held, where))
-        em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+        em.line(em.language.barrier())
         step = em.fresh("s")
         with em.block(f"for (int {step} = {config.lanes // 2}; {step} > 0; {step} >>= 1)"):
             with em.block(f"if (lane < {step})"):
                 for a, held, where in slots:
                     self.combine(a, held, where, step)
-            em.line("barrier(CLK_LOCAL_MEM_FENCE);")
+            em.line(em.language.barrier())
         for (r, a), (_, held, where) in zip(accumulators.items(), slots, strict=True):
             em.line(f"{a.name} = {held}[item - lane];")
             if where:
                 em.line(f"{a.position} = {where}[item - lane];")
             em.scope.names[r] = a.finish(em.scope.lines)
-        em.line("barrier(CLK_LOCAL_MEM_FENCE);")  # the next tree uses the same memory
+        em.line(em.language.barrier())  # the next tree uses the same memory
 
     def combine(self, a: Accumulator, held: str, where: str, step: str) -> None:
         """Fold the upper half's results into the lower half's; of equal extremes the first position wins."""

@@ -9,9 +9,9 @@ three phases (maximum, sum, results), an elementwise kernel none. One axis becom
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from backends.codegen.cnames import vector_type
+from backends.codegen.cnames import register_type
 from backends.codegen.emitter import Accumulator, Emitter, linear_position
 from backends.codegen.nest.schedule import (
     TILE,
@@ -243,7 +243,7 @@ class NestCode:
             if len(levels) > 1 and size <= budget and value.axes >= set(self.columns):
                 budget -= size
                 name = em.fresh("c")
-                em.line(f"{vector_type(value.dtype, 1)} {name}[{count}];")
+                em.line(f"{register_type(value.dtype)} {name}[{count}];")
                 self.kept[value] = (name, min(levels))
 
     def phase(self, reduces: Sequence[Expr], stores: Sequence[Store]) -> None:
@@ -286,7 +286,7 @@ class NestCode:
             better = main.better(extra.name, value, 1)
             lines.append(f"const int {at}x = {at} < 0 || ({extra.position} >= 0 && {better});")
             name, where = em.fresh("a"), em.fresh("at")
-            kind = vector_type(main.dtype, 1)
+            kind = register_type(main.dtype)
             lines.append(
                 f"const {kind} {name} = {at}x ? {extra.name} : {value}; "
                 f"const {em.counter} {where} = {at}x ? {extra.position} : {at};"
@@ -294,7 +294,7 @@ class NestCode:
             main.name, main.position = name, where
             return main.finish(lines)
         name = em.fresh("a")
-        lines.append(f"const {vector_type(main.dtype, 1)} {name} = {main.merged(main.name, extra.name, 1)};")
+        lines.append(f"const {register_type(main.dtype)} {name} = {main.merged(main.name, extra.name, 1)};")
         main.name = name
         return main.finish(lines)
 
@@ -437,23 +437,21 @@ class NestCode:
     ) -> None:
         em = self.em
         kept = self.kept
-        em.cached = {e: self._reader(name) for e, (name, first) in kept.items() if first < level}
+        em.cached = {e: self._reader(e, name) for e, (name, first) in kept.items() if first < level}
         for accumulator, reduce in zip(accumulators, reduces, strict=True):
             accumulator.add(reduce.args[0], linear_position(em, reduce.reduce_axes))
         em.store_all(stores)
         for e, (name, first) in kept.items():
             if first == level and e in em.scope.names:
                 where, width = linear_position(em, self.columns), em.width_of(e)
-                em.line(
-                    f"vstore{width}({em.scope.names[e]}, 0, {name} + {where});"
-                    if width > 1
-                    else f"{name}[{where}] = {em.scope.names[e]};"
-                )
+                kind, value = register_type(e.dtype), em.scope.names[e]
+                vector = em.language.put(value, f"{name} + {where}", kind, width)
+                em.line(vector if width > 1 else f"{name}[{where}] = {value};")
 
-    def _reader(self, name: str):  # type: ignore[no-untyped-def]
+    def _reader(self, e: Expr, name: str) -> Callable[[int], str]:
         def read(width: int) -> str:
-            where = linear_position(self.em, self.columns)
-            return f"vload{width}(0, {name} + {where})" if width > 1 else f"{name}[{where}]"
+            where, kind = linear_position(self.em, self.columns), register_type(e.dtype)
+            return self.em.language.take(f"{name} + {where}", kind, width) if width > 1 else f"{name}[{where}]"
 
         return read
 

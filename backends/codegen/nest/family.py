@@ -45,7 +45,8 @@ class Nest:
         emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
         lines = NestCode(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
-        parameters = signature(kernel, [f"const {counter_type(kernel)} m0"] if config.leading else [])
+        extra = [f"const {counter_type(kernel)} m0"] if config.leading else []
+        parameters = signature(dialect.language, kernel, extra)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:

@@ -52,7 +52,6 @@ _COMPARED = 4  # operations for one result and one index
 _FEWEST_PAIRS = 4096  # rows times indices that are worth sorting on GPUs, where a sort is three kernels
 _GROUPS_PER_CORE = 32  # of a GPU, as for the loop nest
 _TASKS_PER_CORE = 8  # of a CPU: buckets differ in length
-_IN_ORDER = "#pragma clang loop vectorize(disable) interleave(disable)\n"
 _WORKSPACES = ("keys", "starts", "order")
 
 
@@ -123,7 +122,8 @@ class Scatter:
     def emit(self, kernel: Kernel, config: ScatterConfig, dialect: Dialect) -> str:
         lines = _Rows(_Buckets(kernel, dialect, config.starts), config.nest).emit()
         body = "\n".join("  " + line for line in lines)
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+        parameters = signature(dialect.language, kernel)
+        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def tasks(self, kernel: Kernel, config: ScatterConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         units = int(bind(nest_units(kernel, config.nest), sizes))
@@ -168,7 +168,8 @@ class ScatterSort:
             em.line(f"const int key = {keys}[n];")
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
         body = "\n".join("  " + line for line in em.scope.lines)
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+        parameters = signature(dialect.language, kernel)
+        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def tasks(self, kernel: Kernel, config: SortConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
         return 1
@@ -409,8 +410,7 @@ class _Buckets(Emitter):
             return
         begin, end = self.bounds(s)
         at, point = self.fresh("q"), self.fresh(s.axis.name + "_")
-        # Intel's compiler would make vectors of a scalar sum, which changes its order.
-        header = _IN_ORDER if accumulator.width == 1 and self.dialect.vendor == "intel" else ""
+        header = self.language.in_order if accumulator.width == 1 else ""
         with self.block(f"{header}for (int {at} = {begin}; {at} < {end}; ++{at})", (s.axis,)):
             self.line(f"const int {point} = p{self.starts + 2 * s.slot + 1}[{at}];")
             self.axis_code[s.axis] = point

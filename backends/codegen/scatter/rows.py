@@ -14,7 +14,6 @@ from functools import partial
 from backends.codegen.cnames import register_type
 from backends.codegen.emitter import Dialect, Emitter
 from backends.codegen.nest.schedule import columns_of, tail_widths
-from backends.codegen.scalars import load_text
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
 from backends.codegen.template import NAME, signature, sizes_of
@@ -84,10 +83,8 @@ class ScatterRows:
         em.line(f"const int units = {' * '.join(em.extent(a.extent) for a in rows) or '1'};")
         em.line("const int begin = (int)((long)units * task / tasks), end = (int)((long)units * (task + 1) / tasks);")
         for i, s in enumerate(sums):
-            em.line(
-                f"__global {register_type(s.total.dtype)}* const row{i} = p{config.first + i} + (size_t)task * "
-                f"{axis.extent};"
-            )
+            row = em.language.pointer(register_type(s.total.dtype))
+            em.line(f"{row} const row{i} = p{config.first + i} + (size_t)task * {axis.extent};")
         with em.block("for (int u = begin; u < end; ++u)", rows):
             rest = "u"
             for position, a in reversed(list(enumerate(rows))):
@@ -104,14 +101,15 @@ class ScatterRows:
                         em.line(f"row{i}[{key}] += {em.value(s.term)};")
             self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})
         body = "\n".join("  " + line for line in em.scope.lines)
-        return f"GC_NOINLINE static void {NAME}({signature(kernel)}, const int task, const int tasks) {{\n{body}\n}}\n"
+        parameters = signature(dialect.language, kernel)
+        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def results(self, em: Emitter, config: RowsConfig, axis: Axis, held: Mapping[Expr, str]) -> None:
         """Everything that is stored of one row, by vectors and what is left of them."""
         extent, width = int(bind(axis.extent, {})), config.width
 
         def piece(start: str, lanes: int) -> None:
-            em.cached = {total: partial(load_text, row, start, total.dtype) for total, row in held.items()}
+            em.cached = {total: partial(em.language.load, row, start, total.dtype) for total, row in held.items()}
             with em.lanes(axis, start, lanes):
                 em.store_all(em.kernel.stores)
 

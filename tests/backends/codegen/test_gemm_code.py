@@ -18,6 +18,7 @@ import pytest
 from support.runtimes import open_runtime, result_of, results
 
 from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
+from backends.codegen.opencl_c import OpenCL
 
 GUARD = 64
 """Elements before and after every buffer: NaN, so that loads beyond the data show and stores there are seen."""
@@ -157,7 +158,7 @@ def source_of(name: str, case: Case, width: int) -> str:
         place = vector(lanes, f"C + {part}{row} * {length} + {col}")
         return [f"{place} = {place} * 2 + {acc};"]
 
-    text = emit_gemm(f"gemm_{name}", params, config, (dims[0], dims[1], dims[2]), a, b, epilogue)
+    text = emit_gemm(OpenCL(), f"gemm_{name}", params, config, (dims[0], dims[1], dims[2]), a, b, epilogue)
     shifted = params.replace("A,", "A0,").replace("B,", "B0,").replace("C,", "C0,")
     return text + (
         f"__kernel GC_HINT void k_{name}({shifted}) "
@@ -280,7 +281,7 @@ def test_large_products_keep_every_core_busy(layout: str, shape: tuple[int, int,
 def test_schedules_that_do_not_fit_are_refused(config: GemmConfig, dims: tuple[str, str, str], problem: str) -> None:
     """A wrong schedule raises instead of reading out of bounds."""
     with pytest.raises(ValueError, match=problem):
-        emit_gemm("f", "", config, dims, Operand("A", 64, 1), Operand("B", 64, 1), lambda i, j, v, w: [])
+        emit_gemm(OpenCL(), "f", "", config, dims, Operand("A", 64, 1), Operand("B", 64, 1), lambda i, j, v, w: [])
 
 
 def test_impossible_configurations_are_refused() -> None:

@@ -15,6 +15,7 @@ import graphcore as gc
 from backends.codegen.emitter import Dialect
 from backends.codegen.gpu_product.family import choose_tile, tile_bytes
 from backends.opencl.device.device import open_device
+from backends.opencl.language import language_of
 from backends.opencl.launch_modes import LAUNCHES
 from backends.opencl.runtime import OpenCLBackend
 from backends.opencl.target import dialect_of
@@ -28,7 +29,7 @@ from passes.planning.placement import place
 
 RUNTIMES = ("opencl:intel", "opencl:pocl")
 SLOW_RUNTIMES = ("opencl:intel", pytest.param("opencl:pocl", marks=pytest.mark.slow))  # PoCL compiles barriers slowly
-H100 = Dialect("nvidia", 1, cores=132, device="H100", kind="gpu", group=256, local_memory=49152)
+H100 = Dialect(language_of("nvidia"), "nvidia", 1, cores=132, device="H100", kind="gpu", group=256, local_memory=49152)
 
 
 @functools.cache

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from backends.codegen import mathlib
-from backends.codegen.prelude import PRAGMAS, prelude_for
+from backends.codegen.prelude import prelude_for
 from backends.opencl.compiler import build
 from backends.opencl.device.device import DeviceInfo, icd, list_devices, open_device
+from backends.opencl.language import language_of
 from graphcore.kernel import functions
 
 pytest.importorskip("pyopencl")
@@ -113,21 +114,21 @@ def errors(got: Array, reference: Array) -> Array:
 
 def compute(info: DeviceInfo, dtype: str, width: int) -> tuple[dict[str, Array], Array, Array]:
     """Run every function on one device; return the results and both operands."""
-    cl = icd.load()
+    cl, language = icd.load(), language_of(info.vendor)
     device = open_device(info.spec)
     vector = f"{dtype}{width}" if width > 1 else dtype
     load, store = ("vload{0}(i, {1})", "vstore{0}({1}, i, o)") if width > 1 else ("{1}[i]", "o[i] = {1}")
     kernels = []
     for fn in sorted(mathlib.FUNCTIONS):
         operands = "a, b, a" if fn == "fma" else "a, b" if fn in BINARY else "a"
-        call = f"{mathlib.call(fn, info.vendor, dtype, width)}({operands})"
+        call = f"{language.function(fn, dtype, width)}({operands})"
         kernels.append(
             f"__kernel void k_{fn}(__global const {dtype} *x, __global const {dtype} *y, __global {dtype} *o) {{\n"
             f"  int i = get_group_id(0);\n  {vector} a = {load.format(width, 'x')}, b = {load.format(width, 'y')};\n"
             f"  {store.format(width, call)};\n}}\n"
         )
     body = "".join(kernels)
-    program = build.build_program(device, PRAGMAS + prelude_for(body, info.vendor) + body)
+    program = build.build_program(device, language.header + prelude_for(body, language) + body)
     kind = np.float32 if dtype == "float" else np.float64
     x, y = inputs(kind, 1), np.random.default_rng(3).permutation(inputs(kind, 2))
     flags = cl.mem_flags
@@ -207,7 +208,9 @@ def test_every_function_has_a_reference() -> None:
 
 def test_prelude_defines_what_is_called_and_nothing_else() -> None:
     def defined(source: str, vendor: str) -> list[str]:
-        return re.findall(r"\b(gc_\w+)\((?:float|double)\d* \w+(?:, \w+ \w+)*\) {", prelude_for(source, vendor))
+        return re.findall(
+            r"\b(gc_\w+)\((?:float|double)\d* \w+(?:, \w+ \w+)*\) {", prelude_for(source, language_of(vendor))
+        )
 
     source = "y = gc_erfinv_double4(x) + gc_sin_float8(z) + sin(x);"
     assert sorted(defined(source, "pocl")) == ["gc_erfinv_double", "gc_erfinv_double4", "gc_sin_float8"]
