@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc as garbage
 import re
 import weakref
 from typing import Any
