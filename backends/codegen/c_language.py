@@ -96,6 +96,10 @@ class CLanguage(Language):
     def interlaced(self, even: str, odd: str, kind: str, width: int, last: bool = False) -> str:
         return f"gc_{'ends' if last else 'evens'}_{kind}{width}({even}, {odd})"
 
+    def interleave(self, name: str, first: str, second: str, high: bool, kind: str, width: int) -> str:
+        helper = f"gc_turns_{'high' if high else 'low'}_{kind}{width}"
+        return f"{self.vector(kind, width)} {name} = {helper}({first}, {second});"
+
     def zero(self, kind: str, width: int) -> str:
         return "{0}" if width > 1 else "0"
 
@@ -162,6 +166,9 @@ class CLanguage(Language):
             second = f"y[2 * (i - {h}){' + 1' if fn == 'ends' else ''}]"
             text = f"{each}r[i] = i < {h} ? x[2 * i] : {second}; return r;"
             return _helper(whole, name, f"{whole} x, {whole} y", text)
+        if fn in ("turns_low", "turns_high"):
+            at = f"i / 2{f' + {h}' if fn == 'turns_high' else ''}"
+            return _helper(whole, name, f"{whole} x, {whole} y", f"{each}r[i] = i % 2 ? y[{at}] : x[{at}]; return r;")
         if fn == "select":
             mask = f"{SIGNED[KIND_BYTES[kind]]}{n}"
             text = f"return ({whole})((m & ({mask})x) | (~m & ({mask})y));"

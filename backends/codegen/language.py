@@ -143,6 +143,10 @@ class Language(ABC):
         """The even lanes of a vector, then those of another one (with ``last`` its odd lanes)."""
 
     @abstractmethod
+    def interleave(self, name: str, first: str, second: str, high: bool, kind: str, width: int) -> str:
+        """The statement that declares a vector of the lower (or higher) halves of two names' lanes in turn."""
+
+    @abstractmethod
     def zero(self, kind: str, width: int) -> str:
         """What a vector's declaration is initialised with to be zero."""
 

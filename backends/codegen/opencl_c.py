@@ -61,6 +61,10 @@ class OpenCL(Language):
     def interlaced(self, even: str, odd: str, kind: str, width: int, last: bool = False) -> str:
         return f"({self.vector(kind, width)})(({even}).even, ({odd}).{'odd' if last else 'even'})"
 
+    def interleave(self, name: str, first: str, second: str, high: bool, kind: str, width: int) -> str:
+        half = "hi" if high else "lo"
+        return f"{self.vector(kind, width)} {name}; {name}.even = {first}.{half}; {name}.odd = {second}.{half};"
+
     def zero(self, kind: str, width: int) -> str:
         return "0"
 

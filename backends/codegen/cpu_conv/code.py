@@ -1,7 +1,7 @@
 """Shapes, problems and schedules shared by the convolution generators for CPU runtimes.
 
 Tensors are NCHW, weights OIHW, both dense. Everything but the batch is a literal in the generated text; the batch
-is a run-time ``int``. The text is OpenCL C that is already written with vector types: one work item runs one task.
+is a run-time ``int``. The text is already written with vector types: one work item runs one task.
 
 A forward convolution and its gradient with respect to the input are the same kind of sum,
 
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
+
+from backends.codegen.language import Language, Space
 
 Pair = tuple[int, int]
 Load = Callable[[str, int], str]
@@ -196,7 +198,7 @@ class Names:
         source: pointer to the images read (x, or dy for gradients).
         weight: pointer to the weights (dy's partner x for the weight gradient).
         batch: run-time ``int`` number of images.
-        workspace: ``__global`` scratch pointer, ``workspace_elements`` long, one slice per task.
+        workspace: scratch pointer to global memory, ``workspace_elements`` long, one slice per task.
     """
 
     source: str = "x"
@@ -208,8 +210,9 @@ class Names:
 class Writer:
     """Lines of C with indentation."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, language: Language, dtype: str) -> None:
+        """Start empty; what is written is of a kind of floats."""
+        self.language, self.dtype = language, dtype
         self._lines: list[str] = []
         self._depth = 0
 
@@ -231,43 +234,35 @@ class Writer:
         return "\n".join(self._lines) + "\n"
 
 
-def vector(dtype: str, width: int) -> str:
-    """C type of ``width`` elements."""
-    return dtype if width == 1 else f"{dtype}{width}"
-
-
-def vector_types(dtype: str) -> list[str]:
-    """Typedefs of vectors with the alignment of an element, for ``load`` and ``store``.
+def vector_types(language: Language, dtype: str) -> list[str]:
+    """Definitions of vectors with the alignment of an element, for ``load`` and ``store``.
 
     Dereferencing these is what ``vloadn`` and ``vstoren`` mean, but PoCL leaves those built-ins (and ``fma``, ``mad``)
     as calls inside helper functions, which spills every accumulator: measured 8 against 98 GFLOP/s a core.
     """
-    size = {"float": 4, "double": 8}[dtype]
-    return [f"typedef {dtype}{w} gc_{dtype}{w} __attribute__((aligned({size})));" for w in (2, 4, 8, 16)]
+    return [language.loose_type(dtype, w, f"gc_{dtype}{w}") for w in (2, 4, 8, 16)]
 
 
-def load(pointer: str, width: int, dtype: str = "float", space: str = "__global") -> str:
+def load(language: Language, pointer: str, width: int, dtype: str = "float", space: Space = Space.GLOBAL) -> str:
     """C expression that loads ``width`` elements from ``pointer``, inside a generated function."""
-    return f"*({pointer})" if width == 1 else f"*({space} const gc_{dtype}{width}*)({pointer})"
+    return f"*({pointer})" if width == 1 else language.deref(f"gc_{dtype}{width}", pointer, space, const=True)
 
 
-def store(value: str, pointer: str, width: int, dtype: str = "float", space: str = "__global") -> str:
+def accessed(language: Language, pointer: str, width: int, dtype: str = "float", space: Space = Space.PRIVATE) -> str:
+    """C place of ``width`` elements at ``pointer``, inside a generated function."""
+    return f"*({pointer})" if width == 1 else language.deref(f"gc_{dtype}{width}", pointer, space)
+
+
+def store(
+    language: Language, value: str, pointer: str, width: int, dtype: str = "float", space: Space = Space.GLOBAL
+) -> str:
     """C statement that stores ``width`` elements to ``pointer``, inside a generated function."""
-    return f"*({pointer}) = {value};" if width == 1 else f"*({space} gc_{dtype}{width}*)({pointer}) = {value};"
+    return f"{accessed(language, pointer, width, dtype, space)} = {value};"
 
 
-def accessed(pointer: str, width: int, dtype: str = "float") -> str:
-    """C place of ``width`` private elements at ``pointer``, inside a generated function."""
-    return f"*({pointer})" if width == 1 else f"*(__private gc_{dtype}{width}*)({pointer})"
-
-
-CONTRACT = "#pragma OPENCL FP_CONTRACT ON"
-"""First line of a block of products: multiply-adds fuse there and nowhere else."""
-
-
-def plain_load(pointer: str, dtype: str) -> Load:
+def plain_load(language: Language, pointer: str, dtype: str) -> Load:
     """Loads from ``pointer`` with nothing fused."""
-    return lambda index, width: load(f"{pointer} + {index}", width, dtype)
+    return lambda index, width: load(language, f"{pointer} + {index}", width, dtype)
 
 
 def widths_below(width: int) -> list[int]:
@@ -285,30 +280,30 @@ def pieces(count: int, width: int) -> list[Pair]:
     return result
 
 
-def emit_fill(w: Writer, dtype: str, pointer: str, start: int, count: int, width: int) -> None:
+def emit_fill(w: Writer, pointer: str, start: int, count: int, width: int) -> None:
     """Set ``count`` elements from ``pointer + start`` to zero."""
     full = count // width
     if full > 4:
         with w.block(f"for (int f = {start}; f < {start + full * width}; f += {width})"):
-            w.add(store(f"({vector(dtype, width)})(0)", f"{pointer} + f", width, dtype))
+            w.add(store(w.language, w.language.splat("0", w.dtype, width), f"{pointer} + f", width, w.dtype))
         start, count = start + full * width, count - full * width
     for offset, piece in pieces(count, width):
-        w.add(store(f"({vector(dtype, piece)})(0)", f"{pointer} + {start + offset}", piece, dtype))
+        w.add(store(w.language, w.language.splat("0", w.dtype, piece), f"{pointer} + {start + offset}", piece, w.dtype))
 
 
-def emit_copy(w: Writer, dtype: str, source: Load, pointer: str, index: str, count: int, width: int) -> None:
+def emit_copy(w: Writer, source: Load, pointer: str, index: str, count: int, width: int) -> None:
     """Copy ``count`` elements from element ``index`` of the source to ``pointer``."""
     full, start = count // width, 0
     if full > 4:
         with w.block(f"for (int f = 0; f < {full * width}; f += {width})"):
-            w.add(store(source(f"({index} + f)", width), f"{pointer} + f", width, dtype))
+            w.add(store(w.language, source(f"({index} + f)", width), f"{pointer} + f", width, w.dtype))
         start = full * width
     for offset, piece in pieces(count - start, width):
         at = start + offset
-        w.add(store(source(f"({index} + {at})", piece), f"{pointer} + {at}", piece, dtype))
+        w.add(store(w.language, source(f"({index} + {at})", piece), f"{pointer} + {at}", piece, w.dtype))
 
 
-def emit_spread(w: Writer, dtype: str, pointer: str, origin: str, count: int, step: int, width: int) -> None:
+def emit_spread(w: Writer, pointer: str, origin: str, count: int, step: int, width: int) -> None:
     """Copy ``count`` scratch elements, ``step`` apart from ``origin``, to ``pointer`` in whole vectors.
 
     Writes up to ``width - 1`` elements behind the last and reads as many steps further: rows are written in rising
@@ -317,10 +312,10 @@ def emit_spread(w: Writer, dtype: str, pointer: str, origin: str, count: int, st
 
     def value(at: int, piece: int, shift: str) -> str:
         if step == 1:
-            return load(f"{origin} + {at}{shift}", piece, dtype)
-        first = load(f"{origin} + {at * step}{shift}", piece, dtype)
-        second = load(f"{origin} + {at * step + piece}{shift}", piece, dtype)
-        return f"({vector(dtype, piece)})(({first}).even, ({second}).even)"
+            return load(w.language, f"{origin} + {at}{shift}", piece, w.dtype)
+        first = load(w.language, f"{origin} + {at * step}{shift}", piece, w.dtype)
+        second = load(w.language, f"{origin} + {at * step + piece}{shift}", piece, w.dtype)
+        return w.language.interlaced(first, second, w.dtype, piece)
 
     if step > 2 or count == 1:
         with w.block(f"for (int f = 0; f < {count}; ++f)"):
@@ -329,11 +324,11 @@ def emit_spread(w: Writer, dtype: str, pointer: str, origin: str, count: int, st
     full, start = count // width, 0
     if full > 4:
         with w.block(f"for (int f = 0; f < {full * width}; f += {width})"):
-            w.add(store(value(0, width, f" + f * {step}"), f"{pointer} + f", width, dtype))
+            w.add(store(w.language, value(0, width, f" + f * {step}"), f"{pointer} + f", width, w.dtype))
         start, full = full * width, 0
     for _ in range(full):
-        w.add(store(value(start, width, ""), f"{pointer} + {start}", width, dtype))
+        w.add(store(w.language, value(start, width, ""), f"{pointer} + {start}", width, w.dtype))
         start += width
     if start < count:
         piece = next(k for k in (2, 4, 8, 16) if k >= count - start)
-        w.add(store(value(start, piece, ""), f"{pointer} + {start}", piece, dtype))
+        w.add(store(w.language, value(start, piece, ""), f"{pointer} + {start}", piece, w.dtype))

@@ -20,7 +20,6 @@ from backends.codegen.cpu_conv.code import (
     accessed,
     forward_problem,
     input_gradient_problem,
-    vector,
 )
 from backends.codegen.cpu_conv.forward_code import conv_code
 from backends.codegen.cpu_conv.prologue import (
@@ -268,7 +267,7 @@ class Convolution:
 
     def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
         total = next(v for v in kernel.values() if v.fn == "reduce")
-        dtype, weights = register_type(total.dtype), config.gathers
+        dtype, weights, language = register_type(total.dtype), config.gathers, dialect.language
         names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
         inner, params = f"{NAME}_block", _parameters(dialect.language, kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
@@ -283,18 +282,20 @@ class Convolution:
                 emitter.axis_code[axis] = fixed[places[axis]] if places[axis] < len(fixed) else "0"
             lanes = width if axes else 1
             with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
-                emitter.scope.names[total] = acc if lanes == width else f"{acc}.s0"  # the result is one element: lane 0
+                # With no axes the result is one element: lane 0.
+                emitter.scope.names[total] = acc if lanes == width else language.lane(acc, 0)
                 emitter.store_all(elements)
                 for i, store in enumerate(sums):
                     place = (
                         f"gs{i} + ({fixed[1]} - {_FIRST.format(channels=_problem(config).out_channels)}) * "
                         f"{config.schedule.width}"
                     )
-                    emitter.line(f"{accessed(place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
+                    emitter.line(f"{accessed(language, place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
             return emitter.scope.lines
 
         if weights:
             text = reduce_code(
+                language,
                 inner,
                 params,
                 config.shape,
@@ -306,6 +307,7 @@ class Convolution:
         else:
             before, after = self._sums(kernel, config, sums, dialect, dtype)
             text = conv_code(
+                language,
                 inner,
                 params,
                 _problem(config),
@@ -323,24 +325,27 @@ class Convolution:
         self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str
     ) -> tuple[list[str], list[str]]:
         """A unit's own sums of its channels, a vector each: cleared before it, folded and stored after it."""
-        before, after = [], []
+        before: list[str] = []
+        after: list[str] = []
+        language = dialect.language
         width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
         first = _FIRST.format(channels=problem.out_channels)
         codes, places = ("image0", f"({first} + gm)", f"(row0 * {problem.phase_step[0]})", "0"), _positions(kernel)
         for i, store in enumerate(sums):
             emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
             emitter.axis_code.update({a: codes[places[a]] for a in kernel.axes})
-            before += [f"__private {dtype} gs{i}[{size}];", f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;"]
-            folded, lines = (
-                "lanes",
-                [f"const {vector(dtype, width)} lanes = {accessed(f'gs{i} + gm * {width}', width, dtype)};"],
-            )
+            before.append(language.private(f"{dtype} gs{i}[{size}];"))
+            before.append(f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;")
+            place = accessed(language, f"gs{i} + gm * {width}", width, dtype)
+            folded, lines = "lanes", [f"const {language.vector(dtype, width)} lanes = {place};"]
             for half in (
                 w for w in (8, 4, 2) if w < width
             ):  # by vectors: Intel's compiler gets a loop over one array's lanes wrong
-                lines.append(f"const {vector(dtype, half)} lanes{half} = {folded}.lo + {folded}.hi;")
+                total = " + ".join(language.halves(folded, dtype, 2 * half))
+                lines.append(f"const {language.vector(dtype, half)} lanes{half} = {total};")
                 folded = f"lanes{half}"
-            lines.append(f"p{store.param}[{emitter.index(store.index)}] = {folded}.lo + {folded}.hi;")
+            total = " + ".join(language.halves(folded, dtype, 2))
+            lines.append(f"p{store.param}[{emitter.index(store.index)}] = {total};")
             after += ["for (int gm = 0; gm < last_o - first_o; ++gm) {", *(f"  {line}" for line in lines), "}"]
         return before, after
 
@@ -374,6 +379,7 @@ class ConvolutionWeightSums:
         inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
         load_dy, load_x = map(prologues.load, config.operands)
         text = weight_code(
+            dialect.language,
             inner,
             _parameters(dialect.language, kernel, config),
             config.shape,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backends.codegen.cpu_conv.code import (
-    CONTRACT,
     ConvProblem,
     Load,
     Names,
@@ -23,7 +22,6 @@ from backends.codegen.cpu_conv.code import (
     load,
     plain_load,
     store,
-    vector,
     vector_types,
     widths_below,
 )
@@ -36,6 +34,7 @@ from backends.codegen.cpu_conv.schedule import (
     stage_pitch,
     uses_out_scratch,
 )
+from backends.codegen.language import Language, Space
 
 Epilogue = Callable[[str, str, str, str, int], list[str]]
 """``epilogue(n, o, pixel, acc, width)``: statements that store ``width`` outputs.
@@ -50,12 +49,14 @@ UNROLL_PRODUCTS = 220
 
 
 def conv_code(
-    name: str, params: str, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, *, dtype: str = "float",
-    names: Names | None = None, load_x: Load | None = None, before: Sequence[str] = (), after: Sequence[str] = (),
+    language: Language, name: str, params: str, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, *,
+    dtype: str = "float", names: Names | None = None, load_x: Load | None = None,
+    before: Sequence[str] = (), after: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``.
 
     Args:
+        language: what it is written in.
         name: function name.
         params: C parameter list without the final ``int task``; declares what ``names`` and the callbacks use.
         problem: from ``forward_problem`` or ``input_gradient_problem``.
@@ -68,26 +69,30 @@ def conv_code(
             from ``image0`` and the channels ``first_o`` to ``last_o`` of ``group``.
 
     Returns:
-        OpenCL C; the caller defines ``GC_NOINLINE``.
+        Its text; the caller defines ``GC_NOINLINE``.
     """
     if load_x is not None and config.direct:
         raise ValueError("a direct schedule reads the input in place; choose(..., fused_load=True)")
-    return _ConvText(problem, config, epilogue, dtype, names or Names(), load_x).text(name, params, before, after)
+    return _ConvText(language, problem, config, epilogue, dtype, names or Names(), load_x).text(
+        name, params, before, after
+    )
 
 
 class _ConvText:
     """One function being written."""
 
     def __init__(
-        self, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, dtype: str, names: Names,
-        load_x: Load | None,
+        self, language: Language, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, dtype: str,
+        names: Names, load_x: Load | None,
     ) -> None:  # fmt: skip
         self.problem, self.config, self.epilogue, self.dtype, self.names = problem, config, epilogue, dtype, names
-        self.load_x = load_x or plain_load(names.source, dtype)
+        self.language = language
+        self.target, self.source = language.pointer(dtype), language.pointer(dtype, const=True)
+        self.load_x = load_x or plain_load(self.language, names.source, dtype)
         self.space: Scratch = scratch(problem, config)
         self.out_scratch = uses_out_scratch(problem, config)
-        self.vec = vector(dtype, config.width)
-        self.w = Writer()
+        self.vec = self.language.vector(dtype, config.width)
+        self.w = Writer(language, dtype)
 
     def text(self, name: str, params: str, before: Sequence[str], after: Sequence[str]) -> str:
         """The whole function."""
@@ -96,15 +101,13 @@ class _ConvText:
         per_image = p.groups * bands
         channels = part_channels(p, c)
         with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
-            w.add(*vector_types(self.dtype))
+            w.add(*vector_types(self.language, self.dtype))
             w.add(f"const int units = (({self.names.batch} + {c.images - 1}) / {c.images}) * {per_image};")
             w.add(f"const int chunks = min(units, {c.chunks});")
             w.add("const int chunk = task % max(chunks, 1), part = task / max(chunks, 1);")
             w.add(f"const int first_o = part * {channels}, last_o = min(first_o + {channels}, {p.out_channels});")
             if self.space.slice:
-                w.add(
-                    f"__global {self.dtype}* const panel = {self.names.workspace} + (size_t)task * {self.space.slice};"
-                )
+                w.add(f"{self.target} const panel = {self.names.workspace} + (size_t)task * {self.space.slice};")
             w.add("const int last_unit = (int)((long)units * (chunk + 1) / max(chunks, 1));")
             with w.block("for (int unit = (int)((long)units * chunk / max(chunks, 1)); unit < last_unit; ++unit)"):
                 w.add(f"const int row0 = (unit % {bands}) * {c.rows}, rows = min({c.rows}, {p.grid[0]} - row0);")
@@ -138,7 +141,7 @@ class _ConvText:
         classes = ty.classes(p.stride[0]) if c.share else ty.count
         columns, pitch = p.grid[1], stage_pitch(p, tx)
         total = p.groups * p.in_channels
-        w.add(f"__global {self.dtype}* const stage = panel + {space.panel + space.out};")
+        w.add(f"{self.target} const stage = panel + {space.panel + space.out};")
         w.add(f"const int packed = rows + {extra_rows(p, c.share)};")
         images = f"for (int i = 0; i < {'images' if c.images > 1 else 1}; ++i)"
         with w.block(images), w.block(f"for (int c = 0; c < {c.depth}; ++c)"):
@@ -149,15 +152,13 @@ class _ConvText:
             self._stage(ty, tx, classes)
             with w.block(f"for (int q = 0; q < {classes}; ++q)"), w.block("for (int j = 0; j < packed; ++j)"):
                 w.add(
-                    f"__global {self.dtype}* const to = panel + (c * {classes} + q) * {tx.count * space.plane}"
+                    f"{self.target} const to = panel + (c * {classes} + q) * {tx.count * space.plane}"
                     f" + i * {p.grid_pixels} + j * {columns};"
                 )
-                w.add(
-                    f"__global const {self.dtype}* const line = stage + (j * {p.stride[0]} + q * {ty.gap}) * {pitch};"
-                )
+                w.add(f"{self.source} const line = stage + (j * {p.stride[0]} + q * {ty.gap}) * {pitch};")
                 for t in range(tx.count):
                     to, line = f"to + {t * space.plane}", f"line + {t * tx.gap}"
-                    emit_spread(w, self.dtype, to, line, columns, p.stride[1], c.width)
+                    emit_spread(w, to, line, columns, p.stride[1], c.width)
 
     def _stage(self, ty: Taps, tx: Taps, classes: int) -> None:
         """Write one channel's rows with their padding: every element is loaded (and any fused load run) once."""
@@ -168,16 +169,16 @@ class _ConvText:
         end = max(begin, min(pitch, width - tx.shift))
         with w.block(f"for (int j = 0; j < (packed - 1) * {p.stride[0]} + {(classes - 1) * ty.gap + 1}; ++j)"):
             w.add(f"const int iy = row0 * {p.stride[0]} + {ty.shift} + j;")
-            w.add(f"__global {self.dtype}* const to = stage + j * {pitch};")
+            w.add(f"{self.target} const to = stage + j * {pitch};")
             with w.block(f"if (iy < 0 || iy >= {height})"):
-                emit_fill(w, self.dtype, "to", 0, pitch, c.width)
+                emit_fill(w, "to", 0, pitch, c.width)
             with w.block("else"):
                 w.add(f"const int from = source + iy * {width};")
-                emit_fill(w, self.dtype, "to", 0, begin, c.width)
+                emit_fill(w, "to", 0, begin, c.width)
                 if end > begin:
                     index = f"from + {begin + tx.shift}"
-                    emit_copy(w, self.dtype, self.load_x, f"to + {begin}", index, end - begin, c.width)
-                emit_fill(w, self.dtype, "to", end, pitch - end, c.width)
+                    emit_copy(w, self.load_x, f"to + {begin}", index, end - begin, c.width)
+                emit_fill(w, "to", end, pitch - end, c.width)
 
     def _channels(self, ty: Taps, tx: Taps, phase: int) -> None:
         """All register tiles of one phase."""
@@ -200,30 +201,36 @@ class _ConvText:
     def _tile(self, ty: Taps, tx: Taps, phase: int, tile_o: int, tile_v: int, lanes: int) -> None:
         """One register tile: sum over input channels and taps, then hand the sums on."""
         p, c, w = self.problem, self.config, self.w
-        span, kind = tile_v * lanes, vector(self.dtype, lanes)
+        span, kind = tile_v * lanes, self.language.vector(self.dtype, lanes)
+        zero = self.language.splat("0", self.dtype, lanes)
         sums = [[f"s{o}_{v}" for v in range(tile_v)] for o in range(tile_o)]
         for row in sums:
-            w.add(f"{kind} {', '.join(f'{s} = ({kind})(0)' for s in row)};")
+            w.add(f"{kind} {', '.join(f'{s} = {zero}' for s in row)};")
         if c.direct:
             # the last tile starts early instead of reading past the plane; ``skip`` lanes are another tile's
             total = p.groups * p.in_channels
             w.add(f"const int start = min(row0 * {p.grid[1]} + at, {p.grid_pixels - span});")
             w.add(f"const int skip = row0 * {p.grid[1]} + at - start;")
             w.add(
-                f"__global const {self.dtype}* const band = {self.names.source} + "
+                f"{self.source} const band = {self.names.source} + "
                 f"(size_t)(image0 * {total} + group * {p.in_channels}) * {p.grid_pixels} + start;"
             )
         elif ty.count and tx.count:
-            w.add(f"__global const {self.dtype}* const band = panel + at;")
+            w.add(f"{self.source} const band = panel + at;")
         if self.out_scratch:
             self._keep(phase)
         if c.depth < p.in_channels:
             with w.block("if (first_c > 0)"):
-                w.add(*(f"{value} = {load(where, lanes, self.dtype)};" for value, where in self._kept(sums, lanes)))
+                w.add(
+                    *(
+                        f"{value} = {load(self.language, where, lanes, self.dtype)};"
+                        for value, where in self._kept(sums, lanes)
+                    )
+                )
         if ty.count and tx.count:
             self._sum(ty, tx, sums, lanes)
         if self.out_scratch:
-            w.add(*(store(value, where, lanes, self.dtype) for value, where in self._kept(sums, lanes)))
+            w.add(*(store(self.language, value, where, lanes, self.dtype) for value, where in self._kept(sums, lanes)))
         else:
             self._finish(sums, lanes)
 
@@ -261,13 +268,13 @@ class _ConvText:
         column = "" if tap == "0" else f" + {tap} * {tx.step * stride_x}"
         shift = "" if tap == "0" else f" + {tap} * {plane}"
         self.w.add(
-            f"__global const {self.dtype}* const pw = {names.weight} + (base_w + c * {stride_c} + {constant}{column});",
-            f"__global const {self.dtype}* const px = band + (c * {classes * tx.count * plane}{shift});",
+            f"{self.source} const pw = {names.weight} + (base_w + c * {stride_c} + {constant}{column});",
+            f"{self.source} const px = band + (c * {classes * tx.count * plane}{shift});",
         )
 
     def _products(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int, copy: int, t: int) -> None:
         """Products of one input channel and one kernel column: every kernel row, unrolled."""
-        p, c, kind = self.problem, self.config, vector(self.dtype, lanes)
+        p, c, kind = self.problem, self.config, self.language.vector(self.dtype, lanes)
         _, stride_o, stride_c, stride_y, stride_x = p.weight_strides
         classes = ty.classes(p.stride[0]) if c.share else ty.count
         plane = p.grid_pixels if c.direct else self.space.plane
@@ -276,17 +283,20 @@ class _ConvText:
             at = ((copy * classes + k % classes) * tx.count + t) * plane + row
             weight = copy * stride_c + k * ty.step * stride_y + t * tx.step * stride_x
             with self.w.block():
-                self.w.add(CONTRACT)
+                self.w.add(self.language.contract)
                 for v in range(len(sums[0])):
-                    self.w.add(f"const {kind} x{v} = {load(f'px + {at + v * lanes}', lanes, self.dtype)};")
+                    self.w.add(
+                        f"const {kind} x{v} = {load(self.language, f'px + {at + v * lanes}', lanes, self.dtype)};"
+                    )
                 for o, row_sums in enumerate(sums):
-                    self.w.add(f"const {kind} w{o} = ({kind})(pw[{weight + o * stride_o}]);")
+                    spread = self.language.splat(f"pw[{weight + o * stride_o}]", self.dtype, lanes)
+                    self.w.add(f"const {kind} w{o} = {spread};")
                     self.w.add(*(f"{s} = w{o} * x{v} + {s};" for v, s in enumerate(row_sums)))
 
     def _keep(self, phase: int) -> None:
         """Where a tile's sums are kept in the workspace: [channel of the part][phase][pixel]."""
         self.w.add(
-            f"__global {self.dtype}* const keep = panel + {self.space.panel} + "
+            f"{self.target} const keep = panel + {self.space.panel} + "
             f"((o - first_o) * {self.problem.phases} + {phase}) * {self.space.out_pitch} + at;"
         )
 
@@ -314,19 +324,22 @@ class _ConvText:
             w.add(f"{self.dtype} tile[{len(sums) * span}];")
             for o, row in enumerate(sums):
                 for v, value in enumerate(row):
-                    w.add(store(value, f"tile + {o * span + v * lanes}", lanes, self.dtype, "__private"))
+                    w.add(
+                        store(self.language, value, f"tile + {o * span + v * lanes}", lanes, self.dtype, Space.PRIVATE)
+                    )
             with w.block(f"for (int m = 0; m < {len(sums)}; ++m)"):
                 w.add(f"const {self.dtype}* const from = tile + m * {span}{' + skip' if c.direct else ''};")
                 limit = f"min(pixels - at, {span}{' - skip' if c.direct else ''})"
-                self._finish_row("image0", f"({channel} + m)", first, limit, "__private")
+                self._finish_row("image0", f"({channel} + m)", first, limit, Space.PRIVATE)
 
-    def _finish_row(self, n: str, o: str, first: str, limit: str, space: str) -> None:
+    def _finish_row(self, n: str, o: str, first: str, limit: str, space: Space) -> None:
         """Epilogue over ``limit`` consecutive pixels held at ``from``."""
         w, width = self.w, self.config.width
         w.add(f"const int limit = {limit};", "int q = 0;")
         for piece in [width, *(k for k in widths_below(width) if k != 2)]:
             with w.block(f"for (; q + {piece} <= limit; q += {piece})"):
-                w.add(f"const {vector(self.dtype, piece)} acc = {load('from + q', piece, self.dtype, space)};")
+                value = load(self.language, "from + q", piece, self.dtype, space)
+                w.add(f"const {self.language.vector(self.dtype, piece)} acc = {value};")
                 w.add(*self.epilogue(n, o, f"({first} + q)", "acc", piece))
 
     def _store_scratch(self) -> None:
@@ -336,20 +349,20 @@ class _ConvText:
         with w.block("for (int i = 0; i < images; ++i)"), w.block("for (int m = 0; m < last_o - first_o; ++m)"):
             channel = f"(group * {p.out_channels} + first_o + m)"
             if p.phases == 1:
-                w.add(f"__global const {self.dtype}* const from = {kept};")
-                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", f"rows * {p.grid[1]}", "__global")
+                w.add(f"{self.source} const from = {kept};")
+                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", f"rows * {p.grid[1]}", Space.GLOBAL)
                 return
             step_y, step_x = p.phase_step
             out_h, out_w = p.out_size
-            w.add(f"__global const {self.dtype}* const kept = {kept};")
+            w.add(f"{self.source} const kept = {kept};")
             w.add(f"const int lines = min({step_y} * rows, {out_h} - {step_y} * row0);")
             with w.block("for (int y = 0; y < lines; ++y)"):
                 w.add(
-                    f"__global const {self.dtype}* const line = kept + "
+                    f"{self.source} const line = kept + "
                     f"(y % {step_y}) * {step_x * self.space.out_pitch} + (y / {step_y}) * {p.grid[1]};"
                 )
                 for rx in range(step_x):
                     with w.block(f"for (int x = 0; x < {len(range(rx, out_w, step_x))}; ++x)"):
                         w.add(f"panel[y * {out_w} + x * {step_x} + {rx}] = line[{rx * self.space.out_pitch} + x];")
-            w.add(f"__global const {self.dtype}* const from = panel;")
-            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", f"lines * {out_w}", "__global")
+            w.add(f"{self.source} const from = panel;")
+            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", f"lines * {out_w}", Space.GLOBAL)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.codegen.cpu_conv.code import (
-    CONTRACT,
     ConvShape,
     Load,
     Names,
@@ -24,7 +23,6 @@ from backends.codegen.cpu_conv.code import (
     load,
     plain_load,
     store,
-    vector,
     vector_types,
     widths_below,
 )
@@ -38,6 +36,7 @@ from backends.codegen.cpu_conv.weight_schedule import (
     weight_task_count,
     weight_workspace_elements,
 )
+from backends.codegen.language import Language, Space
 
 __all__ = [
     "WeightConfig",
@@ -59,12 +58,13 @@ flattened, whose extent is K; ``acc`` names the vector (a scalar for width 1). E
 
 
 def weight_code(
-    name: str, params: str, shape: ConvShape, config: WeightConfig, *, dtype: str = "float",
+    language: Language, name: str, params: str, shape: ConvShape, config: WeightConfig, *, dtype: str = "float",
     names: Names | None = None, load_dy: Load | None = None, load_x: Load | None = None,
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``: sums of dy times x into the workspace.
 
     Args:
+        language: what it is written in.
         name: function name.
         params: C parameter list without the final ``int task``.
         shape, config: from ``choose_weight``.
@@ -74,32 +74,34 @@ def weight_code(
     """
     if load_x is not None and config.direct:
         raise ValueError("a direct schedule reads x in place; choose_weight(..., fused_load=True)")
-    return _WeightText(shape, config, dtype, names or Names("dy", "x"), load_dy, load_x).sums_text(name, params)
+    return _WeightText(language, shape, config, dtype, names or Names("dy", "x"), load_dy, load_x).sums_text(
+        name, params
+    )
 
 
 def reduce_code(
-    name: str, params: str, shape: ConvShape, config: WeightConfig, epilogue: WeightEpilogue, *,
+    language: Language, name: str, params: str, shape: ConvShape, config: WeightConfig, epilogue: WeightEpilogue, *,
     dtype: str = "float", names: Names | None = None,
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``: add the tasks' sums in order and store dw.
 
     Args:
-        name, params, shape, config, dtype, names: as for ``weight_code``.
+        language, name, params, shape, config, dtype, names: as for ``weight_code``.
         epilogue: stores the results.
     """
-    text = _WeightText(shape, config, dtype, names or Names("dy", "x"), None, None)
+    text = _WeightText(language, shape, config, dtype, names or Names("dy", "x"), None, None)
     return text.reduce_text(name, params, epilogue)
 
 
-def emit_transpose(w: Writer, dtype: str, width: int, rows: list[str]) -> list[str]:
+def emit_transpose(w: Writer, width: int, rows: list[str]) -> list[str]:
     """Transpose ``width`` vectors of ``width`` lanes in registers; returns the names of the results."""
-    kind, level = vector(dtype, width), 0
+    level = 0
     while 1 << level < width:
         merged: list[str] = []
         for i in range(width // 2):
-            for half in ("lo", "hi"):
+            for high in (False, True):
                 name = f"t{level}_{len(merged)}"
-                w.add(f"{kind} {name}; {name}.even = {rows[i]}.{half}; {name}.odd = {rows[i + width // 2]}.{half};")
+                w.add(w.language.interleave(name, rows[i], rows[i + width // 2], high, w.dtype, width))
                 merged.append(name)
         rows, level = merged, level + 1
     return rows
@@ -109,21 +111,24 @@ class _WeightText:
     """The two functions being written."""
 
     def __init__(
-        self, shape: ConvShape, config: WeightConfig, dtype: str, names: Names, load_dy: Load | None,
-        load_x: Load | None,
+        self, language: Language, shape: ConvShape, config: WeightConfig, dtype: str, names: Names,
+        load_dy: Load | None, load_x: Load | None,
     ) -> None:  # fmt: skip
         self.shape, self.config, self.dtype, self.names = shape, config, dtype, names
-        self.load_dy = load_dy or plain_load(names.source, dtype)
-        self.load_x = load_x or plain_load(names.weight, dtype)
+        self.language = language
+        self.target, self.source = language.pointer(dtype), language.pointer(dtype, const=True)
+        self.zeros = language.splat("0", dtype, config.width)
+        self.load_dy = load_dy or plain_load(self.language, names.source, dtype)
+        self.load_x = load_x or plain_load(self.language, names.weight, dtype)
         self.sizes = weight_sizes(shape, config)
-        self.vec = vector(dtype, config.width)
-        self.w = Writer()
+        self.vec = self.language.vector(dtype, config.width)
+        self.w = Writer(language, dtype)
 
     def _prologue(self) -> None:
         """Run-time numbers both functions share."""
         s, c = self.shape, self.config
         bands = -(-s.out_height // c.rows)
-        self.w.add(*vector_types(self.dtype))
+        self.w.add(*vector_types(self.language, self.dtype))
         self.w.add(f"const int blocks = (({self.names.batch} + {c.images - 1}) / {c.images}) * {bands};")
         self.w.add(f"const int chunks = min(blocks, {c.chunks});")
 
@@ -137,10 +142,10 @@ class _WeightText:
             w.add("if (chunks == 0) return;")
             w.add("const int chunk = task % chunks, part = task / chunks;")
             w.add(
-                f"__global {self.dtype}* const sums = {self.names.workspace} + (size_t)chunk * {z.sums};",
-                f"__global {self.dtype}* const panel = {self.names.workspace} + {c.chunks * z.sums}L"
+                f"{self.target} const sums = {self.names.workspace} + (size_t)chunk * {z.sums};",
+                f"{self.target} const panel = {self.names.workspace} + {c.chunks * z.sums}L"
                 f" + (size_t)task * {z.scratch};",
-                f"__global {self.dtype}* const dyt = panel + {z.x_panel};",
+                f"{self.target} const dyt = panel + {z.x_panel};",
                 "const int first_block = (int)((long)blocks * chunk / chunks);",
                 "const int last_block = (int)((long)blocks * (chunk + 1) / chunks);",
                 f"const int last_item = {s.groups * items} * (part + 1) / {c.parts};",
@@ -171,18 +176,18 @@ class _WeightText:
             with w.block(f"for (int j = 0; j < (rows - 1) * {s.stride[0]} + {reach}; ++j)"):
                 w.add(f"const int iy = row0 * {s.stride[0]} - {s.padding[0]} + j;")
                 w.add(
-                    f"__global {self.dtype}* const to = panel + ((c - first_c) * {c.images} + i) * {z.x_image}"
+                    f"{self.target} const to = panel + ((c - first_c) * {c.images} + i) * {z.x_image}"
                     f" + j * {z.x_pitch};"
                 )
                 with w.block(f"if (iy < 0 || iy >= {s.height})"):
-                    emit_fill(w, self.dtype, "to", 0, z.x_pitch, c.width)
+                    emit_fill(w, "to", 0, z.x_pitch, c.width)
                 with w.block("else"):
                     w.add(f"const int from = plane + iy * {s.width};")
-                    emit_fill(w, self.dtype, "to", 0, begin, c.width)
+                    emit_fill(w, "to", 0, begin, c.width)
                     if end > begin:
                         index = f"from + {begin - s.padding[1]}"
-                        emit_copy(w, self.dtype, self.load_x, f"(to + {begin})", index, end - begin, c.width)
-                    emit_fill(w, self.dtype, "to", end, z.x_pitch - end, c.width)
+                        emit_copy(w, self.load_x, f"(to + {begin})", index, end - begin, c.width)
+                    emit_fill(w, "to", end, z.x_pitch - end, c.width)
 
     def _pack_dy(self) -> None:
         """Transpose the block of dy: [channel tile][pixel][channel of the tile], missing channels zero."""
@@ -199,7 +204,7 @@ class _WeightText:
                 full = min(tiles * vectors, max(0, z.group_out // c.width - first))
                 with w.block(f"for (int b = {first}; b < {first + tiles * vectors}; ++b)"):
                     w.add(
-                        f"__global {self.dtype}* const to = dyt + {first * c.width * z.pixels} + "
+                        f"{self.target} const to = dyt + {first * c.width * z.pixels} + "
                         f"((b - {first}) / {vectors}) * {pitch * z.pixels} + ((b - {first}) % {vectors}) * {c.width}"
                         f" + pixel0 * {pitch};"
                     )
@@ -227,11 +232,11 @@ class _WeightText:
         w.add(f"const int row = from + b * {width * plane};", "int p = 0;")
         with w.block(f"for (; p + {width} <= count; p += {width})"):
             for lane in range(width):
-                value = self.load_dy(f"(row + {lane * plane} + p)", width) if lane < channels else f"({self.vec})(0)"
+                value = self.load_dy(f"(row + {lane * plane} + p)", width) if lane < channels else self.zeros
                 w.add(f"const {self.vec} r{lane} = {value};")
-            results = emit_transpose(w, self.dtype, width, [f"r{lane}" for lane in range(width)])
+            results = emit_transpose(w, width, [f"r{lane}" for lane in range(width)])
             for lane, result in enumerate(results):
-                w.add(store(result, f"to + (p + {lane}) * {pitch}", width, self.dtype))
+                w.add(store(self.language, result, f"to + (p + {lane}) * {pitch}", width, self.dtype))
         with w.block("for (; p < count; ++p)"):
             with w.block(f"for (int l = 0; l < {channels}; ++l)"):
                 w.add(f"to[p * {pitch} + l] = {self.load_dy(f'(row + l * {plane} + p)', 1)};")
@@ -245,28 +250,25 @@ class _WeightText:
         if c.direct:
             channel, image, row = s.height * s.width, s.channels * s.height * s.width, s.width
             w.add(
-                f"__global const {self.dtype}* const base = {self.names.weight} + "
+                f"{self.source} const base = {self.names.weight} + "
                 f"(size_t)(image0 * {s.channels} + group * {z.group_in} + first_c) * {channel}"
                 f" + row0 * {s.stride[0] * s.width};"
             )
         else:
             channel, image, row = c.images * z.x_image, z.x_image, z.x_pitch
-            w.add(f"__global const {self.dtype}* const base = panel;")
+            w.add(f"{self.source} const base = panel;")
         for first, vectors, tiles in self._tile_runs():
             pitch = vectors * c.width
             with w.block(f"for (int tile = 0; tile < {tiles}; ++tile)"):
-                w.add(
-                    f"__global const {self.dtype}* const dyb = dyt + {first * c.width * z.pixels}"
-                    f" + tile * {pitch * z.pixels};"
-                )
+                w.add(f"{self.source} const dyb = dyt + {first * c.width * z.pixels} + tile * {pitch * z.pixels};")
                 w.add("int c = first_c;")
                 # the rest of a part is taken channel by channel where parts do not consist of whole tiles
                 rest = {(min(c.part_channels, z.group_in)) % c.channels, z.group_in % c.part_channels % c.channels}
                 for channels in sorted({c.channels, *rest} - {0}, reverse=True):
                     with w.block(f"for (; c + {channels} <= last_c; c += {channels})"):
                         w.add(
-                            f"__global const {self.dtype}* const xb = base + (c - first_c) * {channel};",
-                            f"__global {self.dtype}* const sb = sums + ((group * {z.group_in} + c) * {z.taps})"
+                            f"{self.source} const xb = base + (c - first_c) * {channel};",
+                            f"{self.target} const sb = sums + ((group * {z.group_in} + c) * {z.taps})"
                             f" * {z.padded_out} + {first * c.width} + tile * {pitch};",
                         )
                         self._runs_of_taps(vectors, channels, channel, image, row)
@@ -296,32 +298,33 @@ class _WeightText:
             for v in range(vectors)
         ]
         for name, _ in places:
-            w.add(f"{self.vec} {name} = ({self.vec})(0);")
+            w.add(f"{self.vec} {name} = {self.zeros};")
         with w.block("if (block != first_block)"):
             for name, place in places:
-                w.add(f"{name} = {load(place, c.width, self.dtype)};")
+                w.add(f"{name} = {load(self.language, place, c.width, self.dtype)};")
         pitch = vectors * c.width
         unroll = 2 if s.out_width % 2 == 0 else 1
         with w.block("for (int i = 0; i < images; ++i)"), w.block("for (int y = 0; y < rows; ++y)"):
             w.add(
-                f"__global const {self.dtype}* dp = dyb + (i * rows + y) * {s.out_width * pitch};",
-                f"__global const {self.dtype}* xp = xb + i * {image} + y * {s.stride[0] * row};",
+                f"{self.source} dp = dyb + (i * rows + y) * {s.out_width * pitch};",
+                f"{self.source} xp = xb + i * {image} + y * {s.stride[0] * row};",
             )
             step = f"dp += {unroll * pitch}, xp += {unroll * s.stride[1]}"
             with w.block(f"for (int x = 0; x < {s.out_width}; x += {unroll}, {step})"):
                 for copy in range(unroll):
                     with w.block():
-                        w.add(CONTRACT)
+                        w.add(self.language.contract)
                         for v in range(vectors):
                             w.add(
                                 f"const {self.vec} d{v} = "
-                                f"{load(f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
+                                f"{load(self.language, f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
                             )
                         for k, offset in enumerate(offsets):
-                            w.add(f"const {self.vec} x{k} = ({self.vec})(xp[{offset + copy * s.stride[1]}]);")
+                            spread = self.language.splat(f"xp[{offset + copy * s.stride[1]}]", self.dtype, c.width)
+                            w.add(f"const {self.vec} x{k} = {spread};")
                             w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
         for name, place in places:
-            w.add(store(name, place, c.width, self.dtype))
+            w.add(store(self.language, name, place, c.width, self.dtype))
 
     def reduce_text(self, name: str, params: str, epilogue: WeightEpilogue) -> str:
         """The second function."""
@@ -338,17 +341,15 @@ class _WeightText:
                 w.add(f"const int k = (t % {down}) * {c.width};")
                 w.add(f"const int count = min({c.width}, {depth} - k);")
                 w.add(
-                    f"__global const {self.dtype}* const from = {self.names.workspace} + "
-                    f"(group * {depth} + k) * {z.padded_out} + o;"
+                    f"{self.source} const from = {self.names.workspace} + (group * {depth} + k) * {z.padded_out} + o;"
                 )
                 w.add(f"{self.dtype} tile[{c.width * c.width}];")
                 with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
-                    w.add(f"{self.vec} sum = ({self.vec})(0);")
+                    w.add(f"{self.vec} sum = {self.zeros};")
                     with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
-                        w.add(
-                            f"sum += {load(f'from + (size_t)h * {z.sums} + j * {z.padded_out}', c.width, self.dtype)};"
-                        )
-                    w.add(store("sum", f"tile + j * {c.width}", c.width, self.dtype, "__private"))
+                        part = f"from + (size_t)h * {z.sums} + j * {z.padded_out}"
+                        w.add(f"sum += {load(self.language, part, c.width, self.dtype)};")
+                    w.add(store(self.language, "sum", f"tile + j * {c.width}", c.width, self.dtype, Space.PRIVATE))
                 self._store_tile(epilogue)
         return w.text()
 
@@ -357,18 +358,17 @@ class _WeightText:
         c, z, w = self.config, self.sizes, self.w
         with w.block():
             for lane in range(c.width):
-                w.add(
-                    f"const {self.vec} r{lane} = {load(f'tile + {lane * c.width}', c.width, self.dtype, '__private')};"
-                )
-            results = emit_transpose(w, self.dtype, c.width, [f"r{lane}" for lane in range(c.width)])
+                value = load(self.language, f"tile + {lane * c.width}", c.width, self.dtype, Space.PRIVATE)
+                w.add(f"const {self.vec} r{lane} = {value};")
+            results = emit_transpose(w, c.width, [f"r{lane}" for lane in range(c.width)])
             for lane, result in enumerate(results):
-                w.add(store(result, f"tile + {lane * c.width}", c.width, self.dtype, "__private"))
+                w.add(store(self.language, result, f"tile + {lane * c.width}", c.width, self.dtype, Space.PRIVATE))
         with w.block(f"for (int m = 0; m < min({c.width}, {z.group_out} - o); ++m)"):
             w.add("int q = 0;")
             for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
                 with w.block(f"for (; q + {piece} <= count; q += {piece})"):
                     w.add(
-                        f"const {vector(self.dtype, piece)} acc = "
-                        f"{load(f'tile + m * {c.width} + q', piece, self.dtype, '__private')};"
+                        f"const {self.language.vector(self.dtype, piece)} acc = "
+                        f"{load(self.language, f'tile + m * {c.width} + q', piece, self.dtype, Space.PRIVATE)};"
                     )
                     w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -177,6 +177,18 @@ def test_a_training_step_runs_in_c(tmp_path: Path, record_property: Callable[[st
     assert len(steps.functions) >= 15
 
 
+def test_convolutions_run_in_c(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Images, their strided gradients, and sums of weights."""
+    first, second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, stride=2, padding=1)
+    x = gc.placeholder("float32", (None, 3, 20, 22), name="x")
+    loss = (second(gc.relu(first(x))) ** 2).mean()
+    feeds = {x: np.random.default_rng(2).standard_normal((5, 3, 20, 22), dtype=np.float32)}
+    variables = [*first.parameters(), *second.parameters()]
+    steps = compared([loss, optim.SGD(0.1).minimize(loss)], feeds, variables, tmp_path, runs=2, rtol=2e-4)
+    record_property("functions", len(steps.functions))
+    assert {"conv", "conv-sums"} <= {s.template for s in steps.plan.steps}
+
+
 def assorted() -> tuple[list[Any], dict[Any, Any]]:
     """Elementwise work on most types, and loads that are not of neighbours."""
     rng = np.random.default_rng(1)

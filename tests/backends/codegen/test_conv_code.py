@@ -28,6 +28,7 @@ from backends.codegen.cpu_conv.code import (
     load,
     store,
 )
+from backends.codegen.opencl_c import OpenCL
 
 GUARD = 64
 """Elements before and after every buffer that must keep (outputs) or must not leak (inputs) their value."""
@@ -182,7 +183,7 @@ class Runner:
 
 def relu_load(pointer: str, dtype: str = "float") -> Load:
     """A fused load: max(value, 0)."""
-    return lambda index, width: f"fmax({load(f'{pointer} + {index}', width, dtype)}, 0)"
+    return lambda index, width: f"fmax({load(OpenCL(), f'{pointer} + {index}', width, dtype)}, 0)"
 
 
 def params(dtype: str) -> str:
@@ -224,10 +225,10 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
         def epilogue(
             n: str, o: str, pixel: str, acc: str, lanes: int, o_all: int = outputs, p_all: int = pixels
         ) -> list[str]:
-            return [store(acc, f"out + (({n}) * {o_all} + {o}) * {p_all} + {pixel}", lanes, case.dtype)]
+            return [store(OpenCL(), acc, f"out + (({n}) * {o_all} + {o}) * {p_all} + {pixel}", lanes, case.dtype)]
 
         text = forward.conv_code(
-            "conv", params(case.dtype), problem, config, epilogue, dtype=case.dtype, names=Names("a", "b"),
+            OpenCL(), "conv", params(case.dtype), problem, config, epilogue, dtype=case.dtype, names=Names("a", "b"),
             load_x=relu_load("a") if case.fused else None,
         )  # fmt: skip
         space = schedule.workspace_elements(problem, config)
@@ -239,14 +240,15 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
     depth = w[0].size
 
     def store_weight(o: str, k: str, acc: str, lanes: int) -> list[str]:
-        return [store(acc, f"out + ({o}) * {depth} + {k}", lanes, case.dtype)]
+        return [store(OpenCL(), acc, f"out + ({o}) * {depth} + {k}", lanes, case.dtype)]
 
     load_dy, load_x = (relu_load("a"), relu_load("b")) if case.fused else (None, None)
     names = Names("a", "b")
     text = weight.weight_code(
-        "sums", params(case.dtype), shape, config_w, dtype=case.dtype, names=names, load_dy=load_dy, load_x=load_x
+        OpenCL(), "sums", params(case.dtype), shape, config_w, dtype=case.dtype, names=names, load_dy=load_dy,
+        load_x=load_x,
     ) + weight.reduce_code(
-        "total", params(case.dtype), shape, config_w, store_weight, dtype=case.dtype, names=names
+        OpenCL(), "total", params(case.dtype), shape, config_w, store_weight, dtype=case.dtype, names=names
     )  # fmt: skip
     launches = [
         ("sums", weight.weight_task_count(shape, config_w, case.batch)),
@@ -309,7 +311,9 @@ def test_text_is_reproducible_and_depends_on_sizes_only() -> None:
     config = schedule.choose(problem, width=16, batch=64, cores=2)
 
     def text() -> str:
-        return forward.conv_code("conv", params("float"), problem, config, lambda n, o, p, a, w: [f"sink({a});"])
+        return forward.conv_code(
+            OpenCL(), "conv", params("float"), problem, config, lambda n, o, p, a, w: [f"sink({a});"]
+        )
 
     assert text() == text()
 
@@ -321,11 +325,11 @@ def test_direct_schedules_refuse_fused_loads() -> None:
     config = schedule.choose(problem, width=16, batch=4, cores=2)
     assert config.direct
     with pytest.raises(ValueError, match="fused_load"):
-        forward.conv_code("conv", "", problem, config, lambda n, o, p, a, w: [], load_x=relu_load("x"))
+        forward.conv_code(OpenCL(), "conv", "", problem, config, lambda n, o, p, a, w: [], load_x=relu_load("x"))
     config_w = weight.choose_weight(shape, width=16, batch=4, cores=2)
     assert config_w.direct
     with pytest.raises(ValueError, match="fused_load"):
-        weight.weight_code("sums", "", shape, config_w, load_x=relu_load("x"))
+        weight.weight_code(OpenCL(), "sums", "", shape, config_w, load_x=relu_load("x"))
 
 
 @pytest.mark.parametrize("batch", [0, 1, 5, 64])
