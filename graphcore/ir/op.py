@@ -171,6 +171,7 @@ class Op:
     only_repeats: ClassVar[bool] = False  # a view that repeats the operand's elements and leaves none out
     joins: ClassVar[bool] = False  # the operands side by side
     inline: ClassVar[bool] = False  # costs nothing to repeat: readers compute it where they need it
+    literal_beyond: ClassVar[int | None] = None  # results of more elements than this need their extents as numbers
     loops: ClassVar[bool] = False  # an OPAQUE op whose element takes a loop of its own
     updates_operand: ClassVar[int | None] = None  # the result is this operand with some elements replaced
     runs_once: ClassVar[bool] = False  # a region whose result is what its body gives, run exactly once

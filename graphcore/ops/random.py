@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
-from graphcore.base.shapes import Shape, format_shape, product
+from graphcore.base.shapes import Shape, format_shape, is_static, product
 from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
@@ -71,11 +71,14 @@ def _xor(a: Expr, b: Expr, c: Expr) -> Expr:
 class RandomBits(Opaque):
     """(seed uint32[2], step uint32[]) -> uniform uint32 of ``shape``.
 
-    Element e in row-major order is word e % 4 of Philox4x32-10 with counter (e // 4, 0, step, stream) and key ``seed``.
+    Element e in row-major order is word e % 4 of Philox4x32-10 with key ``seed`` and counter (low word of e // 4, high
+    word of e // 4, step, stream).
     """
 
     stream: int
     shape: Shape
+    # Elements of symbolic shapes: up to there, and for the larger sizes that one program serves, the high word is 0.
+    literal_beyond: ClassVar[int | None] = 2**28
     arity: ClassVar[int | None] = 2
     differentiable: ClassVar[bool] = False
 
@@ -91,9 +94,13 @@ class RandomBits(Opaque):
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         flat = flatten(index, self.shape)
-        block, lane = expr.index_value(flat // 4, dtypes.uint32), expr.index_value(flat % 4, dtypes.uint32)
+        lane, block = expr.index_value(flat % 4, dtypes.uint32), flat // 4
+        low, high = block, Index(0)
+        if is_static(self.shape):
+            low, high = block % 2**32, block // 2**32
+        words = expr.index_value(low, dtypes.uint32), expr.index_value(high, dtypes.uint32)
         seed = read(0, (Index(0),)), read(0, (Index(1),))
-        result, *others = _philox_expr((block, _word(0), read(1, ()), _word(self.stream)), seed)
+        result, *others = _philox_expr((*words, read(1, ()), _word(self.stream)), seed)
         for i, word in enumerate(others, 1):
             result = expr.select(expr.call("eq", lane, _word(i)), word, result)
         return result
@@ -102,8 +109,8 @@ class RandomBits(Opaque):
         seed, step = inputs
         size = int(product(self.shape))
         blocks = np.arange((size + 3) // 4, dtype=np.uint64)
-        rest = np.broadcast_to(np.array([0, step, self.stream & _MASK], np.uint64), (len(blocks), 3))
-        counter = np.concatenate([(blocks & np.uint64(_MASK))[:, None], rest], 1)
+        rest = np.broadcast_to(np.array([step, self.stream & _MASK], np.uint64), (len(blocks), 2))
+        counter = np.column_stack([blocks & np.uint64(_MASK), blocks >> np.uint64(32), rest])
         return philox(counter, seed).ravel()[:size].reshape(self.shape)
 
     def examples(self) -> Iterator[Example]:

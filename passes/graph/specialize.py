@@ -66,7 +66,8 @@ def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset
     merged = _equalities(nodes)
     if not sizes:
         return _rebound(graph, nodes, {}) if any(isinstance(n.op, RequireShape) for n in nodes) else graph, frozenset()
-    fixed = {name for node in nodes for name in _inner_symbols(node, {t.node.serial for t in graph.roots})}
+    roots = {t.node.serial for t in graph.roots}
+    fixed = {name for node in nodes for name in _needed_symbols(node, roots, sizes)}
     fixed |= {
         name
         for symbol, extent in merged.items()
@@ -125,11 +126,14 @@ def bind_all(extent: Extent, mapping: Mapping[str, Extent]) -> Extent:
     return bind(extent, mapping)  # type: ignore[arg-type]
 
 
-def _inner_symbols(node: Node, roots: set[int]) -> frozenset[str]:
+def _needed_symbols(node: Node, roots: set[int], sizes: Mapping[str, int]) -> frozenset[str]:
     """Symbols in extents that would enter a stride of a value in memory, or that an op needs as a number."""
     needed = node.op.literal_extents(tuple(t.type for t in node.inputs), node.types)
     if node.op.kind is not Kind.VIEW or node.serial in roots:
         needed = (*needed, *(e for t in node.types for e in inner_extents(t.shape)))
+    most = node.op.literal_beyond
+    if most is not None and any(bind(t.size, sizes) > most for t in node.types):
+        needed = (*needed, *(e for t in node.types for e in t.shape))
     return symbols_of(needed)
 
 

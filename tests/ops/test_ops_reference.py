@@ -14,7 +14,11 @@ from support.devices import FAMILIES
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, GraphcoreError, GraphError, ShapeError, UsageError
 from graphcore.base.shapes import Dim
-from graphcore.ir.op import Kind, Map, Op, TensorType, View, lookup, registered
+from graphcore.ir.op import Kind, Lowering, Map, Op, TensorType, View, lookup, registered
+from graphcore.kernel import expr
+from graphcore.kernel.index import Axis, Index, as_index, flatten, unflatten
+from graphcore.kernel.interpret import run_kernel
+from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.ops.random import RandomBits, philox
 
 # Tests may register ops of their own.
@@ -397,3 +401,23 @@ def test_indices_count_from_the_end_and_never_leave() -> None:
     along = OPS["scatter_along"](1, 3).reference(np.array([[0, 0, 2], [-1, 3, 1]]), np.ones((2, 3), np.float32))
     assert along.tolist() == [[2, 0, 1], [0, 1, 1]]
     assert OPS["take_along"](1).reference(x, np.array([[-1], [0], [1]])).tolist() == [[2], [3], [6]]
+
+
+def test_a_draw_of_more_blocks_than_one_word_counts() -> None:
+    """Elements past 2**34 take the second word of the counter."""
+    seed, step, shape = np.array([11, 12], np.uint32), np.array(5, np.uint32), (2**30, 64)
+    axis = Axis("i", 16)
+    first = 2**34 - 8
+
+    def read(operand: int, at: tuple[Index, ...], guard: Any = None) -> Any:
+        return expr.load(operand, flatten(at, ((2,), ())[operand]), dtypes.uint32, guard)
+
+    call = Lowering((), (), 0, lambda extent, position: None)
+    value = RandomBits(3, shape).lower(call, unflatten(as_index(axis) + first, shape), read)
+    params = tuple(Param(f"p{n}", dtypes.uint32, s) for n, s in enumerate(((2,), (), (16,))))
+    out = np.zeros(16, np.uint32)
+    run_kernel(Kernel("draw", params, (axis,), (Store(2, as_index(axis), value),)), [seed, step.reshape(1), out])
+    blocks = [(first + n) // 4 for n in range(16)]
+    wanted = [philox([b % 2**32, b // 2**32, 5, 3], seed)[(first + n) % 4] for n, b in enumerate(blocks)]
+    np.testing.assert_array_equal(out, np.array(wanted, np.uint32))
+    assert blocks[-1] // 2**32 == 1

@@ -18,6 +18,7 @@ from graphcore.ir.op import Map
 from graphcore.kernel import expr, widths
 from graphcore.kernel.index import Axis, Index, as_index
 from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.ops.random import RandomBits, philox
 from passes.pipeline import compile_graph
 
 # Elementwise ops differ in nothing that counts, so one stands for all.
@@ -129,3 +130,25 @@ def test_a_dynamic_extent_that_grows_past_32_bits_is_compiled_again(
         for rows in (100, 150):
             array = np.arange(rows * 10, dtype=np.float32).reshape(rows, 10)
             np.testing.assert_allclose(session.run(y, {x: array}), (array * 2).sum(1))
+
+
+@pytest.mark.parametrize("device", RUNTIMES)
+def test_draws_past_one_word_of_the_counter(device: str) -> None:
+    """Only the elements that are asked for are computed."""
+    first = 2**35 + 3
+    key, step = gc.placeholder("uint32", (2,)), gc.placeholder("uint32", ())
+    bits = Builder().apply(RandomBits(9, (2**36,)), key, step).output(0)
+    seed = np.array([3, 4], np.uint32)
+    (found,) = run_on(device, [bits[first : first + 40]], {key: seed, step: np.array(5, np.uint32)})
+    places = [divmod(e, 4) for e in range(first, first + 40)]
+    wanted = [philox([b % 2**32, b // 2**32, 5, 9], seed)[word] for b, word in places]
+    np.testing.assert_array_equal(found, np.array(wanted, np.uint32))
+
+
+def test_the_extents_of_large_draws_are_bound() -> None:
+    """A program for symbolic sizes knows only one word."""
+    key, step, x = gc.placeholder("uint32", (2,)), gc.placeholder("uint32", ()), gc.placeholder("uint8", (gc.Dim("n"),))
+    bits = Builder().apply(RandomBits(9, x.shape), key, step).output(0)
+    graph = Graph(((bits + x).max(),), (), (key, step, x))
+    for size, bound in ((2**20, frozenset()), (2**34, frozenset({"n"}))):
+        assert compile_graph(graph, None, {"n": size}, upto="specialize").bound == bound
