@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from graphcore.base.shapes import Extent
+
 __all__ = ["ContractionRoles", "Role", "Window", "WindowResult"]
 
 
@@ -51,6 +53,12 @@ class Window:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    def positions(self, axis: int, places: Extent) -> Extent:
+        """How many positions it has along one of the axes that it walks."""
+        low, high = self.padding[2 * axis : 2 * axis + 2]
+        room = places + (low + high - self.dilation[axis] * (self.taps[axis] - 1) - 1)
+        return room // self.stride[axis] + 1
 
 
 @dataclass(frozen=True)

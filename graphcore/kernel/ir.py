@@ -7,25 +7,22 @@ computed once a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, Extent, Shape, product
-from graphcore.kernel.expr import REDUCERS, Expr, load, transform, walk
+from graphcore.kernel.expr import REDUCERS, Expr, walk
+from graphcore.kernel.forms import Contraction, find_product
 from graphcore.kernel.index import Axis, Index
 
 __all__ = [
-    "Computed",
     "Kernel",
     "KernelKind",
     "Param",
     "Store",
     "print_kernel",
-    "renumbered",
     "symbolic_sizes",
     "verify_kernel",
 ]
@@ -69,36 +66,6 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Computed:
-    """An operand of a contraction that is in no parameter as it is: one element of it.
-
-    Attributes:
-        value: the element, made of the kernel's parameters.
-        axes: axes of its own, outermost first; together they walk the operand's elements in row-major order.
-    """
-
-    value: Expr
-    axes: tuple[Axis, ...]
-
-    def loaded(self) -> frozenset[int]:
-        """Parameters that it is made of."""
-        return frozenset(v.param for v in walk(self.value) if v.fn == "load")
-
-    def renumbered(self, position: Mapping[int, int]) -> Computed:
-        """The same over parameters at other positions."""
-        return Computed(renumbered(self.value, position), self.axes)
-
-
-def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
-    """A value over parameters at other positions."""
-
-    def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return load(position[node.param], node.index, node.dtype, *args) if node.fn == "load" else None
-
-    return transform(value, moved)
-
-
-@dataclass(frozen=True)
 class Kernel:
     """A loop nest: for every point of ``axes`` evaluate the stores' values and store them.
 
@@ -113,7 +80,7 @@ class Kernel:
         stores: what is written.
         kind: the loops that grouping had in mind.
         origins: lines for the comment above the source: graph nodes and the user's lines.
-        facts: template-specific constants (a convolution's geometry), by name.
+        form: what it is as a whole, for families that know better than to walk its loops; None if nothing is known.
         scratch: how a template uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
         wide: whether its loops count in 64 bits, as a target decides for sizes that 32 may not hold.
     """
@@ -124,13 +91,15 @@ class Kernel:
     stores: tuple[Store, ...]
     kind: KernelKind = KernelKind.MAP
     origins: tuple[str, ...] = ()
-    facts: tuple[tuple[str, Any], ...] = field(default=())
+    form: Contraction | None = None
     scratch: tuple[tuple[int, str], ...] = ()
     wide: bool = False
 
-    def fact(self, name: str) -> Any:
-        """A template-specific constant, or None."""
-        return dict(self.facts).get(name)
+    def product(self) -> Contraction | None:
+        """Its contraction as a product; of a convolution, the one that its loops are. None where it has none."""
+        if self.form is None or self.form.window is None:
+            return self.form
+        return find_product(self.axes, self.values())
 
     def values(self) -> list[Expr]:
         """Every expression once, operands first."""
@@ -154,6 +123,8 @@ def verify_kernel(kernel: Kernel) -> None:
         VerifyError: a parameter out of range, an unbound axis, a type that does not fit, an unknown reducer.
     """
     known = set(kernel.axes)
+    if kernel.form is not None:
+        _verify_form(kernel, kernel.form)
     for store in kernel.stores:
         if not 0 <= store.param < len(kernel.params):
             raise VerifyError(f"kernel {kernel.name}: store to unknown parameter {store.param}")
@@ -177,6 +148,18 @@ def verify_kernel(kernel: Kernel) -> None:
     for axis in kernel.axes:
         if not isinstance(axis.extent, (int, Dim)):
             raise VerifyError(f"kernel {kernel.name}: axis {axis} has extent {axis.extent!r}")
+
+
+def _verify_form(kernel: Kernel, form: Contraction) -> None:
+    form.verify(kernel.name, kernel.axes, kernel.values())
+    for operand in form.operands:
+        for value in walk(operand.value):
+            if value.fn == "load" and (
+                not 0 <= value.param < len(kernel.params) or kernel.params[value.param].dtype != value.dtype
+            ):
+                raise VerifyError(
+                    f"kernel {kernel.name}: an operand of its form loads {value!r}, which no parameter is"
+                )
 
 
 def print_kernel(kernel: Kernel) -> str:

@@ -8,21 +8,22 @@ are done.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from graphcore.base.errors import CompileError
-from graphcore.base.shapes import Extent
+from graphcore.base.shapes import Extent, bind, product
 from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind, Lowering
 from graphcore.kernel import expr
 from graphcore.kernel.collapse import collapse_axes, split_axes
-from graphcore.kernel.contraction import ContractionRoles
+from graphcore.kernel.contraction import Role
 from graphcore.kernel.expr import Expr
+from graphcore.kernel.forms import Computed, Contraction, ContractionTypes, find_product
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Computed, Kernel, Param, Store, print_kernel, verify_kernel
+from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
 from passes.fusion.partition import Group, Key, Partition, contraction_of, is_scalar_constant
 from passes.stage import Stage, StageContext
 
@@ -72,15 +73,7 @@ class LoweredGroup:
             index = self.group.members[t.key]
             value = self.value(t, index, None)
             stores.append((t, flatten(index, t.shape), value))
-        facts: tuple[tuple[str, Any], ...] = ()
-        if self.contracted is not None:
-            roles = contraction_of(self.contracted)
-            facts = (
-                ("contract", roles),
-                ("operands", tuple(self._operand(t, roles) for t in self.contracted.inputs)),
-                ("result", self.group.members[self.contracted.serial, 0]),
-                ("shapes", tuple(t.shape for t in (*self.contracted.inputs, self.contracted.output()))),
-            )
+        form = self._convolution()
         done = tuple(Store(self.param(t), index, value) for t, index, value in stores)
         params = tuple(Param(f"p{i}", t.dtype, t.shape) for i, t in enumerate(self.tensors))
         bound = {a for v in expr.walk(*(s.value for s in done)) if v.fn == "reduce" for a in v.reduce_axes}
@@ -90,21 +83,50 @@ class LoweredGroup:
             for a in self.group.axes
             if a.extent != 1 and (a.extent != 0 or a in bound or any(a in s.index.axes() for s in done))
         )
-        return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), facts)
+        return Kernel(kernel_name(self.group), params, axes, done, self.group.kind, origins(self.group), form)
 
-    def _operand(self, t: Tensor, roles: ContractionRoles | None) -> int | Computed | None:
-        """The parameter that holds a contraction's operand or, for convolutions, what an element is made of; None where
-        neither can be told."""
+    @property
+    def walks_window(self) -> bool:
+        """Whether it has a convolution."""
+        roles = contraction_of(self.contracted) if self.contracted is not None else None
+        return roles is not None and roles.window is not None
+
+    def _convolution(self) -> Contraction | None:
+        """The contraction with its window; None where it has none, or where an operand cannot be told."""
+        node = self.contracted
+        roles = contraction_of(node) if node is not None else None
+        if node is None or roles is None or roles.window is None:
+            return None
+        places = self.group.members[node.serial, 0]
+        result = self.value(node.output(), places, None)
+        total = result.args[0] if result.fn == "cast" else result
+        fixed = (e for t in (*node.inputs, node.output()) for e in t.shape[1:])
+        if total.fn != "reduce" or any(not isinstance(e, int) or e < 1 for e in fixed):
+            return None
+        left, right = (self._operand(t) for t in node.inputs)
+        if left is None or right is None:
+            return None
+        axes = [next(iter(index.axes()), Axis(f"u{place}", 1)) for place, index in enumerate(places)]
+        rows, columns = (
+            tuple(a for a, role in zip(axes, roles.result, strict=True) if (role is Role.COLUMN) == wanted)
+            for wanted in (False, True)
+        )
+        types = ContractionTypes(left.value.dtype, right.value.dtype, total.dtype, result.dtype)
+        return Contraction(rows, columns, total.reduce_axes, (), left, right, result, types, roles.window)
+
+    def _operand(self, t: Tensor) -> Computed | None:
+        """What an element of a convolution's operand is made of, over axes of its own; None where that cannot be
+        told."""
+        n, c, *walked = t.shape
+        image, channel, pixel = axes = Axis("n", n), Axis("c", c), Axis("p", product(walked))
         direct = self._direct(t)
-        walked = roles is not None and roles.window is not None
-        if direct is not None or not walked or any(not isinstance(e, int) or e < 1 for e in t.shape[1:]):
-            return direct
-        images, channels, height, width = t.shape
-        n, c, pixel = axes = Axis("n", images), Axis("c", channels), Axis("p", height * width)
-        flat, known, memo = as_index(pixel), len(self.tensors), dict(self.memo)
-        value = self.value(t, (as_index(n), as_index(c), flat // int(width), flat % int(width)), None)
+        if direct is not None:
+            at = flatten(tuple(map(as_index, axes)), tuple(a.extent for a in axes))
+            return Computed(expr.load(direct, at, self.tensors[direct].dtype), axes, t.shape)
+        known, memo = len(self.tensors), dict(self.memo)
+        value = self.value(t, (as_index(image), as_index(channel), *_places(as_index(pixel), walked)), None)
         if len(self.tensors) == known:
-            return Computed(value, axes)
+            return Computed(value, axes, t.shape)
         for unread in self.tensors[known:]:  # elements that the contraction never meets are made of more than it loads
             del self.params[unread.key]
         del self.tensors[known:]
@@ -163,6 +185,15 @@ class LoweredGroup:
         return self.fresh[key]
 
 
+def _places(pixel: Index, extents: Sequence[Extent]) -> tuple[Index, ...]:
+    """A pixel's place along every axis that a window walks."""
+    places = []
+    for extent in reversed(extents[1:]):
+        places.append(pixel % int(bind(extent, {})))
+        pixel = pixel // int(bind(extent, {}))
+    return (pixel, *reversed(places))
+
+
 def _both(a: Expr | None, b: Expr | None) -> Expr | None:
     if a is None or b is None:
         return a if b is None else b
@@ -218,12 +249,12 @@ class Lower(Stage[Partition, Kernels]):
 def lower_group(partition: Partition, group: Group) -> GroupKernel:
     """The kernel of a group, with its axes merged."""
     lowered = LoweredGroup(partition, group)
-    kernel, product = lowered.kernel, lowered.contracted
-    # Schedules of convolutions know their axes by position, so they stay as they are; a product's want one axis for
-    # its rows.
-    roles = contraction_of(product) if product is not None else None
-    if roles is None or roles.window is None:
-        kernel = collapse_axes(split_axes(kernel) if product is None else kernel)
+    kernel = lowered.kernel
+    if not lowered.walks_window:  # schedules of convolutions know their axes by position, so they stay as they are
+        # A product's schedules want one axis for its rows.
+        kernel = collapse_axes(split_axes(kernel) if lowered.contracted is None else kernel)
+    if kernel.form is None:
+        kernel = replace(kernel, form=find_product(kernel.axes, kernel.values()))
     return GroupKernel(group, kernel, tuple(lowered.tensors))
 
 

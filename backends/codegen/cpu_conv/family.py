@@ -47,10 +47,11 @@ from backends.codegen.language import Language
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
 from graphcore.base.shapes import Dim, Extent, bind
-from graphcore.kernel.contraction import ContractionRoles, Window, WindowResult
+from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.expr import INDEXED, Expr
+from graphcore.kernel.forms import Computed, Contraction
 from graphcore.kernel.index import Axis
-from graphcore.kernel.ir import Computed, Kernel, KernelKind, Param, Store
+from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
@@ -85,13 +86,11 @@ class _Config:
         )
 
 
-def _shape_of(kernel: Kernel) -> ConvShape:
+def _shape_of(form: Contraction, window: Window) -> ConvShape:
     """The convolution behind the kernel's contraction, always as the forward one."""
-    window = _window(kernel)
-    first, second, result = kernel.fact("shapes")
-    images = result if window.result is WindowResult.PLACE else first
-    weights = result if window.result is WindowResult.TAP else second
-    _, channels, height, width = images
+    images, weights, _ = form.parts()
+    channels, height, width = (int(extent) for extent in images[1:])
+    outputs = int(weights[0])
     (kh, kw), (sy, sx), (dy, dx), (top, bottom, left, right) = (
         window.taps,
         window.stride,
@@ -99,14 +98,8 @@ def _shape_of(kernel: Kernel) -> ConvShape:
         window.padding,
     )
     return ConvShape(
-        channels, height, width, weights[0], (kh, kw), (sy, sx), (top, left), (dy, dx), window.groups, (bottom, right)
+        channels, height, width, outputs, (kh, kw), (sy, sx), (top, left), (dy, dx), window.groups, (bottom, right)
     )
-
-
-def _window(kernel: Kernel) -> Window:
-    roles: ContractionRoles = kernel.fact("contract")
-    assert roles.window is not None
-    return roles.window
 
 
 def _private_sums(config: _Config) -> int:
@@ -121,18 +114,16 @@ def _problem(config: _Config) -> ConvProblem:
 
 def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     """Why this template does not take the kernel."""
-    roles: ContractionRoles | None = kernel.fact("contract")
-    if roles is None or roles.window is None:
-        return "it is no convolution"
+    form = kernel.form
+    if form is None or form.window is None:
+        return "it is no convolution all of whose elements can be told from what it loads"
     if dialect.is_gpu:
         return "its register tiles are made for CPUs"
-    if None in kernel.fact("operands"):
-        return "not every element of an operand can be told from what it loads"
+    if len(form.window.taps) != 2:
+        return "its window walks another number of axes than two"
     sums = [v for v in kernel.values() if v.fn == "reduce"]
     if len(sums) != 1 or sums[0].dtype not in (float32, float64):
         return "it is not one sum of float32 or float64 products"
-    if any(not isinstance(e, int) or e < 1 for s in kernel.fact("shapes") for e in s[1:]):
-        return "an extent is symbolic or zero"
     if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
         return "it stores values smaller than the result"
     return None
@@ -140,7 +131,8 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
 
 def _positions(kernel: Kernel) -> dict[Axis, int]:
     """Which axis of the contraction's result every axis of the kernel is."""
-    return {a: place for place, index in enumerate(kernel.fact("result")) for a in index.axes()}
+    assert kernel.form is not None
+    return {a: place for place, a in enumerate(kernel.form.result_axes)}
 
 
 def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
@@ -184,21 +176,20 @@ class Convolution:
         reason = _reason(kernel, dialect)
         if reason is not None:
             return Reject(reason)
-        shape, result = _shape_of(kernel), _window(kernel).result
+        form = kernel.form
+        assert form is not None and form.window is not None
+        shape, result = _shape_of(form, form.window), form.window.result
         dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
         width = dialect.width * 4 // dtype.itemsize
         if width not in (4, 8, 16):
             return Reject(f"vectors of {width} elements are not supported")
-        batch = kernel.fact("shapes")[0][0]
+        batch = form.left.shape[0]
         count = max(int(bind(batch, hints)), 1)
         gathers = result is WindowResult.TAP
         _, problem = _flat_axes(kernel, (1, 2, 3) if gathers else (2, 3))
         if problem is not None:
             return Reject(problem)
-        operands = [
-            operand_of(kernel, o, s, dtype)
-            for o, s in zip(kernel.fact("operands"), kernel.fact("shapes"), strict=False)
-        ]
+        operands = [operand_of(kernel, o, dtype) for o in form.operands]
         fused = isinstance(operands[0], Computed)
         if gathers:
             schedule = choose_weight(
@@ -231,7 +222,7 @@ class Convolution:
         made = _with_workspace(kernel, work[1][0], work[2], "w")
         if isinstance(weights, int):
             return [Piece(made, self.name, config, everything, (work,))]
-        helpers = packed_weights(kernel, weights, kernel.fact("shapes")[1], 1, dialect, hints)
+        helpers = packed_weights(kernel, weights, 1, dialect, hints)
         if isinstance(helpers, Reject):
             return helpers
         packed = len(everything)
@@ -254,7 +245,7 @@ class Convolution:
             Param(f"p{end}", dtype, (size,)),
         )
         scratch = (*((i, "r") for i in range(end)), (end, "w"))
-        sums = Kernel(f"{kernel.name}_sums", params, (), (), KernelKind.CONTRACT, kernel.origins, (), scratch)
+        sums = Kernel(f"{kernel.name}_sums", params, (), (), KernelKind.CONTRACT, kernel.origins, None, scratch)
         inner = replace(config, operands=(moved(dy, position), moved(x, position)))
         first = Piece(sums, ConvolutionWeightSums.name, inner, (*used, len(kernel.params)), (work,), True)
         last = Piece(

@@ -10,10 +10,11 @@ from backends.codegen.emitter import Dialect, Emitter, Scope
 from backends.codegen.nest.family import Nest
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType
-from graphcore.base.shapes import Dim, Shape, product
+from graphcore.base.shapes import Dim, product
 from graphcore.kernel.expr import cast, load
+from graphcore.kernel.forms import Computed
 from graphcore.kernel.index import PARALLEL, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Computed, Kernel, Param, Store, symbolic_sizes
+from graphcore.kernel.ir import Kernel, Param, Store, symbolic_sizes
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
@@ -23,15 +24,15 @@ Operand = int | Computed
 """The parameter that holds an operand as it is, or what an element of it is."""
 
 
-def operand_of(kernel: Kernel, found: Operand, shape: Shape, dtype: DType) -> Operand:
+def operand_of(kernel: Kernel, found: Computed, dtype: DType) -> Operand:
     """An operand in the type that the convolution adds up in: a parameter of another type is cast."""
-    if isinstance(found, Computed):
+    param = found.param
+    if param is None:
         return replace(found, value=cast(found.value, dtype))
-    param = kernel.params[found]
-    if param.dtype == dtype:
-        return found
-    axis = Axis("e", product(shape), PARALLEL)
-    return Computed(cast(load(found, as_index(axis), param.dtype), dtype), (axis,))
+    if kernel.params[param].dtype == dtype:
+        return param
+    axis = Axis("e", product(found.shape), PARALLEL)
+    return Computed(cast(load(param, as_index(axis), kernel.params[param].dtype), dtype), (axis,), found.shape)
 
 
 def loads_of(*operands: Operand) -> set[int]:
@@ -124,7 +125,7 @@ def _place(operand: Computed) -> Index:
 
 
 def packed_weights(
-    kernel: Kernel, operand: Computed, shape: Shape, number: int, dialect: Dialect, hints: Mapping[str, int]
+    kernel: Kernel, operand: Computed, number: int, dialect: Dialect, hints: Mapping[str, int]
 ) -> list[Piece] | Reject:
     """A helper that computes the weights once, into the workspace ``number``: tiles read every one of them many
     times."""
@@ -133,8 +134,8 @@ def packed_weights(
         lead, channel, tap = operand.axes
         flat = Axis("i1", channel.extent * tap.extent, PARALLEL)
         across = {channel: as_index(flat) // int(tap.extent), tap: as_index(flat) % int(tap.extent)}
-        operand = Computed(operand.value.substitute(across), (lead, flat))
-    size = product(shape)
+        operand = Computed(operand.value.substitute(across), (lead, flat), operand.shape)
+    size = product(operand.shape)
     at = _place(operand)
     used = sorted(loads_of(operand))
     inner = operand.renumbered({old: new for new, old in enumerate(used)})

@@ -19,8 +19,9 @@ from backends.codegen.cpu_conv.weight_schedule import tile_cost as weight_tile_c
 from backends.codegen.nest.schedule import blocks
 from graphcore.base.shapes import Extent, dim_min
 from graphcore.kernel.expr import Expr
+from graphcore.kernel.forms import Computed
 from graphcore.kernel.index import Axis
-from graphcore.kernel.ir import Computed, Kernel
+from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import Work
 
 __all__ = ["image_work", "weight_result_work", "weight_sums_work"]

@@ -28,24 +28,17 @@ class Product:
 
 def find_product(kernel: Kernel) -> Product | Reject:
     """The product inside a kernel, or why there is none."""
-    sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].combine != "add" or len(sums[0].reduce_axes) != 1:
-        return Reject("it is not one sum over one axis")
-    total = sums[0]
-    (term,) = total.reduce_axes
-    body = total.args[0]
-    if body.fn != "mul" or body.dtype not in (float32, float64):
+    form = kernel.product()
+    if form is None or len(form.terms) != 1 or sum(v.fn == "reduce" for v in kernel.values()) != 1:
+        return Reject("it is not one sum of products over one axis")
+    if form.types.accumulator not in (float32, float64):
         return Reject("the sum's terms are not products of float32 or float64 values")
-    if term in kernel.axes:
-        return Reject("the summed axis belongs to the result")
-    left, right = body.args
+    (term,), (left, right) = form.terms, form.factors
     if not (term in left.axes and term in right.axes):
         return Reject("a factor does not depend on the summed axis")
-    rows = [a for a in kernel.axes if a in left.axes and a not in right.axes]
-    cols = [a for a in kernel.axes if a in right.axes and a not in left.axes]
-    batch = [a for a in kernel.axes if a in left.axes and a in right.axes]
-    if len(rows) + len(cols) + len(batch) < len(kernel.axes):
+    if any(a not in left.axes for a in form.batch):
         return Reject("neither factor depends on some axis of the result")
+    rows, cols = form.rows, form.columns
     if len(rows) > 1 or len(cols) > 1:
         return Reject("the result's rows or columns are not one axis")
     row, col = rows[0] if rows else None, cols[0] if cols else None
@@ -53,7 +46,7 @@ def find_product(kernel: Kernel) -> Product | Reject:
         return Reject("it stores values smaller than the product")
     if _step(kernel, col) != 1 and _step(kernel, row) == 1:  # write along contiguous elements: compute the transpose
         left, right, row, col = right, left, col, row
-    return Product(total, left, right, row, col, term, tuple(batch))
+    return Product(form.total, left, right, row, col, term, form.batch)
 
 
 def _step(kernel: Kernel, axis: Axis | None) -> int | None:

@@ -29,7 +29,7 @@ from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
-__all__ = ["Contraction", "GpuMatmul", "TileConfig", "find_contraction"]
+__all__ = ["GpuMatmul", "TileConfig", "TiledProduct", "find_contraction"]
 
 _SMALLEST = 8  # rows or columns below which a tile is mostly empty
 _SHORTEST = 8  # terms below which the tiles are not used again
@@ -42,8 +42,8 @@ _SHARES = {
 
 
 @dataclass(frozen=True)
-class Contraction:
-    """A kernel seen as a sum of products: its factors and the roles of its axes, outermost first."""
+class TiledProduct:
+    """A kernel's contraction as its tiles walk it: its factors and the roles of its axes, outermost first."""
 
     total: Expr
     left: Expr
@@ -78,34 +78,29 @@ class TileConfig:
         return f"tile {self.tile[0]}x{self.tile[1]}x{self.depth}, {self.rows}x{self.cols} a work item"
 
 
-def find_contraction(kernel: Kernel) -> Contraction | Reject:
+def find_contraction(kernel: Kernel) -> TiledProduct | Reject:
     """The sum of products inside a kernel, or why there is none."""
-    sums = [v for v in kernel.values() if v.fn == "reduce"]
-    if len(sums) != 1 or sums[0].combine != "add":
-        return Reject("it is not one sum")
-    total, terms, body = sums[0], sums[0].reduce_axes, sums[0].args[0]
-    if body.fn != "mul" or body.dtype not in (float32, float64):
+    form = kernel.product()
+    if form is None or sum(v.fn == "reduce" for v in kernel.values()) != 1:
+        return Reject("it is not one sum of products")
+    if form.types.accumulator not in (float32, float64):
         return Reject("the sum's terms are not products of float32 or float64 values")
-    if set(terms) & set(kernel.axes):
-        return Reject("a summed axis belongs to the result")
     if any(
         s.mode != "set" or s.index.axes() != frozenset(kernel.axes) or any(True for _ in dynamic_values(s.index))
         for s in kernel.stores
     ):
         return Reject("it stores other elements than the result's")
-    left, right = body.args
-    if not all(set(terms) & f.axes for f in (left, right)):
+    left, right = form.factors
+    if not all(set(form.terms) & f.axes for f in (left, right)):
         return Reject("a factor depends on no summed axis")
-    rows = tuple(a for a in kernel.axes if a in left.axes and a not in right.axes)
-    cols = tuple(a for a in kernel.axes if a in right.axes and a not in left.axes)
-    batch = tuple(a for a in kernel.axes if a not in rows and a not in cols)
+    rows, cols = form.rows, form.columns
     if not rows or not cols:
         return Reject("it has no rows or no columns")
     if (
         kernel.axes[-1] in rows
     ):  # neighbouring work items take neighbouring columns: let those be neighbours in the result
         left, right, rows, cols = right, left, cols, rows
-    return Contraction(total, left, right, rows, cols, terms, batch)
+    return TiledProduct(form.total, left, right, rows, cols, form.terms, form.batch)
 
 
 def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, dialect: Dialect) -> TileConfig:
@@ -190,9 +185,9 @@ class GpuMatmul:
         )
 
 
-def _contraction(kernel: Kernel) -> Contraction:
+def _contraction(kernel: Kernel) -> TiledProduct:
     found = find_contraction(kernel)
-    assert isinstance(found, Contraction)
+    assert isinstance(found, TiledProduct)
     return found
 
 

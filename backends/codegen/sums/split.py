@@ -34,8 +34,9 @@ from graphcore.kernel.expr import (
     transform,
     walk,
 )
+from graphcore.kernel.forms import find_product, renumbered
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
-from graphcore.kernel.ir import Computed, Kernel, Param, Store, renumbered
+from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
@@ -211,7 +212,7 @@ def split_reductions(
         replace(kernel, name=f"{kernel.name}_sums" if over else kernel.name, axes=rows, stores=tuple(results)),
         replace(kernel, stores=tuple(with_values(s, known) for s in over)),
     ]
-    made = [replace(k, params=tuple(params)) for k in kernels if k.stores]
+    made = [replace(k, params=tuple(params), form=find_product(k.axes, k.values())) for k in kernels if k.stores]
     return made, [(p.shape, p.dtype) for p in params[len(kernel.params) :]]
 
 
@@ -278,20 +279,6 @@ def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
 
     stores = tuple(Store(position[s.param], s.index, renumbered(s.value, position), s.mode) for s in kernel.stores)
     params = tuple(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used))
-    facts = tuple((name, _operands(value, position) if name == "operands" else value) for name, value in kernel.facts)
-    return used, replace(kernel, params=params, stores=stores, facts=facts)
-
-
-def _operands(
-    operands: Sequence[int | Computed | None], position: Mapping[int, int]
-) -> tuple[int | Computed | None, ...]:
-    """A contraction's operands over parameters at other positions; None where a kernel has lost one with the
-    contraction itself."""
-    return tuple(
-        o.renumbered(position)
-        if isinstance(o, Computed) and o.loaded() <= position.keys()
-        else position.get(o)
-        if isinstance(o, int)
-        else None
-        for o in operands
-    )
+    kept = kernel.form is not None and kernel.form.loaded() <= position.keys() and kernel.form.result in kernel.values()
+    form = kernel.form.renumbered(position) if kernel.form is not None and kept else None
+    return used, replace(kernel, params=params, stores=stores, form=form)

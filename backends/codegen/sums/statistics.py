@@ -154,7 +154,7 @@ class Statistics:
         needed = {a for r in known.values() for a in r.reduce_axes} | {a for s in stores for a in s.index.axes()}
         axes = tuple(a for a in kernel.axes if a in needed)
         sums = collapse_axes(
-            replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind=KernelKind.ROWS, facts=())
+            replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind=KernelKind.ROWS, form=None)
         )
         used, small = without_unused(sums)
         return _moved(self._scheduled(small, dialect, hints), small, used, count, work)
