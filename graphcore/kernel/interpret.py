@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,52 @@ import numpy as np
 from graphcore.base.dtypes import DType, as_dtype
 from graphcore.base.shapes import bind
 from graphcore.kernel import functions
-from graphcore.kernel.expr import Expr, walk
+from graphcore.kernel.expr import Expr, let_ref, transform, walk
+from graphcore.kernel.forms import Computed, Contraction
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.meaning import contracted
 
 __all__ = ["apply", "evaluate", "reduced", "rounded", "run_kernel", "step"]
 
 
-def run_kernel(kernel: Kernel, buffers: list[Any], sizes: Mapping[str, int] | None = None) -> None:
-    """Execute a kernel on flat arrays of the storage types, one a parameter, in place."""
-    _Evaluation(kernel, buffers, sizes or {}).run()
+def run_kernel(
+    kernel: Kernel, buffers: list[Any], sizes: Mapping[str, int] | None = None, by_form: bool = False
+) -> None:
+    """Execute a kernel on flat arrays of the storage types, one a parameter, in place.
+
+    Args:
+        kernel: the kernel.
+        buffers: one a parameter.
+        sizes: extents by name.
+        by_form: compute the kernel's form as what it is, not as its loops say: a second meaning to compare with.
+
+    Raises:
+        ValueError: ``by_form``, and the kernel has no form.
+    """
+    evaluation = _Evaluation(kernel, buffers, sizes or {})
+    if by_form:
+        if kernel.form is None:
+            raise ValueError(f"kernel {kernel.name} has no form")
+        evaluation.know(kernel.form)
+    evaluation.run()
 
 
 class _Evaluation:
     def __init__(self, kernel: Kernel, buffers: list[Any], sizes: Mapping[str, int]) -> None:
         self.kernel, self.buffers, self.sizes = kernel, buffers, sizes
         axes: dict[Axis, None] = dict.fromkeys(kernel.axes)
-        for value in kernel.values():
+        operands = kernel.form.operands if kernel.form is not None else ()
+        for operand in operands:
+            axes.update(dict.fromkeys(operand.axes))
+        for value in walk(*(s.value for s in kernel.stores), *(o.value for o in operands)):
             axes.update(dict.fromkeys(value.axes))
             if value.fn == "reduce":
                 axes.update(dict.fromkeys(value.reduce_axes))
         self.position = {axis: i for i, axis in enumerate(axes)}
         self.rank = len(axes)
         self.values: dict[Expr, Any] = {}
+        self.stores = kernel.stores
 
     def extent(self, axis: Axis) -> int:
         return int(bind(axis.extent, self.sizes))
@@ -47,11 +71,44 @@ class _Evaluation:
         shape[self.position[axis]] = -1
         return np.arange(self.extent(axis), dtype=np.int64).reshape(shape)
 
+    def know(self, form: Contraction) -> None:
+        """Compute a contraction by its NumPy meaning; stores then see its result as a leaf."""
+        with np.errstate(all="ignore"):
+            left, right = (self.operand(o) for o in form.operands)
+            made = contracted(form, left, right, self.sizes)
+        held = form.left.axes + form.right.axes
+        axes = [a for a in form.result_axes if (form.window is not None or a in held) and a in self.position]
+        made = made.reshape([self.extent(a) for a in axes])
+        made = made.transpose(sorted(range(len(axes)), key=lambda i: self.position[axes[i]]))
+        shape = [1] * self.rank
+        for axis in axes:
+            shape[self.position[axis]] = self.extent(axis)
+        leaf = let_ref("result", form.result)
+        self.values[leaf] = rounded(made.reshape(shape), form.types.result)
+        self.stores = tuple(
+            replace(s, value=transform(s.value, lambda e, _: leaf if e is form.result else None))
+            for s in self.kernel.stores
+        )
+
+    def operand(self, operand: Computed) -> Any:
+        """All of a form's operand, in its shape."""
+        for value in walk(operand.value):
+            self.values[value] = self.evaluate(value)
+        extents = [self.extent(a) for a in operand.axes]
+        shape = [1] * self.rank
+        for axis, extent in zip(operand.axes, extents, strict=True):
+            shape[self.position[axis]] = extent
+        own = [self.position[a] for a in operand.axes]
+        others = [d for d in range(self.rank) if d not in own]
+        full = np.broadcast_to(self.values[operand.value], shape).transpose(*own, *others)
+        return full.reshape([int(bind(e, self.sizes)) for e in operand.shape])
+
     def run(self) -> None:
         with np.errstate(all="ignore"):
-            for value in walk(*(s.value for s in self.kernel.stores)):
-                self.values[value] = self.evaluate(value)
-            results = [(s, self.index(s.index), self.values[s.value]) for s in self.kernel.stores]
+            for value in walk(*(s.value for s in self.stores)):
+                if value not in self.values:
+                    self.values[value] = self.evaluate(value)
+            results = [(s, self.index(s.index), self.values[s.value]) for s in self.stores]
         for store, where, value in results:  # all loads happen before any store, as if nothing were in place
             shape = np.broadcast_shapes(
                 np.shape(where), np.shape(value), *(self.grid(a).shape for a in store.index.axes())

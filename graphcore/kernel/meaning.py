@@ -1,0 +1,85 @@
+"""What forms compute, in NumPy: a second meaning beside the loops of their kernels, which the oracle compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphcore.base.shapes import bind
+from graphcore.kernel.contraction import Window, WindowResult
+from graphcore.kernel.forms import Contraction
+
+__all__ = ["contracted"]
+
+
+def contracted(form: Contraction, left: Any, right: Any, sizes: Mapping[str, int]) -> Any:
+    """A contraction's sums, in the accumulator's compute type.
+
+    Args:
+        form: the contraction.
+        left, right: its operands, each of its operand's shape.
+        sizes: extents by name.
+
+    Returns:
+        Without a window an array over those of ``result_axes`` that an operand has, in their order; else over all.
+    """
+    wide = np.dtype(form.types.accumulator.compute)
+    left, right = (np.asarray(x).astype(wide) for x in (left, right))
+    if form.window is not None:
+        return _windowed(form, form.window, left, right, sizes)
+    number = {axis: i for i, axis in enumerate((*form.result_axes, *form.terms))}
+    labels = [[number[a] for a in operand.axes] for operand in form.operands]
+    kept = [number[a] for a in form.result_axes if number[a] in (*labels[0], *labels[1])]
+    missing = [a for a in form.terms if number[a] not in (*labels[0], *labels[1])]
+    repeats = int(np.prod([int(bind(a.extent, sizes)) for a in missing], initial=1))
+    return np.einsum(left, labels[0], right, labels[1], kept) * wide.type(repeats)
+
+
+def _windowed(form: Contraction, window: Window, left: Any, right: Any, sizes: Mapping[str, int]) -> Any:
+    images, weights, made = (tuple(int(bind(e, sizes)) for e in shape) for shape in form.parts())
+    groups, rank = window.groups, len(window.taps)
+    before, after = window.padding[0::2], window.padding[1::2]
+    padded_places = tuple(b + e + a for b, e, a in zip(before, images[2:], after, strict=True))
+
+    def split(x: Any, axis: int) -> Any:
+        return x.reshape(*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1 :])
+
+    def padded(x: Any) -> Any:
+        return np.pad(x, ((0, 0), (0, 0), *zip(before, after, strict=True)))
+
+    if window.result is WindowResult.POSITION:
+        source, filters = split(padded(left), 1), split(right, 0)
+        total: Any = np.zeros((made[0], groups, made[1] // groups, *made[2:]), left.dtype)
+        for tap, at in _taps(window, made[2:]):
+            total += np.einsum("ngc...,goc->ngo...", source[(..., *at)], filters[(..., *tap)])
+        return total.reshape(made)
+    if window.result is WindowResult.PLACE:
+        gradient, filters = split(left, 1), split(right, 0)
+        total = np.zeros((images[0], groups, weights[1], *padded_places), left.dtype)
+        for tap, at in _taps(window, made[2:]):
+            total[(..., *at)] += np.einsum("ngo...,goc->ngc...", gradient, filters[(..., *tap)])
+        inside = tuple(slice(b, b + e) for b, e in zip(before, images[2:], strict=True))
+        return total[(..., *inside)].reshape(images)
+    source, gradient = split(padded(left), 1), split(right, 1)
+    total = np.zeros((groups, weights[0] // groups, weights[1], *window.taps), left.dtype)
+    walked = tuple(range(3, 3 + rank))
+    for tap, at in _taps(window, made[2:]):
+        total[(..., *tap)] = np.einsum(
+            source[(..., *at)], [0, 1, 2, *walked], gradient, [0, 1, 3 + rank, *walked], [1, 3 + rank, 2]
+        )
+    return total.reshape(weights)
+
+
+def _taps(window: Window, positions: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Every tap, and the padded places that it meets at the window's positions."""
+    for tap in np.ndindex(*window.taps):
+        starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
+        yield (
+            tap,
+            tuple(
+                slice(start, start + (count - 1) * step + 1 if count else start, step)
+                for start, count, step in zip(starts, positions, window.stride, strict=True)
+            ),
+        )
