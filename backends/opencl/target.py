@@ -13,6 +13,7 @@ from backends.opencl.device.device import DeviceInfo
 from backends.opencl.language import language_of
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.whole_forms import WholeForm
 from graphcore.kernel.widths import is_narrow, within
 from graphcore.plan.backend import Piece
 from graphcore.plan.plan import Step
@@ -59,6 +60,8 @@ def make_target(info: DeviceInfo) -> Target:
     dialect = dialect_of(info)
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if isinstance(kernel.form, WholeForm):
+            return Reject(f"no family takes a {type(kernel.form).__name__} kernel")
         reasons = []
         wide = not is_narrow(kernel, hints)
         if wide:

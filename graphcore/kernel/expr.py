@@ -30,6 +30,7 @@ __all__ = [
     "declare",
     "in_range",
     "index_value",
+    "leaf",
     "let_ref",
     "load",
     "reduce",
@@ -229,6 +230,11 @@ def total(axes: tuple[Axis, ...], body: Expr) -> Expr:
 def let_ref(name: str, value: Expr) -> Expr:
     """A reference to a named value of the kernel's body."""
     return _intern("let", (), value.dtype, (name, tuple(sorted(value.axes, key=lambda a: a.name))), value.axes)
+
+
+def leaf(name: str, dtype: DType, axes: tuple[Axis, ...]) -> Expr:
+    """A value that the kernel's form makes, at a point of axes."""
+    return _intern("let", (), dtype, (name, axes), frozenset(axes))
 
 
 def both(a: Expr, b: Expr) -> Expr:

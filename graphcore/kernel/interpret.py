@@ -20,7 +20,8 @@ from graphcore.kernel.expr import Expr, let_ref, transform, walk
 from graphcore.kernel.forms import Computed, Contraction
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel
-from graphcore.kernel.meaning import contracted
+from graphcore.kernel.meaning import contracted, whole
+from graphcore.kernel.whole_forms import WholeForm
 
 __all__ = ["apply", "evaluate", "reduced", "rounded", "run_kernel", "step"]
 
@@ -34,13 +35,15 @@ def run_kernel(
         kernel: the kernel.
         buffers: one a parameter.
         sizes: extents by name.
-        by_form: compute the kernel's form as what it is, not as its loops say: a second meaning to compare with.
+        by_form: compute a contraction as what it is, not as its loops say: a second meaning to compare with.
 
     Raises:
         ValueError: ``by_form``, and the kernel has no form.
     """
     evaluation = _Evaluation(kernel, buffers, sizes or {})
-    if by_form:
+    if isinstance(kernel.form, WholeForm):
+        evaluation.know_whole(kernel.form)
+    elif by_form:
         if kernel.form is None:
             raise ValueError(f"kernel {kernel.name} has no form")
         evaluation.know(kernel.form)
@@ -78,17 +81,28 @@ class _Evaluation:
             made = contracted(form, left, right, self.sizes)
         held = form.left.axes + form.right.axes
         axes = [a for a in form.result_axes if (form.window is not None or a in held) and a in self.position]
+        leaf = let_ref("result", form.result)
+        self.values[leaf] = rounded(self.spread(made, axes), form.types.result)
+        self.stores = tuple(
+            replace(s, value=transform(s.value, lambda e, _: leaf if e is form.result else None))
+            for s in self.kernel.stores
+        )
+
+    def know_whole(self, form: WholeForm) -> None:
+        """Compute what a form's leaves are."""
+        with np.errstate(all="ignore"):
+            results = whole(form, [self.operand(o) for o in form.operands])
+        for leaf, axes, made in zip(form.results, form.result_axes(), results, strict=True):
+            self.values[leaf] = rounded(self.spread(made, axes), leaf.dtype)
+
+    def spread(self, made: Any, axes: Sequence[Axis]) -> Any:
+        """An array over some axes as a value of the grid."""
         made = made.reshape([self.extent(a) for a in axes])
         made = made.transpose(sorted(range(len(axes)), key=lambda i: self.position[axes[i]]))
         shape = [1] * self.rank
         for axis in axes:
             shape[self.position[axis]] = self.extent(axis)
-        leaf = let_ref("result", form.result)
-        self.values[leaf] = rounded(made.reshape(shape), form.types.result)
-        self.stores = tuple(
-            replace(s, value=transform(s.value, lambda e, _: leaf if e is form.result else None))
-            for s in self.kernel.stores
-        )
+        return made.reshape(shape)
 
     def operand(self, operand: Computed) -> Any:
         """All of a form's operand, in its shape."""

@@ -16,6 +16,7 @@ from graphcore.base.shapes import Dim, Extent, Shape, product
 from graphcore.kernel.expr import REDUCERS, Expr, walk
 from graphcore.kernel.forms import Contraction, find_product
 from graphcore.kernel.index import Axis, Index
+from graphcore.kernel.whole_forms import WholeForm
 
 __all__ = [
     "Kernel",
@@ -91,13 +92,15 @@ class Kernel:
     stores: tuple[Store, ...]
     kind: KernelKind = KernelKind.MAP
     origins: tuple[str, ...] = ()
-    form: Contraction | None = None
+    form: Contraction | WholeForm | None = None
     scratch: tuple[tuple[int, str], ...] = ()
     wide: bool = False
 
     def product(self) -> Contraction | None:
         """Its contraction as a product; of a convolution, the one that its loops are. None where it has none."""
-        if self.form is None or self.form.window is None:
+        if not isinstance(self.form, Contraction):
+            return None
+        if self.form.window is None:
             return self.form
         return find_product(self.axes, self.values())
 
@@ -143,6 +146,8 @@ def verify_kernel(kernel: Kernel) -> None:
             raise VerifyError(
                 f"kernel {kernel.name}: load of {value.dtype} from a {kernel.params[value.param].dtype} buffer"
             )
+        if value.fn == "let" and not isinstance(kernel.form, WholeForm):
+            raise VerifyError(f"kernel {kernel.name}: no form makes {value!r}")
         if value.fn == "reduce" and value.combine not in REDUCERS:
             raise VerifyError(f"kernel {kernel.name}: unknown reducer {value.combine}")
     for axis in kernel.axes:
@@ -150,7 +155,7 @@ def verify_kernel(kernel: Kernel) -> None:
             raise VerifyError(f"kernel {kernel.name}: axis {axis} has extent {axis.extent!r}")
 
 
-def _verify_form(kernel: Kernel, form: Contraction) -> None:
+def _verify_form(kernel: Kernel, form: Contraction | WholeForm) -> None:
     form.verify(kernel.name, kernel.axes, kernel.values())
     for operand in form.operands:
         for value in walk(operand.value):
@@ -172,6 +177,8 @@ def print_kernel(kernel: Kernel) -> str:
     names: dict[Expr, str] = {}
     lines = [f"kernel {kernel.name} ({kernel.kind})"]
     lines += [f"  p{i}: {p.name} {p.dtype}{list(p.shape)}" for i, p in enumerate(kernel.params)]
+    if isinstance(kernel.form, WholeForm):
+        lines.append(f"  {kernel.form}")
     lines.append("  for " + ", ".join(f"{a}<{a.extent}" for a in kernel.axes) if kernel.axes else "  once")
     for value in order:
         named = value.fn == "reduce" or (uses.get(value, 0) > 1 and value.args and value.fn != "load")
@@ -200,6 +207,8 @@ def _text(value: Expr, names: dict[Expr, str]) -> str:
         return str(value.index)
     if value.fn == "size":
         return str(value.extent)
+    if value.fn == "let":
+        return repr(value)
     inner = ", ".join(_text(a, names) for a in value.args)
     if value.fn == "reduce":
         return f"{value.combine} over {','.join(map(str, value.reduce_axes))} of {inner}"

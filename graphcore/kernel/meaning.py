@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from graphcore.base.shapes import bind
 from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.forms import Contraction
+from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, Transform, WholeForm
 
-__all__ = ["contracted"]
+__all__ = ["contracted", "whole"]
 
 
 def contracted(form: Contraction, left: Any, right: Any, sizes: Mapping[str, int]) -> Any:
@@ -83,3 +84,60 @@ def _taps(window: Window, positions: tuple[int, ...]) -> Iterator[tuple[tuple[in
                 for start, count, step in zip(starts, positions, window.stride, strict=True)
             ),
         )
+
+
+def whole(form: WholeForm, operands: Sequence[Any]) -> list[Any]:
+    """Every result of a form that loops cannot say, over the axes that it is over.
+
+    Raises:
+        NotImplementedError: a form without a NumPy meaning.
+    """
+    axes = form.operands[0].axes
+    if isinstance(form, Scan):
+        return [_scanned(form, operands[0], axes.index(form.axis))]
+    if isinstance(form, Sort):
+        return _sorted(form, operands[0], axes.index(form.axis))
+    if isinstance(form, Transform):
+        transform = np.fft.ifftn if form.inverse else np.fft.fftn
+        made = transform(operands[0] + 1j * operands[1], axes=[axes.index(a) for a in form.along])
+        return [made.real, made.imag]
+    if isinstance(form, Factor):
+        return _factors(form.kind, operands[0])
+    raise NotImplementedError(f"{type(form).__name__} has no meaning in NumPy")
+
+
+_SCANS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scanned(form: Scan, x: Any, axis: int) -> Any:
+    x = np.flip(x, axis) if form.reverse else x
+    made = _SCANS[form.combine].accumulate(x, axis=axis, dtype=x.dtype)
+    if form.exclusive:
+        first = np.full_like(np.take(made, [0], axis) if x.shape[axis] else made, 0 if form.combine == "add" else 1)
+        made = np.concatenate([first, np.delete(made, -1, axis)], axis) if x.shape[axis] else made
+    return np.flip(made, axis) if form.reverse else made
+
+
+def _sorted(form: Sort, keys: Any, axis: int) -> list[Any]:
+    if form.descending:  # ranks turn around, equal keys do not
+        ranks = np.unique(keys, return_inverse=True, equal_nan=True)[1].reshape(keys.shape)
+        ranks = np.where(np.isnan(keys), 1, -ranks) if np.issubdtype(keys.dtype, np.floating) else -ranks
+        where = np.argsort(ranks, axis=axis, kind="stable")
+    else:
+        where = np.argsort(keys, axis=axis, kind="stable")
+    return [np.take_along_axis(keys, where, axis), where]
+
+
+def _factors(kind: Factorisation, x: Any) -> list[Any]:
+    if kind is Factorisation.CHOLESKY:
+        return [np.linalg.cholesky(x)]
+    if kind is Factorisation.QR:
+        return [*np.linalg.qr(x)]
+    packed, order = x.copy(), np.broadcast_to(np.arange(x.shape[-1]), x.shape[:-1]).copy()
+    for matrix, rows in zip(packed.reshape(-1, *x.shape[-2:]), order.reshape(-1, x.shape[-1]), strict=True):
+        for k in range(len(matrix)):
+            pivot = k + int(np.argmax(np.abs(matrix[k:, k])))
+            matrix[[k, pivot]], rows[[k, pivot]] = matrix[[pivot, k]], rows[[pivot, k]]
+            matrix[k + 1 :, k] /= matrix[k, k]
+            matrix[k + 1 :, k + 1 :] -= np.outer(matrix[k + 1 :, k], matrix[k, k + 1 :])
+    return [packed, order]

@@ -115,7 +115,7 @@ def _problem(config: _Config) -> ConvProblem:
 def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
     """Why this template does not take the kernel."""
     form = kernel.form
-    if form is None or form.window is None:
+    if not isinstance(form, Contraction) or form.window is None:
         return "it is no convolution all of whose elements can be told from what it loads"
     if dialect.is_gpu:
         return "its register tiles are made for CPUs"
@@ -131,7 +131,7 @@ def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
 
 def _positions(kernel: Kernel) -> dict[Axis, int]:
     """Which axis of the contraction's result every axis of the kernel is."""
-    assert kernel.form is not None
+    assert isinstance(kernel.form, Contraction)
     return {a: place for place, a in enumerate(kernel.form.result_axes)}
 
 
@@ -177,7 +177,7 @@ class Convolution:
         if reason is not None:
             return Reject(reason)
         form = kernel.form
-        assert form is not None and form.window is not None
+        assert isinstance(form, Contraction) and form.window is not None
         shape, result = _shape_of(form, form.window), form.window.result
         dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
         width = dialect.width * 4 // dtype.itemsize

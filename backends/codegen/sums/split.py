@@ -34,7 +34,7 @@ from graphcore.kernel.expr import (
     transform,
     walk,
 )
-from graphcore.kernel.forms import find_product, renumbered
+from graphcore.kernel.forms import Contraction, find_product, renumbered
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.plan.backend import Piece
@@ -279,6 +279,8 @@ def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
 
     stores = tuple(Store(position[s.param], s.index, renumbered(s.value, position), s.mode) for s in kernel.stores)
     params = tuple(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used))
-    kept = kernel.form is not None and kernel.form.loaded() <= position.keys() and kernel.form.result in kernel.values()
-    form = kernel.form.renumbered(position) if kernel.form is not None and kept else None
+    form = kernel.form if isinstance(kernel.form, Contraction) else None
+    if form is not None:
+        kept = form.loaded() <= position.keys() and form.result in kernel.values()
+        form = form.renumbered(position) if kept else None
     return used, replace(kernel, params=params, stores=stores, form=form)
