@@ -58,6 +58,12 @@ class NumpyBackend:
     def memory(self) -> MemoryInfo:
         return MemoryInfo(sum(a.nbytes for _, a in self.values.values()), 0, 0)
 
+    def close(self) -> None:
+        self.values.clear()
+
+    def nbytes(self, program: Plan) -> int:
+        return 0  # the plan is all there is
+
     def has(self, variable: Any) -> bool:
         return id(variable) in self.values
 

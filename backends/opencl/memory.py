@@ -100,6 +100,12 @@ class Memory:
         # No call between these: Ctrl-C comes before all of them or after.
         self.buffer, self.host, self.size, self.generation = fresh, host, wanted, self.generation + 1
 
+    def release(self) -> None:
+        """Give the block back; there is none afterwards."""
+        self.buffer = self.host = None
+        self.size = self.used = 0
+        self.generation += 1
+
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Host memory at an offset as an array (CPU devices)."""
         count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

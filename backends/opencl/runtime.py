@@ -28,17 +28,19 @@ __all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 
 _SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
 _AS_GPU = ":as-gpu"
+_BUILT_BYTES, _BYTES_OF_TEXT = 2 << 20, 80  # what runtimes keep of a program, and of each byte of its text
 
 
 @dataclass
 class Program:
     """A compiled plan: its text and its built programs: a CPU has one, a GPU one for single launches and one for all
-    others."""
+    others; ``length`` is that of the text, which is not kept."""
 
     plan: Plan
     source: Source
     built: Any = None
     whole: Any = None
+    length: int = 0
 
 
 class OpenCLBackend:
@@ -116,6 +118,14 @@ class OpenCLBackend:
             sum(b.copied for b in blocks),
         )
 
+    def close(self) -> None:
+        self._slots.clear()
+        for block in (self.variables, self.constants, self.arena):
+            block.release()
+
+    def nbytes(self, program: Program) -> int:
+        return sum(_BUILT_BYTES + _BYTES_OF_TEXT * program.length for p in (program.built, program.whole) if p)
+
     def place_constants(self, plan: Plan) -> dict[int, Slot]:
         """Slots of the plan's constants, by buffer: equal ones share one, for as long as it is held."""
         arrays = {b.number: b.owner for b in plan.buffers if b.space == CONSTANT}
@@ -133,7 +143,7 @@ class OpenCLBackend:
     def compile(self, plan: Plan) -> Program:
         self.device.check_process()
         source = generate(plan, self.dialect)
-        program = Program(plan, source)
+        program = Program(plan, source, length=len(source.text))
         if plan.steps and not self.device.info.is_gpu:  # there the way to launch decides
             self.built(program)
         return program

@@ -106,6 +106,12 @@ class Backend(Protocol):
     def memory(self) -> MemoryInfo:
         """What is held on the device."""
 
+    def close(self) -> None:
+        """Release all memory; nothing is run afterwards."""
+
+    def nbytes(self, program: Any) -> int:
+        """An estimate of what a compiled program takes in the process beside its plan."""
+
     def has(self, variable: Any) -> bool:
         """Whether a variable has a value here."""
 

@@ -12,7 +12,7 @@ from graphcore.base.shapes import bind, product
 from graphcore.ir.graph import Graph
 from graphcore.ir.printer import print_graph
 from graphcore.kernel.ir import print_kernel
-from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
+from graphcore.plan.plan import ARENA, CONSTANT, Placed, Plan, print_plan
 from passes.graph.specialize import bind_everything
 from passes.pipeline import Compilation, Pipeline, compile_graph
 from passes.planning.limits import refuse_oversized
@@ -22,6 +22,8 @@ __all__ = ["STAGES", "Compiled"]
 
 STAGES = ("built", "simplified", "fused", "kernels", "plan", "source")
 _REGROW = 8  # a batch this many times larger than the one that schedules were chosen for is compiled anew
+# What things take in the process, measured by benchmarks/session_memory.py.
+_NODE_BYTES, _STEP_BYTES, _PLAN_BYTES, _ROW_BYTES, _BOUND_BYTES = 400, 7000, 6000, 400, 9000
 
 
 class Compiled:
@@ -39,11 +41,13 @@ class Compiled:
         self._made: Compilation | None
         self.fewest_bytes = False
         self.pipeline = pipeline
+        self.used = 0  # when it was last used, by the cache's clock
         self._source = graph, verify
         self._compile()
 
     def _compile(self) -> None:
         made = self._made = self._run_stages()
+        self._nodes = len(self._source[0].nodes())
         self.plan, self._bound_sizes = made.plan, made.bound
         self.program = self.backend.compile(self.plan)
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): made.placed}
@@ -55,6 +59,18 @@ class Compiled:
         if made is None:
             made = self._made = self._run_stages()
         return made
+
+    @property
+    def nbytes(self) -> int:
+        """An estimate of what it takes in the process, the device's program included."""
+        constants = sum(int(b.owner.nbytes) for b in self.plan.buffers if b.space == CONSTANT)
+        ours = _PLAN_BYTES + _NODE_BYTES * self._nodes + _STEP_BYTES * len(self.plan.steps) + constants
+        return ours + int(self.backend.nbytes(self.program))
+
+    @property
+    def bound_nbytes(self) -> int:
+        """An estimate of what an executable takes."""
+        return _BOUND_BYTES + _ROW_BYTES * len(self.plan.steps)
 
     def release(self) -> None:
         """Keep only what running takes."""
@@ -170,7 +186,7 @@ class Compiled:
             "feed_bytes": total(n for _, n in plan.feeds),
             "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)),
             "variable_bytes": total(n for _, n in plan.variables),
-            "constant_bytes": total(b.number for b in plan.buffers if b.space == "constant"),
+            "constant_bytes": total(b.number for b in plan.buffers if b.space == CONSTANT),
             "workspace_bytes": total(
                 b.number
                 for b in plan.buffers

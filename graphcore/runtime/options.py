@@ -52,7 +52,7 @@ def checked_seed(seed: Any) -> int | None:
         raise UsageError(f"Session: seed {seed!r} is no integer") from None
 
 
-def parse_bytes(value: int | str | None) -> int | None:
+def parse_bytes(value: int | str | None, option: str = "memory_limit") -> int | None:
     """Bytes from a number or text like ``"2GB"``.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_bytes(value: int | str | None) -> int | None:
                 return int(float(text[: -len(unit)]) * units[unit])
             except (ValueError, OverflowError):
                 break
-    raise UsageError(f"memory_limit: {value!r} is no size; write bytes or text like '2GB'")
+    raise UsageError(f"{option}: {value!r} is no size; write bytes or text like '2GB'")
 
 
 def refuse_nonfinite(tensors: Sequence[Tensor], values: Sequence[Any], explain: Callable[[], str | None]) -> None:

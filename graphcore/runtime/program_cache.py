@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,10 @@ from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feed_ranges import FeedRanges, ranges_of
 from graphcore.runtime.feeds import Constraint, check_feeds, constraints_of, feed_points, symbols_in
 
-__all__ = ["CACHE_SIZE", "Entry", "Program", "ProgramCache", "run_graph", "shrink"]
+__all__ = ["CACHE_LIMIT", "CACHE_SIZE", "CacheInfo", "Entry", "Program", "ProgramCache", "run_graph", "shrink"]
 
 CACHE_SIZE = 128  # programs of a session, what leads to them, compilations and shapes of each
+CACHE_LIMIT = 256 << 20  # estimated bytes of a session's compilations
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Program:
         pinned: objects whose addresses are in the fingerprint.
         compiled: compilations, for sizes too different for one.
         bound: executables by the shapes that are fed.
+        digest: the fingerprint, for those in a cache.
     """
 
     graph: Graph
@@ -42,6 +45,39 @@ class Program:
     compiled: list[Compiled] = field(default_factory=list)
     bound: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
     lock: Any = field(default_factory=threading.Lock)
+    digest: bytes | None = None
+
+    def nbytes(self, compiled: Compiled) -> int:
+        """An estimate of what a compilation and its executables take."""
+        bound = sum(b.compiled is compiled for b in list(self.bound.values()))
+        return compiled.nbytes + bound * compiled.bound_nbytes
+
+    def forget(self, compiled: Compiled) -> None:
+        """Drop a compilation and its executables."""
+        self.compiled.remove(compiled)
+        for shapes in [shapes for shapes, bound in self.bound.items() if bound.compiled is compiled]:
+            del self.bound[shapes]
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a session keeps of the graphs that it ran.
+
+    Attributes:
+        programs: different graphs.
+        compilations: compiled programs: a graph has several where its sizes are too different for one.
+        executables: compilations bound to the shapes of feeds.
+        bytes: estimate of what they take in the process, the device's programs included.
+        limit: bytes above which the compilations used longest ago are forgotten.
+        evicted: compilations that were forgotten so far.
+    """
+
+    programs: int
+    compilations: int
+    executables: int
+    bytes: int
+    limit: int
+    evicted: int
 
 
 @dataclass(frozen=True)
@@ -88,21 +124,86 @@ def run_graph(tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[T
 class ProgramCache:
     """What leads from fetched and fed tensors to compiled programs; of each the ``CACHE_SIZE`` used last.
 
+    Args:
+        limit: estimated bytes of compilations; those used longest ago are forgotten first, the one in use never.
+
     Attributes:
         entries: by the serials of the tensors, which are never used again.
         programs: by fingerprint.
+        clock: counts uses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = CACHE_LIMIT) -> None:
+        self.limit = limit
         self.entries: OrderedDict[tuple[Any, ...], Entry] = OrderedDict()
         self.programs: OrderedDict[bytes, Program] = OrderedDict()
+        self.clock: Iterator[int] = itertools.count()
+        self.evicted = 0
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, also for those who hold a way to a program."""
         with self._lock:
+            for digest in list(self.programs):
+                self._forget(digest)
             self.entries.clear()
-            self.programs.clear()
+
+    def info(self) -> CacheInfo:
+        """How much is there."""
+        with self._lock:
+            programs = list(self.programs.values())
+            compiled = [c for p in programs for c in list(p.compiled)]
+            executables = sum(len(p.bound) for p in programs)
+            return CacheInfo(
+                len(programs),
+                len(compiled),
+                executables,
+                sum(p.nbytes(c) for p in programs for c in list(p.compiled)),
+                self.limit,
+                self.evicted,
+            )
+
+    def note(self, program: Program, used: Compiled) -> None:
+        """Note that a program has a new compilation or executable, and forget others if there are too many bytes."""
+        used.used = next(self.clock)
+        with self._lock:
+            if program.digest is None:
+                return
+            self.programs[program.digest] = program  # it may have been forgotten while it was compiled
+            kept = [(c, p, p.nbytes(c)) for p in self.programs.values() for c in list(p.compiled)]
+            total = sum(nbytes for _, _, nbytes in kept)
+            for compiled, its, nbytes in sorted(kept, key=lambda one: one[0].used):
+                if total <= self.limit:
+                    break
+                # A program that is being compiled is in use, and nobody waits for it here.
+                if compiled is not used and its.lock.acquire(blocking=False):
+                    try:
+                        its.forget(compiled)
+                        total -= nbytes
+                        self.evicted += 1
+                    finally:
+                        its.lock.release()
+                    if not its.compiled and its.digest is not None:
+                        self._forget(its.digest)
+            self._shrink()
+
+    def _forget(self, digest: bytes) -> None:
+        """Forget a program and what leads to it."""
+        program = self.programs.pop(digest)
+        for key in [key for key, entry in self.entries.items() if entry.program is program]:
+            del self.entries[key]
+        if program.lock.acquire(blocking=False):
+            try:
+                self.evicted += len(program.compiled)
+                program.compiled.clear()
+                program.bound.clear()
+            finally:
+                program.lock.release()
+
+    def _shrink(self) -> None:
+        shrink(self.entries)
+        while len(self.programs) > CACHE_SIZE:
+            self._forget(next(iter(self.programs)))
 
     def entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
         """The entry for what a run fetches, updates and is fed."""
@@ -115,6 +216,9 @@ class ProgramCache:
             entry = self.entries.get(key)
             if entry is not None:
                 self.entries.move_to_end(key)
+                digest = entry.program.digest
+                if digest is not None and digest in self.programs:
+                    self.programs.move_to_end(digest)
                 return entry
         graph = run_graph(tensors, updates, fed)
         found = fingerprint(graph)
@@ -123,7 +227,9 @@ class ProgramCache:
         with self._lock:
             program = self.programs.get(found.digest)
             if program is None:
-                program = self.programs[found.digest] = Program(graph, found.symbols, found.lines, found.pinned)
+                program = self.programs[found.digest] = Program(
+                    graph, found.symbols, found.lines, found.pinned, digest=found.digest
+                )
             self.programs.move_to_end(found.digest)
             entry = self.entries[key] = Entry(
                 program,
@@ -134,6 +240,5 @@ class ProgramCache:
                 FeedRanges(ranges) if ranges else None,
                 found.lines,
             )
-            shrink(self.entries)
-            shrink(self.programs)
+            self._shrink()
         return entry

@@ -15,14 +15,23 @@ from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageErr
 from graphcore.io.checkpoint import load_arrays, save_arrays
 from graphcore.ir.graph import Update, read_variables
 from graphcore.ir.node import Tensor
-from graphcore.plan.backend import open_backend
+from graphcore.plan.backend import MemoryInfo, open_backend
 from graphcore.runtime.anomaly import anomaly_error, holds_nan, positions_out_of_range, watching
 from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, shape_of, sizes_of, split_feeds
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.locks import Line, Turn
 from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
-from graphcore.runtime.program_cache import CACHE_SIZE, Entry, Program, ProgramCache, run_graph, shrink
+from graphcore.runtime.program_cache import (
+    CACHE_LIMIT,
+    CACHE_SIZE,
+    CacheInfo,
+    Entry,
+    Program,
+    ProgramCache,
+    run_graph,
+    shrink,
+)
 from graphcore.runtime.variable_store import VariableStore, checked_variable, fitting_value, keyed_variables
 from passes.pipeline import Pipeline, choose_pipeline
 
@@ -40,6 +49,8 @@ class Session:
         check_numerics: raise where a fetched value is NaN or infinite.
         passes: graph passes instead of the default ones, or a whole ``passes.pipeline.Pipeline``.
         verify: check what every stage of compilation is given and makes.
+        cache_limit: bytes, or text like ``"1GB"``, that compiled programs may take together, by an estimate; those that
+            were used longest ago are forgotten, and compiled again when they are run again.
         launch: how plans are started: ``"step"``, ``"level"``, ``"one"`` launch in all, or ``"auto"``, by estimated
             cost.
 
@@ -63,6 +74,7 @@ class Session:
         check_numerics: bool = False,
         passes: Sequence[Any] | Pipeline | None = None,
         verify: bool = False,
+        cache_limit: int | str = CACHE_LIMIT,
         launch: str = "auto",
     ) -> None:
         if not isinstance(device, str):
@@ -79,7 +91,7 @@ class Session:
         self._backend.launch = launch
         self._pid = os.getpid()
         self._closed = False
-        self._cache = ProgramCache()
+        self._cache = ProgramCache(parse_bytes(cache_limit, "cache_limit") or 0)
         self._line = Line()
         mine = weakref.ref(self)  # a closure over the session itself would keep it from dying
         self._variables = VariableStore(
@@ -100,9 +112,26 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Release compiled programs; later runs raise."""
-        self._closed = True
+        """Release compiled programs, and all memory on the device; later runs raise."""
+        already, self._closed = self._closed, True
         self._cache.clear()
+        if already or os.getpid() != self._pid:
+            return
+        turn = Turn()
+        with turn.lock:  # a run of another thread goes to its end
+            self._line.wait(turn)
+            self._variables.clear()
+            self._backend.close()
+
+    def cache_info(self) -> CacheInfo:
+        """How many compiled programs the session keeps, and how many bytes they take by estimate."""
+        return self._cache.info()
+
+    def memory_info(self) -> MemoryInfo:
+        """What the session holds on its device, in bytes."""
+        self._check_alive()
+        found: MemoryInfo = self._backend.memory()
+        return found
 
     @property
     def closed(self) -> bool:
@@ -229,6 +258,7 @@ class Session:
         if bound is None:
             known = {entry.rename[k]: v for k, v in sizes().items() if k in entry.rename}
             bound = self._bind(entry.program, known, shapes)
+        bound.compiled.used = next(self._cache.clock)
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
@@ -274,6 +304,9 @@ class Session:
             with program.lock:
                 program.bound[shapes] = bound
                 shrink(program.bound)
+                if compiled not in program.compiled:  # forgotten meanwhile
+                    program.compiled.append(compiled)
+        self._cache.note(program, compiled)
         return bound
 
     # Variables

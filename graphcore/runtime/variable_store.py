@@ -75,6 +75,12 @@ class VariableStore:
                     self.note(variable)
                     self.write([(variable, self._initial_value(variable))])
 
+    def clear(self) -> None:
+        """Forget all variables."""
+        self._known.clear()
+        self._pending.clear()
+        self._numbers.clear()
+
     def _reserve(self, variables: Sequence[Variable]) -> None:
         turn = Turn()
         with turn.lock:  # growing memory must not meet a run

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ __all__ = [
 # Raise it when the meaning of a cached binary changes though its source text does not.
 CODEGEN_VERSION = 1
 DISK_LIMIT = 512 << 20
-_MEMORY_LIMIT = 128  # programs
+_MEMORY_LIMIT = 8  # programs that nobody uses
 _MAGIC = b"GCKERN01"
 _HEADER = len(_MAGIC) + 2 * hashlib.sha256().digest_size
 _SUFFIX = ".gck"
@@ -76,11 +77,15 @@ class BuildStats:
 
 
 class _Programs:
-    """The programs of this process, least recently used first, and the counters; one lock guards both."""
+    """The programs of this process and the counters; one lock guards both.
+
+    All that somebody uses are known, and of all the last ones, least recently used first, are kept.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.programs: OrderedDict[tuple[int, bytes], Any] = OrderedDict()
+        self.used: weakref.WeakValueDictionary[tuple[int, bytes], Any] = weakref.WeakValueDictionary()
         self.building: dict[tuple[int, bytes], threading.Lock] = {}
         self.stats = BuildStats()
         self.warned = False
@@ -93,16 +98,21 @@ class _Programs:
 
     def find(self, key: tuple[int, bytes]) -> Any:
         with self.lock:
-            program = self.programs.get(key)
+            program = self.used.get(key)
             if program is not None:
-                self.programs.move_to_end(key)
+                self._keep(key, program)
             return program
 
     def keep(self, key: tuple[int, bytes], program: Any) -> None:
         with self.lock:
-            self.programs[key] = program
-            while len(self.programs) > _MEMORY_LIMIT:
-                self.programs.popitem(last=False)
+            self.used[key] = program
+            self._keep(key, program)
+
+    def _keep(self, key: tuple[int, bytes], program: Any) -> None:
+        self.programs[key] = program
+        self.programs.move_to_end(key)
+        while len(self.programs) > _MEMORY_LIMIT:
+            self.programs.popitem(last=False)
 
     def first(self, flag: str) -> bool:
         """Return whether this is the first call for a flag, "warned" or "pruned"."""
