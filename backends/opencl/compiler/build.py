@@ -25,7 +25,7 @@ from typing import Any
 from backends.opencl.compiler import pocl_cache
 from backends.opencl.compiler.folders import cache_folder, configured_cache_folder
 from backends.opencl.device import icd
-from backends.opencl.device.device import Device
+from backends.opencl.device.device import Device, cpu_flags
 from graphcore.base.errors import CompileError, OutOfMemoryError
 
 __all__ = [
@@ -181,7 +181,9 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
 
 def _digest(device: Device, source: str, options: tuple[str, ...]) -> bytes:
     info = device.info
-    parts = (str(CODEGEN_VERSION), source, *options, info.platform, info.name, info.version, info.driver)
+    # A runtime that loads code for an older CPU goes on to compile for that one, and refuses what is newer.
+    cpu = [os.environ.get("CL_CONFIG_CPU_TARGET_ARCH", ""), *sorted(cpu_flags())] if info.is_cpu else []
+    parts = (str(CODEGEN_VERSION), source, *options, info.platform, info.name, info.version, info.driver, *cpu)
     hasher = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")

@@ -14,7 +14,7 @@ from typing import Any
 from backends.opencl.device import icd
 from graphcore.base.errors import DeviceError
 
-__all__ = ["Device", "DeviceInfo", "list_devices", "open_device"]
+__all__ = ["Device", "DeviceInfo", "cpu_flags", "list_devices", "open_device"]
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def _describe(index: int, platform: Any, handle: Any, cl: Any) -> DeviceInfo:
         extensions=extensions,
         fp64="cl_khr_fp64" in extensions,
         fp16="cl_khr_fp16" in extensions,
-        vector_width=_vector_width(vendor, kind, handle.version, _cpu_flags()),
+        vector_width=_vector_width(vendor, kind, handle.version, cpu_flags()),
     )
 
 
@@ -249,7 +249,7 @@ def _vendor_key(platform: str, vendor: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """Return the feature flags of this machine's CPU, in Linux' spelling; empty where they cannot be read."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

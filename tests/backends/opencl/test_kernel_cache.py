@@ -124,6 +124,16 @@ def test_same_source_is_the_same_program(cache: Path, device: Device) -> None:
     assert build.build_stats().from_memory == 1
 
 
+def test_a_binary_of_another_cpu_is_another_entry(
+    cache: Path, binary_device: Device, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags in ({"avx2"}, {"avx2", "avx512f"}):
+        monkeypatch.setattr(build, "cpu_flags", lambda flags=flags: frozenset(flags))
+        forget()
+        build.build_program(binary_device, SOURCE)
+    assert build.build_stats().rejected == 0 and len(entries(cache)) == 2
+
+
 def test_threads_that_want_the_same_program_build_it_once(cache: Path, device: Device) -> None:
     programs: list[Any] = []
     threads = [threading.Thread(target=lambda: programs.append(build.build_program(device, SOURCE))) for _ in range(8)]
