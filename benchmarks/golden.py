@@ -30,7 +30,7 @@ import numpy as np
 from backends.numpy.runtime import open_numpy
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.program import generate
-from backends.opencl.target import dialect_of, make_target
+from backends.opencl.target import device_model, make_target
 from benchmarks.models import STEPS
 from graphcore.ir.graph import Graph, collect
 from graphcore.ir.printer import print_graph
@@ -154,7 +154,7 @@ def record(program: Program, device: str) -> dict[str, Any]:
     if info is None:
         functions = [print_kernel(s.kernel) for s in made.plan.steps]
     else:
-        source = generate(made.plan, dialect_of(info))
+        source = generate(made.plan, device_model(info))
         functions = [f.text for f in source.functions]
     return {
         "simplified": digest(print_graph(made.simplified)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter
 from backends.codegen.language import Language
 from graphcore.base import dtypes
 from graphcore.kernel import functions
@@ -33,7 +34,7 @@ def body_text(name: str, kind: str, width: int, language: Language) -> str:
     """
     dtype = _TYPES[kind]
     arguments, value = functions.expanded(name, dtype)
-    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), Dialect(language, "", width), (), {})
+    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), DeviceModel(language, "", width), (), {})
     emitter.scope.names.update({argument: f"x{argument.position}" for argument in arguments})
     with emitter.lanes(ELEMENT, "0", width):
         result = emitter.vector(value, width)

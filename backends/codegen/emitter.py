@@ -11,69 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from backends.codegen.cnames import counter_dtype, counter_type, register_bytes, register_type
-from backends.codegen.device_costs import costs_of
-from backends.codegen.language import Language
+from backends.codegen.cnames import counter_dtype, counter_type, register_type
+from backends.codegen.device_model import DeviceModel, narrow_positions
 from backends.codegen.scalars import bounded, identity
 from backends.codegen.vector_loads import load_vector
-from graphcore.base.dtypes import DType, int32
+from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel, Store
-from graphcore.plan.costs import CostModel
 
-__all__ = ["Accumulator", "Dialect", "Emitter", "Scope", "linear_position"]
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What code generation needs to know of a device, and the language that its code is written in.
-
-    On GPUs ``group`` is the work items of every work-group (a power of two) and ``local_memory`` the bytes that one may
-    use.
-    """
-
-    language: Language
-    vendor: str
-    width: int
-    half: bool = False
-    cores: int = 1
-    device: str = ""
-    kind: str = "cpu"
-    group: int = 1
-    local_memory: int = 0
-
-    @cached_property
-    def costs(self) -> CostModel:
-        """What the device takes for work."""
-        return costs_of(self.vendor, self.kind, self.cores, self.width)
-
-    @property
-    def is_cpu(self) -> bool:
-        return self.kind == "cpu"
-
-    @property
-    def is_gpu(self) -> bool:
-        return self.kind == "gpu"
-
-    def lanes(self, kernel: Kernel) -> int:
-        """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
-        narrow = _narrow_positions(kernel)
-        widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
-        args = [v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in narrow]
-        if kernel.wide or args:  # vectors of positions
-            widest = 8
-        return max(1, self.width * 4 // max(widest, 4))
-
-
-def _narrow_positions(kernel: Kernel) -> frozenset[Expr]:
-    """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
-    wide = {s.value for s in kernel.stores}
-    wide.update(a for v in kernel.values() for a in v.args if not (v.fn == "cast" and v.dtype == int32))
-    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in wide)
+__all__ = ["Accumulator", "Emitter", "Scope", "linear_position"]
 
 
 @dataclass
@@ -90,15 +39,15 @@ class Emitter:
 
     Args:
         kernel: whose values are written.
-        dialect: the device's.
+        model: the device's.
         pointers: C names of the parameters.
         sizes: C names of the symbolic extents.
     """
 
-    def __init__(self, kernel: Kernel, dialect: Dialect, pointers: Sequence[str], sizes: dict[Dim, str]) -> None:
+    def __init__(self, kernel: Kernel, model: DeviceModel, pointers: Sequence[str], sizes: dict[Dim, str]) -> None:
         self.kernel = kernel
-        self.dialect = dialect
-        self.language = dialect.language
+        self.model = model
+        self.language = model.language
         self.pointers = list(pointers)
         self.sizes = sizes
         self.lane: Axis | None = None
@@ -108,7 +57,7 @@ class Emitter:
         self.scopes: list[Scope] = [Scope(frozenset())]
         self.cached: dict[Expr, Callable[[int], str]] = {}
         self.pinned: dict[Expr, frozenset[Axis]] = {}  # more axes whose loops a value must stay inside
-        self.narrow = frozenset[Expr]() if kernel.wide else _narrow_positions(kernel)
+        self.narrow = frozenset[Expr]() if kernel.wide else narrow_positions(kernel)
         self.counter, self.counts = counter_type(kernel), counter_dtype(kernel)  # of positions and extents
         self._names = 0
 

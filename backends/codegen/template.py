@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from backends.codegen.cnames import counter_type, memory_type
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.language import Language
 from graphcore.base.shapes import Dim, Extent
 from graphcore.kernel.ir import Kernel, symbolic_sizes
@@ -24,7 +24,7 @@ class Scheduler(Protocol):
 
     name: str
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         """The pieces that run a kernel, or why not."""
 
 
@@ -36,13 +36,13 @@ class Template(Scheduler, Protocol):
     there.
     """
 
-    def emit(self, kernel: Kernel, config: Any, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: Any, model: DeviceModel) -> str:
         """The function's text, named ``NAME``."""
 
     def arguments(self, kernel: Kernel, config: Any) -> list[Extent]:
         """Extents behind the function's int parameters, in order."""
 
-    def tasks(self, kernel: Kernel, config: Any, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: Any, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """How many independent tasks to start for these sizes."""
 
     def work(self, kernel: Kernel, config: Any) -> Work:
@@ -57,7 +57,7 @@ class GroupTemplate(Template, Protocol):
     one after it.
     """
 
-    def local_bytes(self, kernel: Kernel, config: Any, dialect: Dialect) -> int:
+    def local_bytes(self, kernel: Kernel, config: Any, model: DeviceModel) -> int:
         """Bytes of local memory behind ``pool``."""
 
 

@@ -75,7 +75,7 @@ def measure_steps(
     end, done = time.perf_counter() + seconds, 0
     while done < passes or time.perf_counter() < end:
         for measured, (kernel, size) in zip(found, bound.kernels, strict=True):
-            group = (backend.dialect.group,)
+            group = (backend.model.group,)
             begin = time.process_time()
             event = cl.enqueue_nd_range_kernel(queue, kernel, group if alone else size, group)
             queue.finish()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.codegen.cnames import counter_type, memory_type
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.prelude import prelude_for
 from backends.codegen.registry import BY_NAME, GROUP_TEMPLATES
 from backends.codegen.template import NAME
@@ -56,13 +56,13 @@ class Source:
         return replace(self, text="", functions=tuple(replace(f, text="") for f in self.functions), whole="")
 
 
-def generate(plan: Plan, dialect: Dialect) -> Source:
+def generate(plan: Plan, model: DeviceModel) -> Source:
     """The program of a plan."""
     found: dict[str, Function] = {}
     of_step: list[int] = []
     taken: dict[str, int] = {}
     for step in plan.steps:
-        text = BY_NAME[step.template].emit(step.kernel, step.config, dialect)
+        text = BY_NAME[step.template].emit(step.kernel, step.config, model)
         key = text
         function = found.get(key)
         if function is None:
@@ -70,7 +70,7 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
             taken[base] = taken.get(base, 0) + 1
             name = f"{base}_{taken[base]}"
             groups = GROUP_TEMPLATES.get(step.template)
-            local = groups.local_bytes(step.kernel, step.config, dialect) if groups is not None else None
+            local = groups.local_bytes(step.kernel, step.config, model) if groups is not None else None
             function = found[key] = Function(
                 len(found),
                 name,
@@ -82,17 +82,17 @@ def generate(plan: Plan, dialect: Dialect) -> Source:
         of_step.append(function.number)
     functions = tuple(found.values())
     body = "\n".join(f.text for f in functions)
-    if dialect.is_gpu:
-        shared = dialect.language.header.replace(_NOINLINE, "") + prelude_for(body, dialect.language) + body + "\n"
+    if model.is_gpu:
+        shared = model.language.header.replace(_NOINLINE, "") + prelude_for(body, model.language) + body + "\n"
         return Source(
-            shared + _step_kernels(functions, dialect.group),
+            shared + _step_kernels(functions, model.group),
             functions,
             tuple(of_step),
-            shared + _whole_kernel(functions, dialect.group),
+            shared + _whole_kernel(functions, model.group),
         )
     dispatch = _dispatch(functions)
     return Source(
-        dialect.language.header + prelude_for(body, dialect.language) + body + "\n" + dispatch,
+        model.language.header + prelude_for(body, model.language) + body + "\n" + dispatch,
         functions,
         tuple(of_step),
     )

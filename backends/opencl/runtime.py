@@ -18,7 +18,7 @@ from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Memory, Pool, Slot
 from backends.opencl.program import Source, compile_source, compile_whole, generate
-from backends.opencl.target import counts_fit, dialect_of, make_target
+from backends.opencl.target import counts_fit, device_model, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind
 from graphcore.plan.backend import MemoryInfo
@@ -60,7 +60,7 @@ class OpenCLBackend:
         self._launch = "auto"
         self.name = f"opencl:{device.info.vendor}"
         self.target = make_target(device.info)
-        self.dialect = dialect_of(device.info)
+        self.model = device_model(device.info)
         self.cl = icd.load()
         spaces: list[Memory] = []
         self.arena, self.variables, self.constants = (Memory(device, spaces) for _ in range(3))
@@ -142,7 +142,7 @@ class OpenCLBackend:
 
     def compile(self, plan: Plan) -> Program:
         self.device.check_process()
-        source = generate(plan, self.dialect)
+        source = generate(plan, self.model)
         program = Program(plan, source, length=len(source.text))
         if plan.steps and not self.device.info.is_gpu:  # there the way to launch decides
             self.built(program)
@@ -160,7 +160,7 @@ class OpenCLBackend:
 
     def _texts(self, program: Program) -> Source:
         """The source with its texts, which are not kept once they are built."""
-        return program.source if program.source.text else generate(program.plan, self.dialect)
+        return program.source if program.source.text else generate(program.plan, self.model)
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
@@ -233,13 +233,13 @@ class BoundPlan:
     @property
     def levels(self) -> list[list[Row]]:
         """The table's rows, by level."""
-        sizes, dialect, index = self.placed.sizes, self.backend.dialect, iter(self.program.source.of_step)
+        sizes, model, index = self.placed.sizes, self.backend.model, iter(self.program.source.of_step)
         levels: list[list[Row]] = []
         for steps in self.plan.levels:
             levels.append([])
             for step in steps:
                 template, stores = BY_NAME[step.template], step.kernel.stores
-                tasks = template.tasks(step.kernel, step.config, dialect, sizes)
+                tasks = template.tasks(step.kernel, step.config, model, sizes)
                 if stores and all(any(bind(a.extent, sizes) == 0 for a in s.index.axes()) for s in stores):
                     tasks = 0
                 words = [word for number in step.buffers for word in self._place(number)]
@@ -280,7 +280,7 @@ class BoundPlan:
             ) from None
         for launch in self._launches:
             built = self.backend.built(self.program, whole=launch.kernel == "run_whole")
-            self.kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.dialect.group,)))
+            self.kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.model.group,)))
 
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
@@ -303,7 +303,7 @@ class BoundPlan:
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
         queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
         self._work = [
-            *(partial(enqueue, queue, kernel, size, (b.dialect.group,)) for kernel, size in self.kernels),
+            *(partial(enqueue, queue, kernel, size, (b.model.group,)) for kernel, size in self.kernels),
             queue.finish,
         ]
         self.generations = now  # last: if this is interrupted, the next run does it again

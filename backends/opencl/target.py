@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.loads import loads_on
 from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS, WIDE_SCHEDULERS
 from backends.opencl.device.device import DeviceInfo
@@ -19,7 +19,7 @@ from graphcore.plan.backend import Piece
 from graphcore.plan.plan import Step
 from graphcore.plan.target import Reject, Target
 
-__all__ = ["counts_fit", "dialect_of", "estimate", "make_target"]
+__all__ = ["counts_fit", "device_model", "estimate", "make_target"]
 
 _GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
 # GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least
@@ -27,13 +27,13 @@ _GROUP = 256  # work items of every work-group on GPUs, where the device allows 
 _VECTOR_GPUS = ("intel", "arm", "qualcomm")
 
 
-def dialect_of(info: DeviceInfo) -> Dialect:
+def device_model(info: DeviceInfo) -> DeviceModel:
     """Code generation's view of a device."""
     language = language_of(info.vendor)
     if info.is_gpu:
         width = info.vector_width if info.vendor in _VECTOR_GPUS else 1
         group = 1 << (min(info.max_work_group, _GROUP).bit_length() - 1)
-        return Dialect(
+        return DeviceModel(
             language,
             info.vendor,
             width,
@@ -44,7 +44,7 @@ def dialect_of(info: DeviceInfo) -> Dialect:
             group,
             info.local_mem,
         )
-    return Dialect(
+    return DeviceModel(
         language,
         info.vendor,
         info.vector_width,
@@ -57,7 +57,7 @@ def dialect_of(info: DeviceInfo) -> Dialect:
 
 def make_target(info: DeviceInfo) -> Target:
     """The passes' view of a device."""
-    dialect = dialect_of(info)
+    model = device_model(info)
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         if isinstance(kernel.form, WholeForm):
@@ -66,8 +66,8 @@ def make_target(info: DeviceInfo) -> Target:
         wide = not is_narrow(kernel, hints)
         if wide:
             kernel = replace(kernel, wide=True)
-        for template in WIDE_SCHEDULERS if wide else GPU_SCHEDULERS if dialect.is_gpu else CPU_SCHEDULERS:
-            answer = template.schedule(kernel, dialect, hints)
+        for template in WIDE_SCHEDULERS if wide else GPU_SCHEDULERS if model.is_gpu else CPU_SCHEDULERS:
+            answer = template.schedule(kernel, model, hints)
             if not isinstance(answer, Reject):
                 outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
                 if outgrown:
@@ -82,7 +82,7 @@ def make_target(info: DeviceInfo) -> Target:
     gpu = info.is_gpu
     return Target(
         name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}",
-        costs=dialect.costs,
+        costs=model.costs,
         kind="gpu" if gpu else "cpu",
         cores=info.compute_units,
         vector_width=info.vector_width,

@@ -574,8 +574,8 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
     scatter._FEWEST = 2
-    scatter._worth_sorting = lambda rows, points, results, dialect: rows * points >= 2
-    scatter_rows._worth_a_row = lambda compared, dialect: compared >= 2
+    scatter._worth_sorting = lambda rows, points, results, model: rows * points >= 2
+    scatter_rows._worth_a_row = lambda compared, model: compared >= 2
     CostModel.tasks_worth = lambda costs, seconds: 16  # type: ignore[method-assign]
     if (
         "OCLGRIND_UNINITIALIZED" in os.environ
@@ -583,9 +583,9 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
         lanes._is_whole = lambda step, width: step in (-1, 0, 1)
     plain = Nest.tasks
 
-    def many(nest: Nest, kernel: Any, config: Any, dialect: Any, sizes: Mapping[str, int]) -> int:
+    def many(nest: Nest, kernel: Any, config: Any, model: Any, sizes: Mapping[str, int]) -> int:
         if config.strided:
-            return plain(nest, kernel, config, dialect, sizes)
+            return plain(nest, kernel, config, model, sizes)
         return max(
             1, min(int(bind(nest_units(kernel, config), sizes)), 7)
         )  # where one would do: there are no races within one

@@ -42,7 +42,8 @@ from backends.codegen.cpu_conv.weight_code import (
     weight_workspace_elements,
 )
 from backends.codegen.cpu_conv.work import image_work, weight_result_work, weight_sums_work
-from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter, Scope
 from backends.codegen.language import Language
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
@@ -112,12 +113,12 @@ def _problem(config: _Config) -> ConvProblem:
     return forward_problem(config.shape) if forward else input_gradient_problem(config.shape)
 
 
-def _reason(kernel: Kernel, dialect: Dialect) -> str | None:
+def _reason(kernel: Kernel, model: DeviceModel) -> str | None:
     """Why this template does not take the kernel."""
     form = kernel.form
     if not isinstance(form, Contraction) or form.window is None:
         return "it is no convolution all of whose elements can be told from what it loads"
-    if dialect.is_gpu:
+    if model.is_gpu:
         return "its register tiles are made for CPUs"
     if len(form.window.taps) != 2:
         return "its window walks another number of axes than two"
@@ -172,15 +173,15 @@ class Convolution:
 
     name = "conv"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        reason = _reason(kernel, dialect)
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        reason = _reason(kernel, model)
         if reason is not None:
             return Reject(reason)
         form = kernel.form
         assert isinstance(form, Contraction) and form.window is not None
         shape, result = _shape_of(form, form.window), form.window.result
         dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
-        width = dialect.width * 4 // dtype.itemsize
+        width = model.width * 4 // dtype.itemsize
         if width not in (4, 8, 16):
             return Reject(f"vectors of {width} elements are not supported")
         batch = form.left.shape[0]
@@ -193,17 +194,17 @@ class Convolution:
         fused = isinstance(operands[0], Computed)
         if gathers:
             schedule = choose_weight(
-                shape, width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+                shape, width=width, batch=count, cores=model.cores, fused_load=fused, itemsize=dtype.itemsize
             )
             config = _Config(shape, schedule, (operands[1], operands[0]), batch, result)
             return self._weight_pieces(kernel, config, dtype)
         config = _Config(shape, None, (operands[0], operands[1]), batch, result)  # type: ignore[arg-type]
         chosen = choose(
-            _problem(config), width=width, batch=count, cores=dialect.cores, fused_load=fused, itemsize=dtype.itemsize
+            _problem(config), width=width, batch=count, cores=model.cores, fused_load=fused, itemsize=dtype.itemsize
         )
         config = replace(config, schedule=chosen)
         work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
-        return self._pieces(kernel, config, work, dialect, hints)
+        return self._pieces(kernel, config, work, model, hints)
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The images and rows of a unit, as they are cut for every pixel of a channel."""
@@ -215,14 +216,14 @@ class Convolution:
         return {a: extents[places[a]] for a in kernel.axes if places[a] in extents}
 
     def _pieces(
-        self, kernel: Kernel, config: _Config, work: tuple[Any, ...], dialect: Dialect, hints: Mapping[str, int]
+        self, kernel: Kernel, config: _Config, work: tuple[Any, ...], model: DeviceModel, hints: Mapping[str, int]
     ) -> list[Piece] | Reject:
         """The convolution, after a helper where its weights have to be computed."""
         everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
         made = _with_workspace(kernel, work[1][0], work[2], "w")
         if isinstance(weights, int):
             return [Piece(made, self.name, config, everything, (work,))]
-        helpers = packed_weights(kernel, weights, 1, dialect, hints)
+        helpers = packed_weights(kernel, weights, 1, model, hints)
         if isinstance(helpers, Reject):
             return helpers
         packed = len(everything)
@@ -256,18 +257,18 @@ class Convolution:
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
         return [*_sizes(kernel, config), config.batch]
 
-    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: _Config, model: DeviceModel) -> str:
         total = next(v for v in kernel.values() if v.fn == "reduce")
-        dtype, weights, language = register_type(total.dtype), config.gathers, dialect.language
-        names, prologues = _names(kernel, config), Prologues(kernel, dialect, _sizes(kernel, config))
-        inner, params = f"{NAME}_block", _parameters(dialect.language, kernel, config)
+        dtype, weights, language = register_type(total.dtype), config.gathers, model.language
+        names, prologues = _names(kernel, config), Prologues(kernel, model, _sizes(kernel, config))
+        inner, params = f"{NAME}_block", _parameters(model.language, kernel, config)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
         elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 
         places = _positions(kernel)
 
         def finish(fixed: Sequence[str], flat: str, acc: str, width: int) -> list[str]:
-            emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+            emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
             emitter.scopes = [Scope(frozenset((*kernel.axes, *total.reduce_axes)))]
             for axis in kernel.axes:
                 emitter.axis_code[axis] = fixed[places[axis]] if places[axis] < len(fixed) else "0"
@@ -296,7 +297,7 @@ class Convolution:
                 names=names,
             )
         else:
-            before, after = self._sums(kernel, config, sums, dialect, dtype)
+            before, after = self._sums(kernel, config, sums, model, dtype)
             text = conv_code(
                 language,
                 inner,
@@ -310,20 +311,20 @@ class Convolution:
                 before=before,
                 after=after,
             )
-        return prologues.functions() + text + _wrapper(dialect.language, inner, kernel, config)
+        return prologues.functions() + text + _wrapper(model.language, inner, kernel, config)
 
     def _sums(
-        self, kernel: Kernel, config: _Config, sums: Sequence[Store], dialect: Dialect, dtype: str
+        self, kernel: Kernel, config: _Config, sums: Sequence[Store], model: DeviceModel, dtype: str
     ) -> tuple[list[str], list[str]]:
         """A unit's own sums of its channels, a vector each: cleared before it, folded and stored after it."""
         before: list[str] = []
         after: list[str] = []
-        language = dialect.language
+        language = model.language
         width, problem, size = config.schedule.width, _problem(config), _private_sums(config)
         first = _FIRST.format(channels=problem.out_channels)
         codes, places = ("image0", f"({first} + gm)", f"(row0 * {problem.phase_step[0]})", "0"), _positions(kernel)
         for i, store in enumerate(sums):
-            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter = Emitter(kernel, model, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
             emitter.axis_code.update({a: codes[places[a]] for a in kernel.axes})
             before.append(language.private(f"{dtype} gs{i}[{size}];"))
             before.append(f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;")
@@ -340,7 +341,7 @@ class Convolution:
             after += ["for (int gm = 0; gm < last_o - first_o; ++gm) {", *(f"  {line}" for line in lines), "}"]
         return before, after
 
-    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         batch = int(bind(config.batch, sizes))
         if config.gathers:
             return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
@@ -359,20 +360,20 @@ class ConvolutionWeightSums:
 
     name = "conv-sums"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the convolution template")
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
         return [*_sizes(kernel, config), config.batch]
 
-    def emit(self, kernel: Kernel, config: _Config, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: _Config, model: DeviceModel) -> str:
         dtype = register_type(kernel.params[-1].dtype)
-        inner, prologues = f"{NAME}_block", Prologues(kernel, dialect, _sizes(kernel, config))
+        inner, prologues = f"{NAME}_block", Prologues(kernel, model, _sizes(kernel, config))
         load_dy, load_x = map(prologues.load, config.operands)
         text = weight_code(
-            dialect.language,
+            model.language,
             inner,
-            _parameters(dialect.language, kernel, config),
+            _parameters(model.language, kernel, config),
             config.shape,
             config.schedule,  # type: ignore[arg-type]
             dtype=dtype,
@@ -380,9 +381,9 @@ class ConvolutionWeightSums:
             load_dy=load_dy,
             load_x=load_x,
         )
-        return prologues.functions() + text + _wrapper(dialect.language, inner, kernel, config)
+        return prologues.functions() + text + _wrapper(model.language, inner, kernel, config)
 
-    def tasks(self, kernel: Kernel, config: _Config, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
 
     def work(self, kernel: Kernel, config: _Config) -> Work:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backends.codegen.cpu_conv.code import Load
-from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter, Scope
 from backends.codegen.nest.family import Nest
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType
@@ -76,7 +77,7 @@ class Prologues:
     """
 
     kernel: Kernel
-    dialect: Dialect
+    model: DeviceModel
     sizes: dict[Dim, str]
     wanted: dict[tuple[Computed, int], str] = field(default_factory=dict)
 
@@ -97,7 +98,7 @@ class Prologues:
         return "".join(self._function(operand, width, name) for (operand, width), name in self.wanted.items())
 
     def _function(self, operand: Computed, width: int, name: str) -> str:
-        emitter = _Elements(self.kernel, self.dialect, [f"p{i}" for i in range(len(self.kernel.params))], self.sizes)
+        emitter = _Elements(self.kernel, self.model, [f"p{i}" for i in range(len(self.kernel.params))], self.sizes)
         emitter.aligned = False
         emitter.own = _place(operand)
         emitter.scopes = [Scope(frozenset(operand.axes))]
@@ -111,7 +112,7 @@ class Prologues:
             result = emitter.vector(operand.value, width)
         body = "".join(f"  {line}\n" for line in [*lines, *emitter.scope.lines, f"return {result};"])
         extra = [f"const int {n}" for d, n in self.sizes.items() if d not in sizes_of(self.kernel)]
-        language = self.dialect.language
+        language = self.model.language
         parameters = signature(language, self.kernel, [*extra, "const int e"])
         return (
             f"static inline {language.always_inline} {language.vector_type(operand.value.dtype, width)} "
@@ -125,7 +126,7 @@ def _place(operand: Computed) -> Index:
 
 
 def packed_weights(
-    kernel: Kernel, operand: Computed, number: int, dialect: Dialect, hints: Mapping[str, int]
+    kernel: Kernel, operand: Computed, number: int, model: DeviceModel, hints: Mapping[str, int]
 ) -> list[Piece] | Reject:
     """A helper that computes the weights once, into the workspace ``number``: tiles read every one of them many
     times."""
@@ -145,7 +146,7 @@ def packed_weights(
     )
     axes = tuple(a for a in operand.axes if a.extent != 1)
     made = Kernel(f"{kernel.name}_weights", params, axes, (Store(len(used), at, inner.value),), origins=kernel.origins)
-    answer = Nest().schedule(made, dialect, hints)
+    answer = Nest().schedule(made, model, hints)
     if isinstance(answer, Reject):
         return answer
     behind = (*used, len(kernel.params) + number)

@@ -15,7 +15,8 @@ from backends.codegen.cnames import register_type
 from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
 from backends.codegen.cpu_product.product import Product, find_product, is_plain
 from backends.codegen.cpu_product.work import product_work
-from backends.codegen.emitter import Dialect, Emitter, Scope
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter, Scope
 from backends.codegen.language import Space
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float64
@@ -76,12 +77,12 @@ class Prologue:
         self.widths.add(width)
         return f"{NAME}_{self.letter}{width}({', '.join([*names, *self.batch.values(), own, term])})"
 
-    def functions(self, kernel: Kernel, dialect: Dialect) -> str:
+    def functions(self, kernel: Kernel, model: DeviceModel) -> str:
         """The functions that were called."""
-        return "".join(self._function(kernel, dialect, width) for width in sorted(self.widths))
+        return "".join(self._function(kernel, model, width) for width in sorted(self.widths))
 
-    def _function(self, kernel: Kernel, dialect: Dialect, width: int) -> str:
-        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+    def _function(self, kernel: Kernel, model: DeviceModel, width: int) -> str:
+        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         emitter.aligned = False
         emitter.scopes = [Scope(frozenset((*kernel.axes, self.term)))]
         emitter.axis_code.update({**self.batch, self.term: "gt"})
@@ -91,7 +92,7 @@ class Prologue:
         with emitter.lanes(lane, emitter.axis_code[lane], width):
             result = emitter.vector(self.factor, width)
         lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
-        language = dialect.language
+        language = model.language
         parameters = signature(language, kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
         return (
             f"static inline {language.always_inline} {language.vector_type(self.factor.dtype, width)} "
@@ -104,20 +105,20 @@ class Matmul:
 
     name = "matmul"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.is_gpu:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if model.is_gpu:
             return Reject("its register tiles are made for CPUs")
         product = find_product(kernel)
         if isinstance(product, Reject):
             return product
         m, n, k = (_size(x, hints) for x in (product.row, product.col, product.term))
-        costs, rate = dialect.costs, product.total.dtype.name
+        costs, rate = model.costs, product.total.dtype.name
         if costs.product_seconds(2 * m * n * k, rate) * _SMALL < costs.least_task_seconds or n < 2:
             return Reject(f"{m}x{n}x{k} is too small to be worth tiles")
-        width = dialect.width // (2 if product.total.dtype == float64 else 1)
+        width = model.width // (2 if product.total.dtype == float64 else 1)
         if width < 2:
             return Reject("the device has no vectors of this type")
-        a, b, _ = self.operands(kernel, product, dialect, dict.fromkeys(product.batch, "0"))
+        a, b, _ = self.operands(kernel, product, model, dict.fromkeys(product.batch, "0"))
         config = choose(
             m,
             n,
@@ -125,8 +126,8 @@ class Matmul:
             a,
             b,
             width,
-            dialect.cores,
-            f"{dialect.vendor} {dialect.device}",
+            model.cores,
+            f"{model.vendor} {model.device}",
             register_type(product.total.dtype),
             literal_n=_literal(product.col),
             task=round(costs.product_operations(costs.least_task_seconds, rate) / 2),
@@ -148,7 +149,7 @@ class Matmul:
         return {product.row: gemm.mr * gemm.m_block or None}
 
     def operands(
-        self, kernel: Kernel, product: Product, dialect: Dialect, batch: Mapping[Axis, str]
+        self, kernel: Kernel, product: Product, model: DeviceModel, batch: Mapping[Axis, str]
     ) -> tuple[Operand, Operand, list[Prologue]]:
         """Both factors for the generator, as (rows, terms) and (terms, columns), and the prologues behind them."""
         names = [*(f"p{i}" for i in range(len(kernel.params))), *sizes_of(kernel).values()]
@@ -158,7 +159,7 @@ class Matmul:
             if is_plain(factor, own, product.term):
                 step, term_step = factor.index.stride(own) if own else 0, factor.index.stride(product.term)
                 assert step is not None and term_step is not None, "a plain factor is read in even steps"
-                return Operand(self._pointer(kernel, factor, product, batch, dialect), step, term_step)
+                return Operand(self._pointer(kernel, factor, product, batch, model), step, term_step)
             prologue = Prologue(letter, factor, own, product.term, batch)
             found.append(prologue)
             steps = (2, 1) if prologue.along_term else (1, 2)
@@ -174,19 +175,19 @@ class Matmul:
     def arguments(self, kernel: Kernel, config: MatmulConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def emit(self, kernel: Kernel, config: MatmulConfig, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: MatmulConfig, model: DeviceModel) -> str:
         product = find_product(kernel)
         assert isinstance(product, Product)
-        sizes, language = sizes_of(kernel), dialect.language
+        sizes, language = sizes_of(kernel), model.language
         batch = {axis: f"gb{i}" for i, axis in enumerate(product.batch)}
         pointers = [f"p{i}" for i in range(len(kernel.params))]
-        a, b, prologues = self.operands(kernel, product, dialect, batch)
+        a, b, prologues = self.operands(kernel, product, model, batch)
         sums = [s for s in kernel.stores if s.mode == "add"]
-        before, after = self._sums(kernel, product, config.gemm, sums, batch, dialect)
+        before, after = self._sums(kernel, product, config.gemm, sums, batch, model)
         dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
 
         def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
-            emitter = Emitter(kernel, dialect, pointers, sizes)
+            emitter = Emitter(kernel, model, pointers, sizes)
             emitter.aligned = False
             emitter.scopes = [Scope(frozenset((*kernel.axes, product.term)))]
             emitter.axis_code.update(batch)
@@ -209,7 +210,7 @@ class Matmul:
         names = [*pointers, *sizes.values()]
         decode = self._decode(product, batch, sizes)
         call = ", ".join([*names, *batch.values()])
-        text = "".join(p.functions(kernel, dialect) for p in prologues) + text
+        text = "".join(p.functions(kernel, model) for p in prologues) + text
         return (
             f"{text}GC_NOINLINE static void {NAME}({signature(language, kernel)}, const int task, const int tasks) {{\n"
             f"{decode}  {inner}({call}, gt);\n}}\n"
@@ -222,7 +223,7 @@ class Matmul:
         gemm: GemmConfig,
         sums: Sequence[Store],
         batch: Mapping[Axis, str],
-        dialect: Dialect,
+        model: DeviceModel,
     ) -> tuple[list[str], list[str]]:
         """A task's own sums of its columns: made before its work, and stored after it, each task to its own place."""
         before, after = [], []
@@ -230,12 +231,12 @@ class Matmul:
             assert product.col is not None
             kind, name = register_type(store.value.dtype), f"gs{i}"
             size = gemm.nr * gemm.n_block if gemm.n_block else product.col.extent
-            emitter = Emitter(kernel, dialect, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
+            emitter = Emitter(kernel, model, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
             emitter.axis_code.update({**batch, product.col: "gc"})
             if product.row is not None:
                 emitter.axis_code[product.row] = "gm_ib"
             before += [
-                dialect.language.private(f"{kind} {name}[{size}];"),
+                model.language.private(f"{kind} {name}[{size}];"),
                 f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;",
             ]
             after.append(
@@ -245,11 +246,11 @@ class Matmul:
         return before, after
 
     def _pointer(
-        self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], dialect: Dialect
+        self, kernel: Kernel, operand: Expr, product: Product, batch: Mapping[Axis, str], model: DeviceModel
     ) -> str:
         """The operand's start as C: its parameter, plus what the batch axes and constants add."""
         param, index = operand.param, operand.index
-        emitter = Emitter(kernel, dialect, [], {})
+        emitter = Emitter(kernel, model, [], {})
         emitter.axis_code.update(batch)
         rest = index.without([a for a in (product.row, product.col, product.term) if a is not None])
         return f"p{param}" if rest == Index(0) else f"(p{param} + {emitter.index(rest)})"
@@ -264,7 +265,7 @@ class Matmul:
             lines.append(f"  const int {name} = rest % {extent}; rest /= {extent};")
         return "\n".join(lines) + "\n"
 
-    def tasks(self, kernel: Kernel, config: MatmulConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: MatmulConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         product = find_product(kernel)
         assert isinstance(product, Product)
         count = tasks(config.gemm, _size(product.row, sizes), _size(product.col, sizes))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from backends.codegen.amounts import Amounts, below
 from backends.codegen.cnames import register_bytes, register_type
-from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter
 from backends.codegen.gpu_rows.family import decode
 from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
@@ -103,21 +104,17 @@ def find_contraction(kernel: Kernel) -> TiledProduct | Reject:
     return TiledProduct(form.total, left, right, rows, cols, form.terms, form.batch)
 
 
-def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, dialect: Dialect) -> TileConfig:
+def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, model: DeviceModel) -> TileConfig:
     """Large tiles where there are enough of them for all multiprocessors, else small ones."""
     across = 1
-    while across * across < dialect.group:
+    while across * across < model.group:
         across *= 2
-    down = dialect.group // across
+    down = model.group // across
     for each in (8, 4):
         config = TileConfig(across, down, each, each, 16)
         height, width = config.tile
         tiles = batch * -(-m // height) * -(-n // width)
-        if (
-            tiles >= 2 * dialect.cores
-            and itemsize * each <= 32
-            and tile_bytes(config, itemsize) <= dialect.local_memory
-        ):
+        if tiles >= 2 * model.cores and itemsize * each <= 32 and tile_bytes(config, itemsize) <= model.local_memory:
             return config
     return TileConfig(across, down, 2, 2, 16)
 
@@ -133,8 +130,8 @@ class GpuMatmul:
 
     name = "gpu-matmul"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if not dialect.is_gpu:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if not model.is_gpu:
             return Reject("it is made for GPUs")
         found = find_contraction(kernel)
         if isinstance(found, Reject):
@@ -142,23 +139,23 @@ class GpuMatmul:
         m, n, k, batch = (_count(axes, hints) for axes in (found.rows, found.cols, found.terms, found.batch))
         if m < _SMALLEST or n < _SMALLEST or k < _SHORTEST:
             return Reject(f"{m}x{n}x{k} is too small for tiles")
-        config = choose_tile(m, n, k, batch, register_bytes(found.total.dtype), dialect)
-        if tile_bytes(config, register_bytes(found.total.dtype)) > dialect.local_memory:
+        config = choose_tile(m, n, k, batch, register_bytes(found.total.dtype), model)
+        if tile_bytes(config, register_bytes(found.total.dtype)) > model.local_memory:
             return Reject("its tiles do not fit the local memory")
         return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
 
     def arguments(self, kernel: Kernel, config: TileConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def local_bytes(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> int:
+    def local_bytes(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> int:
         return tile_bytes(config, register_bytes(_contraction(kernel).total.dtype))
 
-    def tasks(self, kernel: Kernel, config: TileConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: TileConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """Work-groups: one a tile, but no more than keep the device busy."""
         found = _contraction(kernel)
         (height, width), batch = config.tile, _count(found.batch, sizes)
         tiles = batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
-        return max(1, min(tiles, _GROUPS_PER_CORE * dialect.cores))
+        return max(1, min(tiles, _GROUPS_PER_CORE * model.cores))
 
     def work(self, kernel: Kernel, config: TileConfig) -> Work:
         found = _contraction(kernel)
@@ -177,11 +174,11 @@ class GpuMatmul:
         operations = tiles * height * width * terms * 2
         return amounts.work(operations * 100 // _SHARES[config.rows], found.total.dtype.name)
 
-    def emit(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> str:
-        body = "\n".join("  " + line for line in _Tiles(kernel, config, dialect).emit())
+    def emit(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> str:
+        body = "\n".join("  " + line for line in _Tiles(kernel, config, model).emit())
         return (
-            f"GC_NOINLINE static void {NAME}({signature(dialect.language, kernel)}, const int task, const int tasks, "
-            f"{dialect.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
+            f"GC_NOINLINE static void {NAME}({signature(model.language, kernel)}, const int task, const int tasks, "
+            f"{model.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
         )
 
 
@@ -202,11 +199,11 @@ def _count(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:
 class _Tiles:
     """Writes the function's body."""
 
-    def __init__(self, kernel: Kernel, config: TileConfig, dialect: Dialect) -> None:
-        self.kernel, self.config, self.dialect = kernel, config, dialect
+    def __init__(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> None:
+        self.kernel, self.config, self.model = kernel, config, model
         self.found = _contraction(kernel)
         self.kind = register_type(self.found.total.dtype)
-        self.em = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        self.em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
 
     def extents(self, axes: Sequence[Axis]) -> str:
         return " * ".join(self.em.extent(a.extent) for a in axes) or "1"

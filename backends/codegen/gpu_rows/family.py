@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.codegen.cnames import register_bytes, register_type
-from backends.codegen.emitter import Accumulator, Dialect, Emitter, linear_position
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Accumulator, Emitter, linear_position
 from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
 from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
@@ -87,9 +88,9 @@ def _below(r: Expr) -> set[Expr]:
     return seen
 
 
-def _reason(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> str | None:
+def _reason(kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> str | None:
     """Why this template does not take the kernel."""
-    if not dialect.is_gpu:
+    if not model.is_gpu:
         return "it is made for GPUs"
     reductions = row_reductions(kernel)
     if not reductions:
@@ -119,41 +120,41 @@ class GpuRows:
 
     name = "gpu-rows"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        reason = _reason(kernel, dialect, hints)
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        reason = _reason(kernel, model, hints)
         if reason is not None:
             return Reject(reason)
         length = row_length(kernel, row_reductions(kernel), hints)
-        lanes = min(dialect.group, 8)
-        while lanes < dialect.group and lanes * _ELEMENTS_PER_ITEM < length:
+        lanes = min(model.group, 8)
+        while lanes < model.group and lanes * _ELEMENTS_PER_ITEM < length:
             lanes *= 2
         if not rows_of(kernel):
-            lanes = dialect.group
-        return [Piece(kernel, self.name, RowsConfig(lanes, dialect.group), tuple(range(len(kernel.params))))]
+            lanes = model.group
+        return [Piece(kernel, self.name, RowsConfig(lanes, model.group), tuple(range(len(kernel.params))))]
 
     def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def local_bytes(self, kernel: Kernel, config: RowsConfig, dialect: Dialect) -> int:
+    def local_bytes(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> int:
         levels: dict[int, int] = {}
         depth = _depths(kernel)
         for r in row_reductions(kernel):
             levels[depth[r]] = levels.get(depth[r], 0) + _slot_bytes(r, config)
         return max(levels.values())
 
-    def emit(self, kernel: Kernel, config: RowsConfig, dialect: Dialect) -> str:
-        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+    def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
+        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         lines = _Rows(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         return (
-            f"GC_NOINLINE static void {NAME}({signature(dialect.language, kernel)}, const int task, const int tasks, "
-            f"{dialect.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
+            f"GC_NOINLINE static void {NAME}({signature(model.language, kernel)}, const int task, const int tasks, "
+            f"{model.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
         )
 
-    def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """Work-groups: one for every few rows, but no more than keep the device busy."""
         rows = int(bind(product(a.extent for a in rows_of(kernel)), sizes))
-        return max(1, min(-(-rows * config.lanes // config.group), _GROUPS_PER_CORE * dialect.cores))
+        return max(1, min(-(-rows * config.lanes // config.group), _GROUPS_PER_CORE * model.cores))
 
     def work(self, kernel: Kernel, config: RowsConfig) -> Work:
         return nest_work(kernel, NestConfig(None, 1))

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from backends.codegen.cnames import counter_type
-from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units, rows_of
 from backends.codegen.nest.work import nest_work
@@ -33,29 +34,29 @@ class Nest:
 
     name = "nest"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        config = replace(choose_nest(kernel, dialect), leading=_leading_is_free(kernel), strided=dialect.is_gpu)
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        config = replace(choose_nest(kernel, model), leading=_leading_is_free(kernel), strided=model.is_gpu)
         return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))), elementwise_order=True)]
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
         return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]
 
-    def emit(self, kernel: Kernel, config: NestConfig, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: NestConfig, model: DeviceModel) -> str:
         sizes = sizes_of(kernel)
-        emitter = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes)
+        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes)
         lines = NestCode(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         extra = [f"const {counter_type(kernel)} m0"] if config.leading else []
-        parameters = signature(dialect.language, kernel, extra)
+        parameters = signature(model.language, kernel, extra)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
-    def tasks(self, kernel: Kernel, config: NestConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: NestConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """Enough for all cores, each worth starting."""
         units = int(bind(nest_units(kernel, config), sizes))
         if config.strided:  # work-groups, not work items
-            return max(1, min(-(-units // dialect.group), _GROUPS_PER_CORE * dialect.cores))
-        seconds = dialect.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
-        return max(1, min(units, _TASKS_PER_CORE * dialect.cores, dialect.costs.tasks_worth(seconds)))
+            return max(1, min(-(-units // model.group), _GROUPS_PER_CORE * model.cores))
+        seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
+        return max(1, min(units, _TASKS_PER_CORE * model.cores, model.costs.tasks_worth(seconds)))
 
     def work(self, kernel: Kernel, config: NestConfig) -> Work:
         return nest_work(kernel, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from graphcore.base.shapes import Extent, product
 from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr
@@ -68,9 +68,9 @@ def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
     return tuple(a for a in kernel.axes if a in bound)
 
 
-def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
+def choose_nest(kernel: Kernel, model: DeviceModel) -> NestConfig:
     """Pick the lane axis: the one along which most of the traffic is contiguous."""
-    width = dialect.lanes(kernel)
+    width = model.lanes(kernel)
     best: Axis | None = None
     best_score = 0.0
     columns = columns_of(kernel)
@@ -89,7 +89,7 @@ def choose_nest(kernel: Kernel, dialect: Dialect) -> NestConfig:
     while isinstance(best.extent, int) and width > best.extent:
         width //= 2
     return (
-        NestConfig(best, width, tiled=_tiled(kernel, best) if dialect.is_cpu else None)
+        NestConfig(best, width, tiled=_tiled(kernel, best) if model.is_cpu else None)
         if width > 1
         else NestConfig(None, 1)
     )

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.codegen.emitter import Accumulator, Dialect, Emitter, Scope
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Accumulator, Emitter, Scope
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
@@ -84,22 +85,22 @@ class Scatter:
 
     name = "scatter"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         sums = find_sums(kernel)
         if isinstance(sums, Reject):
             return sums
-        reason = _reason(kernel, sums, dialect, hints)
+        reason = _reason(kernel, sums, model, hints)
         if reason is not None:
             return Reject(reason)
         pieces: list[Piece] = []
         for one in {s.slot: s for s in sums}.values():
-            pieces += _parallel_sort(kernel, one, dialect, hints) if dialect.is_gpu else [_sort(kernel, one, hints)]
-        return [*pieces, self._main(kernel, sums, dialect, hints)]
+            pieces += _parallel_sort(kernel, one, model, hints) if model.is_gpu else [_sort(kernel, one, hints)]
+        return [*pieces, self._main(kernel, sums, model, hints)]
 
-    def _main(self, kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> Piece:
+    def _main(self, kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel, hints: Mapping[str, int]) -> Piece:
         """The kernel with the sorted orders as more parameters."""
         first = len(kernel.params)
-        nest = replace(_lanes(kernel, sums, dialect), strided=dialect.is_gpu)
+        nest = replace(_lanes(kernel, sums, model), strided=model.is_gpu)
         named = tuple(w for s in {s.slot: s for s in sums}.values() for w in _workspaces(s)[1:])
         extra = tuple(Param(f"p{first + i}", dtype, shape) for i, (_, shape, dtype) in enumerate(named))
         scratch = tuple((first + i, "r") for i in range(len(named)))
@@ -119,18 +120,18 @@ class Scatter:
     def arguments(self, kernel: Kernel, config: ScatterConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def emit(self, kernel: Kernel, config: ScatterConfig, dialect: Dialect) -> str:
-        lines = _Rows(_Buckets(kernel, dialect, config.starts), config.nest).emit()
+    def emit(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel) -> str:
+        lines = _Rows(_Buckets(kernel, model, config.starts), config.nest).emit()
         body = "\n".join("  " + line for line in lines)
-        parameters = signature(dialect.language, kernel)
+        parameters = signature(model.language, kernel)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
-    def tasks(self, kernel: Kernel, config: ScatterConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         units = int(bind(nest_units(kernel, config.nest), sizes))
         if config.nest.strided:  # work-groups, not work items
-            return max(1, min(-(-units // dialect.group), _GROUPS_PER_CORE * dialect.cores))
-        seconds = dialect.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
-        return max(1, min(units, _TASKS_PER_CORE * dialect.cores, dialect.costs.tasks_worth(seconds)))
+            return max(1, min(-(-units // model.group), _GROUPS_PER_CORE * model.cores))
+        seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
+        return max(1, min(units, _TASKS_PER_CORE * model.cores, model.costs.tasks_worth(seconds)))
 
     def work(self, kernel: Kernel, config: ScatterConfig) -> Work:
         return bucket_work(kernel, config.nest, _sums(kernel))
@@ -141,14 +142,14 @@ class ScatterSort:
 
     name = "scatter-sort"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         return Reject("it is a part of the scatter template")
 
     def arguments(self, kernel: Kernel, config: SortConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def emit(self, kernel: Kernel, config: SortConfig, dialect: Dialect) -> str:
-        em = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+    def emit(self, kernel: Kernel, config: SortConfig, model: DeviceModel) -> str:
+        em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         keys, starts, order = (f"p{len(kernel.params) - 3 + i}" for i in range(3))
         store, axis, rows = kernel.stores[0], kernel.axes[0], em.extent(config.rows)
         em.line("if (task != 0) return;")
@@ -168,10 +169,10 @@ class ScatterSort:
             em.line(f"const int key = {keys}[n];")
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
         body = "\n".join("  " + line for line in em.scope.lines)
-        parameters = signature(dialect.language, kernel)
+        parameters = signature(model.language, kernel)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
-    def tasks(self, kernel: Kernel, config: SortConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: SortConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         return 1
 
     def work(self, kernel: Kernel, config: SortConfig) -> Work:
@@ -184,29 +185,29 @@ def _sums(kernel: Kernel) -> tuple[BucketSum, ...]:
     return found
 
 
-def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> str | None:
+def _reason(kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest is as good."""
-    gpu, results = dialect.is_gpu, int(bind(product(a.extent for a in kernel.axes), hints))
+    gpu, results = model.is_gpu, int(bind(product(a.extent for a in kernel.axes), hints))
     if columns_of(kernel):
         return "it reduces over its results too"
     for s in sums:
         rows, points = int(bind(s.rows, hints)), int(bind(s.axis.extent, hints))
-        if rows < 2 or points < _FEWEST or not _worth_sorting(rows, points, results, dialect):
+        if rows < 2 or points < _FEWEST or not _worth_sorting(rows, points, results, model):
             return f"{points} indices into {rows} rows are too few to be worth sorting"
         if gpu and points > results:
             return "it has more indices than results"  # which the parallel sort compares with each other
     return None
 
 
-def _worth_sorting(rows: int, points: int, results: int, dialect: Dialect) -> bool:
+def _worth_sorting(rows: int, points: int, results: int, model: DeviceModel) -> bool:
     """Whether comparing every result's row with every index takes longer than kernels of their own that sort them."""
-    if dialect.is_gpu:
+    if model.is_gpu:
         return rows * points >= _FEWEST_PAIRS
-    compared = dialect.costs.elementwise_seconds(results * points * _COMPARED)
-    return compared > dialect.costs.seconds(sort_amounts(rows, points), 1, 0.0)
+    compared = model.costs.elementwise_seconds(results * points * _COMPARED)
+    return compared > model.costs.seconds(sort_amounts(rows, points), 1, 0.0)
 
 
-def _lanes(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect) -> NestConfig:
+def _lanes(kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel) -> NestConfig:
     """The loop nest's choice, except that all lanes must be of one row."""
     placed = set().union(*(s.position.axes() for s in sums))
     walked = {s.total: reduce("add", (s.axis,), s.term) for s in sums}
@@ -214,7 +215,7 @@ def _lanes(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect) -> NestC
         Store(s.param, s.index, transform(s.value, lambda node, _: walked.get(node)), s.mode) for s in kernel.stores
     )
     return replace(
-        choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), dialect),
+        choose_nest(replace(kernel, axes=tuple(a for a in kernel.axes if a not in placed), stores=stores), model),
         tiled=None,
     )
 
@@ -288,7 +289,7 @@ def _sort(kernel: Kernel, one: BucketSum, hints: Mapping[str, int]) -> Piece:
     return replace(piece, template=ScatterSort.name, config=SortConfig(one.rows))
 
 
-def _parallel_sort(kernel: Kernel, one: BucketSum, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece]:
+def _parallel_sort(kernel: Kernel, one: BucketSum, model: DeviceModel, hints: Mapping[str, int]) -> list[Piece]:
     """The sort on a GPU: every point counts those before it, and every row those of the rows before. A serial sort
     would take longer."""
     helpers, axis, other = _Helpers(kernel, one), point_axis(one.axis), Axis("r0", one.axis.extent, REDUCE)
@@ -322,7 +323,7 @@ def _parallel_sort(kernel: Kernel, one: BucketSum, dialect: Dialect, hints: Mapp
     return [
         replace(nest, params=p.params, workspace=p.workspace, helper=True, flops=p.flops, nbytes=p.nbytes)
         for p in found
-        for nest in _nested(p.kernel, dialect, hints)
+        for nest in _nested(p.kernel, model, hints)
     ]
 
 
@@ -331,8 +332,8 @@ def _below(key: Expr, axis: Axis, row: Axis) -> Expr:
     return reduce("add", (axis,), cast(call("lt", key, index_value(as_index(row), int32)), int32))
 
 
-def _nested(kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
-    made = Nest().schedule(kernel, dialect, hints)
+def _nested(kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+    made = Nest().schedule(kernel, model, hints)
     assert not isinstance(made, Reject)
     return made
 
@@ -387,8 +388,8 @@ def _work(kernel: Kernel, sums: Sequence[BucketSum], sizes: Mapping[str, int]) -
 class _Buckets(Emitter):
     """Writes the loops of bucket sums over the points of one row."""
 
-    def __init__(self, kernel: Kernel, dialect: Dialect, starts: int) -> None:
-        super().__init__(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+    def __init__(self, kernel: Kernel, model: DeviceModel, starts: int) -> None:
+        super().__init__(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         self.starts = starts
         self.sums = {s.total: s for s in _sums(kernel)}
         for s in self.sums.values():

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from backends.codegen.cnames import register_type
-from backends.codegen.emitter import Dialect, Emitter
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.emitter import Emitter
 from backends.codegen.nest.schedule import columns_of, tail_widths
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
@@ -49,20 +50,20 @@ class ScatterRows:
 
     name = "scatter-rows"
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if dialect.is_gpu:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        if model.is_gpu:
             return Reject("a work item has no row of its own")
         sums = find_sums(kernel, along=True)
         if isinstance(sums, Reject):
             return sums
-        reason = _reason(kernel, sums, dialect, hints)
+        reason = _reason(kernel, sums, model, hints)
         if reason is not None:
             return Reject(reason)
         axis = _named_axis(sums)
-        width = dialect.lanes(kernel)
+        width = model.lanes(kernel)
         while width > int(bind(axis.extent, {})):
             width //= 2
-        config = RowsConfig(width, _TASKS_PER_CORE * dialect.cores, len(kernel.params))
+        config = RowsConfig(width, _TASKS_PER_CORE * model.cores, len(kernel.params))
         shape = (config.tasks * axis.extent,)
         spaces = tuple((i, shape, s.total.dtype) for i, s in enumerate(sums))
         params = tuple(Param(f"p{config.first + i}", dtype, shape) for i, _, dtype in spaces)
@@ -74,10 +75,10 @@ class ScatterRows:
     def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
         return list(sizes_of(kernel))
 
-    def emit(self, kernel: Kernel, config: RowsConfig, dialect: Dialect) -> str:
+    def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
         sums = find_sums(kernel, along=True)
         assert not isinstance(sums, Reject)
-        em = Emitter(kernel, dialect, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
         axis = _named_axis(sums)
         rows = [a for a in kernel.axes if a != axis]
         em.line(f"const int units = {' * '.join(em.extent(a.extent) for a in rows) or '1'};")
@@ -101,7 +102,7 @@ class ScatterRows:
                         em.line(f"row{i}[{key}] += {em.value(s.term)};")
             self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})
         body = "\n".join("  " + line for line in em.scope.lines)
-        parameters = signature(dialect.language, kernel)
+        parameters = signature(model.language, kernel)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
     def results(self, em: Emitter, config: RowsConfig, axis: Axis, held: Mapping[Expr, str]) -> None:
@@ -122,7 +123,7 @@ class ScatterRows:
                 piece(str(at), lanes)
             at += lanes
 
-    def tasks(self, kernel: Kernel, config: RowsConfig, dialect: Dialect, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         sums = find_sums(kernel, along=True)
         assert not isinstance(sums, Reject)
         axis = _named_axis(sums)
@@ -140,7 +141,7 @@ def _named_axis(sums: Sequence[BucketSum]) -> Axis:
     return axis
 
 
-def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: Mapping[str, int]) -> str | None:
+def _reason(kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest takes the kernel."""
     if columns_of(kernel) or len(sums) != sum(v.fn == "reduce" for v in kernel.values()):
         return "it has other reductions"
@@ -158,11 +159,11 @@ def _reason(kernel: Kernel, sums: Sequence[BucketSum], dialect: Dialect, hints: 
         return "its terms depend on the place that they are added to, or are rounded"
     if any(s.index.axes() != frozenset(kernel.axes) or s.mode != "set" for s in kernel.stores):
         return "it stores values smaller than a row"
-    if not _worth_a_row(min(axis.extent * int(bind(s.axis.extent, hints)) for s in sums), dialect):
+    if not _worth_a_row(min(axis.extent * int(bind(s.axis.extent, hints)) for s in sums), model):
         return "its rows are short"
     return None
 
 
-def _worth_a_row(compared: int, dialect: Dialect) -> bool:
+def _worth_a_row(compared: int, model: DeviceModel) -> bool:
     """Whether comparing each index with each place takes longer than a row in memory."""
-    return _COMPARED * compared * dialect.costs.instruction_seconds > dialect.costs.task_seconds
+    return _COMPARED * compared * model.costs.instruction_seconds > model.costs.task_seconds

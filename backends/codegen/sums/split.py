@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.gpu_product.family import TileConfig, find_contraction
 from backends.codegen.gpu_rows.family import RowsConfig, contiguous, row_reductions
 from backends.codegen.nest.schedule import NestConfig, columns_of, nest_units, rows_of
@@ -70,12 +70,12 @@ class Split:
     def __init__(self, templates: Sequence[Scheduler]) -> None:
         self.templates = templates
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         reductions = row_reductions(kernel)
         reason = _reason(kernel, reductions)
         if reason is not None:
             return Reject(reason)
-        parts = (self._gpu_parts if dialect.is_gpu else self._cpu_parts)(kernel, reductions, dialect, hints)
+        parts = (self._gpu_parts if model.is_gpu else self._cpu_parts)(kernel, reductions, model, hints)
         if parts < 2:
             return Reject("its sums are short, or many enough")
         kernels, workspaces = split_reductions(kernel, reductions, parts, hints)
@@ -83,39 +83,43 @@ class Split:
         pieces = []
         for i, made in enumerate(kernels):
             used, small = without_unused(made)
-            (piece,) = self._scheduled(small, dialect, hints)
+            (piece,) = self._scheduled(small, model, hints)
             mine = tuple(w for w in numbered if len(kernel.params) + w[0] in used)
             pieces.append(replace(piece, params=used, workspace=mine, helper=i < len(kernels) - 1))
         return pieces
 
-    def _scheduled(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
-        answers = (t.schedule(kernel, dialect, hints) for t in self.templates)
+    def _scheduled(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        answers = (t.schedule(kernel, model, hints) for t in self.templates)
         return next(a for a in answers if not isinstance(a, Reject))
 
-    def _cpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
+    def _cpu_parts(
+        self, kernel: Kernel, reductions: Sequence[Expr], model: DeviceModel, hints: Mapping[str, int]
+    ) -> int:
         """Enough for all cores, each worth a task and all together another level."""
-        pieces = self._scheduled(kernel, dialect, hints)
+        pieces = self._scheduled(kernel, model, hints)
         config = pieces[0].config
         if not isinstance(config, NestConfig):
             return 1
-        units, costs = int(bind(nest_units(kernel, config), hints)), dialect.costs
+        units, costs = int(bind(nest_units(kernel, config), hints)), model.costs
         seconds = costs.seconds(nest_work(kernel, config).bound(hints), 1, 0.0)
-        saved = seconds * (1 - 1 / dialect.cores)
-        if units >= 2 * dialect.cores or saved < _LEVEL_WORTH * (costs.launch_seconds + costs.level_seconds):
+        saved = seconds * (1 - 1 / model.cores)
+        if units >= 2 * model.cores or saved < _LEVEL_WORTH * (costs.launch_seconds + costs.level_seconds):
             return 1
         return min(
-            4 * dialect.cores // max(units, 1),
+            4 * model.cores // max(units, 1),
             costs.tasks_worth(seconds),
             _number(reductions[0].reduce_axes, hints) // _BLOCK,
             _MOST,
         )
 
-    def _gpu_parts(self, kernel: Kernel, reductions: Sequence[Expr], dialect: Dialect, hints: Mapping[str, int]) -> int:
+    def _gpu_parts(
+        self, kernel: Kernel, reductions: Sequence[Expr], model: DeviceModel, hints: Mapping[str, int]
+    ) -> int:
         """Into how many blocks to cut: as many as fill the device, each worth a start."""
-        length, costs = _number(reductions[0].reduce_axes, hints), dialect.costs
+        length, costs = _number(reductions[0].reduce_axes, hints), model.costs
         if length * (1 if contiguous(kernel, reductions) else _APART) * costs.turn_seconds < costs.launch_seconds:
             return 1
-        config = self._scheduled(kernel, dialect, hints)[0].config
+        config = self._scheduled(kernel, model, hints)[0].config
         results = _number(rows_of(kernel), hints)
         if isinstance(config, TileConfig):
             found = find_contraction(kernel)
@@ -126,11 +130,11 @@ class Split:
                 * -(-_number(found.rows, hints) // height)
                 * -(-_number(found.cols, hints) // width)
             )
-            wanted = 2 * dialect.cores // max(groups, 1)
+            wanted = 2 * model.cores // max(groups, 1)
         elif isinstance(config, RowsConfig) and contiguous(kernel, reductions):
-            wanted = _ITEMS_PER_CORE * dialect.cores // max(results * config.lanes, 1)
+            wanted = _ITEMS_PER_CORE * model.cores // max(results * config.lanes, 1)
         else:  # a work item a result
-            return max(1, min(_ITEMS_PER_CORE * dialect.cores // max(results, 1), length // _ALONE, _MOST))
+            return max(1, min(_ITEMS_PER_CORE * model.cores // max(results, 1), length // _ALONE, _MOST))
         return max(1, min(wanted, length // _BLOCK, _MOST))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.sums.split import layout_of, with_values, without_unused
 from backends.codegen.template import Scheduler
 from graphcore.base.dtypes import DType
@@ -66,17 +66,17 @@ class Statistics:
         self.gatherers = gatherers
         self.templates = templates
 
-    def schedule(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         parts = _find(kernel)
         if parts is None:
             return Reject("it gathers no sums of a product")
-        gathered = (self._in_epilogue(kernel, parts, g, dialect, hints) for g in self.gatherers)
+        gathered = (self._in_epilogue(kernel, parts, g, model, hints) for g in self.gatherers)
         return next((pieces for pieces in gathered if pieces is not None), None) or self._apart(
-            kernel, parts, dialect, hints
+            kernel, parts, model, hints
         )
 
     def _in_epilogue(
-        self, kernel: Kernel, parts: _Parts, template: Gatherer, dialect: Dialect, hints: Mapping[str, int]
+        self, kernel: Kernel, parts: _Parts, template: Gatherer, model: DeviceModel, hints: Mapping[str, int]
     ) -> list[Piece] | None:
         """The product with its blocks' sums, and the kernel that adds those up; None where the template cannot."""
         whole, at = layout_of(kernel.axes)
@@ -86,7 +86,7 @@ class Statistics:
             params=(*kernel.params, Param("probe", body.dtype, whole)),
             stores=parts.elements or (Store(len(kernel.params), at, body),),
         )
-        alone = template.schedule(probe, dialect, hints)
+        alone = template.schedule(probe, model, hints)
         blocks = template.blocks(probe, alone[-1]) if not isinstance(alone, Reject) else None
         if blocks is None or any(
             not blocks.keys() <= set(r.reduce_axes) or r.dtype != _accumulated(probe) for r in parts.sums
@@ -113,15 +113,15 @@ class Statistics:
             params.append(Param(f"p{len(params)}", r.dtype, shape))
         made = replace(kernel, params=tuple(params), stores=tuple(stores))
         used, small = without_unused(made)
-        pieces = template.schedule(small, dialect, hints)
+        pieces = template.schedule(small, model, hints)
         assert not isinstance(pieces, Reject) and template.blocks(small, pieces[-1]) == blocks
         count, work = len(kernel.params), _workspaces(kernel, made)
         return [
             *_moved(pieces, small, used, count, work),
-            *self._results(made, parts, known, count, work, dialect, hints),
+            *self._results(made, parts, known, count, work, model, hints),
         ]
 
-    def _apart(self, kernel: Kernel, parts: _Parts, dialect: Dialect, hints: Mapping[str, int]) -> list[Piece]:
+    def _apart(self, kernel: Kernel, parts: _Parts, model: DeviceModel, hints: Mapping[str, int]) -> list[Piece]:
         """The product, storing the elements that are summed, and a kernel that sums them."""
         whole, at = layout_of(kernel.axes)
         params, stores, known = list(kernel.params), list(parts.elements), {}
@@ -136,8 +136,8 @@ class Statistics:
         made = replace(kernel, params=tuple(params), stores=tuple(stores))
         used, small = without_unused(made)
         count, work = len(kernel.params), _workspaces(kernel, made)
-        first = _moved(self._scheduled(small, dialect, hints), small, used, count, work)
-        return [*first, *self._results(made, parts, known, count, work, dialect, hints)]
+        first = _moved(self._scheduled(small, model, hints), small, used, count, work)
+        return [*first, *self._results(made, parts, known, count, work, model, hints)]
 
     def _results(
         self,
@@ -146,7 +146,7 @@ class Statistics:
         known: Mapping[Expr, Expr],
         count: int,
         work: list[Any],
-        dialect: Dialect,
+        model: DeviceModel,
         hints: Mapping[str, int],
     ) -> list[Piece]:
         """The kernel of everything that is made of the sums."""
@@ -157,10 +157,10 @@ class Statistics:
             replace(kernel, name=f"{kernel.name}_sums", axes=axes, stores=stores, kind=KernelKind.ROWS, form=None)
         )
         used, small = without_unused(sums)
-        return _moved(self._scheduled(small, dialect, hints), small, used, count, work)
+        return _moved(self._scheduled(small, model, hints), small, used, count, work)
 
-    def _scheduled(self, kernel: Kernel, dialect: Dialect, hints: Mapping[str, int]) -> Sequence[Piece]:
-        answers = (t.schedule(kernel, dialect, hints) for t in self.templates)
+    def _scheduled(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        answers = (t.schedule(kernel, model, hints) for t in self.templates)
         return next(a for a in answers if not isinstance(a, Reject))
 
 

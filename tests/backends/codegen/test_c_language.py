@@ -21,7 +21,7 @@ from backends.codegen.prelude import prelude_for
 from backends.codegen.registry import BY_NAME
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.program import Function, generate
-from backends.opencl.target import dialect_of, make_target
+from backends.opencl.target import device_model, make_target
 from graphcore import nn, optim
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph, collect
@@ -91,8 +91,8 @@ class Steps:
         made = compile_graph(graph, make_target(DEVICE), sizes)
         self.plan: Plan = made.plan
         self.placed: Placed = made.placed
-        self.dialect = replace(dialect_of(DEVICE), language=C)
-        source = generate(self.plan, self.dialect)
+        self.model = replace(device_model(DEVICE), language=C)
+        source = generate(self.plan, self.model)
         self.functions, self.of_step = source.functions, source.of_step
         body = "\n".join(f.text for f in self.functions)
         self.text = C.header + prelude_for(body, C) + body + "".join(map(entry, self.functions))
@@ -107,7 +107,7 @@ class Steps:
         for step, number in zip(self.plan.steps, self.of_step, strict=True):
             template = BY_NAME[step.template]
             sizes = [int(bind(e, self.placed.sizes)) for e in template.arguments(step.kernel, step.config)]
-            tasks = template.tasks(step.kernel, step.config, self.dialect, self.placed.sizes)
+            tasks = template.tasks(step.kernel, step.config, self.model, self.placed.sizes)
             at = (ctypes.c_void_p * len(step.buffers))(*(buffers[n].ctypes.data for n in step.buffers))
             function = getattr(self.code, f"run_{number}")
             for task in range(tasks):

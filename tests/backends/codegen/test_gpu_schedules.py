@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import graphcore as gc
-from backends.codegen.emitter import Dialect
+from backends.codegen.device_model import DeviceModel
 from backends.codegen.gpu_product.family import choose_tile, tile_bytes
 from backends.opencl.device.device import open_device
 from backends.opencl.language import language_of
 from backends.opencl.launch_modes import LAUNCHES
 from backends.opencl.runtime import OpenCLBackend
-from backends.opencl.target import dialect_of
+from backends.opencl.target import device_model
 from graphcore import nn
 from graphcore.base.errors import DeviceError, UsageError
 from graphcore.ir.graph import Graph
@@ -29,7 +29,9 @@ from passes.planning.placement import place
 
 RUNTIMES = ("opencl:intel", "opencl:pocl")
 SLOW_RUNTIMES = ("opencl:intel", pytest.param("opencl:pocl", marks=pytest.mark.slow))  # PoCL compiles barriers slowly
-H100 = Dialect(language_of("nvidia"), "nvidia", 1, cores=132, device="H100", kind="gpu", group=256, local_memory=49152)
+H100 = DeviceModel(
+    language_of("nvidia"), "nvidia", 1, cores=132, device="H100", kind="gpu", group=256, local_memory=49152
+)
 
 
 @functools.cache
@@ -98,8 +100,8 @@ def check(
 
 def test_memory_is_transferred_and_the_device_string_forces_it():
     backend = plain("opencl:intel:as-gpu")
-    assert backend.dialect.kind == "gpu" and not backend.arena.on_host and backend.dialect.group > 1
-    assert dialect_of(open_device("opencl:intel").info).kind == "cpu"
+    assert backend.model.kind == "gpu" and not backend.arena.on_host and backend.model.group > 1
+    assert device_model(open_device("opencl:intel").info).kind == "cpu"
 
 
 @pytest.mark.parametrize("spec", RUNTIMES)

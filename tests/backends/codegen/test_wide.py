@@ -58,7 +58,7 @@ def texts(device: str, output: Any, feeds: tuple[Any, ...], sizes: dict[str, int
     """The functions of a graph that is only compiled."""
     opened = backend(device)
     plan = compile_graph(Graph((output,), (), feeds), opened.target, sizes).plan
-    return [BY_NAME[s.template].emit(s.kernel, s.config, opened.dialect) for s in plan.steps]
+    return [BY_NAME[s.template].emit(s.kernel, s.config, opened.model) for s in plan.steps]
 
 
 @pytest.mark.parametrize("device", RUNTIMES)
