@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc as garbage
 import os
 import signal
 import subprocess
@@ -371,10 +372,27 @@ def test_an_interrupt_between_two_launches_waits_for_the_last(intel: gc.Session)
     interrupt = functools.partial(
         ctypes.CDLL(None)["raise"], int(signal.SIGINT)
     )  # leaves the handling of the signal to Python
-    for place in range(len(launches) + 1):
-        bound._work = [*launches[:place], interrupt, *launches[place:]]
-        intel.set_value(a, np.zeros((200, 200)))
-        before = intel.get_value(b)[0, 0]
-        with pytest.raises(KeyboardInterrupt):
-            intel.run(step)
-        assert (intel.get_value(a) == 1).all() and (intel.get_value(b) == before + 1).all(), place
+    handled: list[int] = []
+
+    def note(*_: Any) -> None:
+        handled.append(place)
+        raise KeyboardInterrupt
+
+    before_all = signal.signal(signal.SIGINT, note)
+    garbage.collect()
+    garbage.disable()  # an interrupt inside a destructor is lost, as Python does with exceptions there
+    try:
+        for place in range(len(launches) + 1):
+            bound._work = [*launches[:place], interrupt, *launches[place:]]
+            intel.set_value(a, np.zeros((200, 200)))
+            before = intel.get_value(b)[0, 0]
+            try:
+                intel.run(step)
+            except KeyboardInterrupt:
+                pass
+            else:
+                pytest.fail(f"at {place} of {len(launches)}: handled at {handled}, but nothing was raised")
+            assert (intel.get_value(a) == 1).all() and (intel.get_value(b) == before + 1).all(), place
+    finally:
+        garbage.enable()
+        signal.signal(signal.SIGINT, before_all)
