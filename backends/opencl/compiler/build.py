@@ -181,8 +181,9 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
 
 def _digest(device: Device, source: str, options: tuple[str, ...]) -> bytes:
     info = device.info
-    # A runtime that loads code for an older CPU goes on to compile for that one, and refuses what is newer.
-    cpu = [os.environ.get("CL_CONFIG_CPU_TARGET_ARCH", ""), *sorted(cpu_flags())] if info.is_cpu else []
+    # A CPU's runtime that loads code for an older one goes on to compile for that, and refuses what is newer. The kind
+    # does not say whose runtime it is: a CPU may stand in for a GPU.
+    cpu = [os.environ.get("CL_CONFIG_CPU_TARGET_ARCH", ""), *sorted(cpu_flags())]
     parts = (str(CODEGEN_VERSION), source, *options, info.platform, info.name, info.version, info.driver, *cpu)
     hasher = hashlib.sha256()
     for part in parts:

@@ -124,9 +124,13 @@ def test_same_source_is_the_same_program(cache: Path, device: Device) -> None:
     assert build.build_stats().from_memory == 1
 
 
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_a_binary_of_another_cpu_is_another_entry(
-    cache: Path, binary_device: Device, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    cache: Path, binary_device: Device, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    binary_device = dataclasses.replace(
+        binary_device, info=dataclasses.replace(binary_device.info, kind=kind)
+    )  # a CPU may play a GPU
     for flags in ({"avx2"}, {"avx2", "avx512f"}):
         monkeypatch.setattr(build, "cpu_flags", lambda flags=flags: frozenset(flags))
         forget()
