@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # Raise it when the meaning of a cached binary changes though its source text does not.
-CODEGEN_VERSION = 1
+CODEGEN_VERSION = 2
 DISK_LIMIT = 512 << 20
 _MEMORY_LIMIT = 8  # programs that nobody uses
 _MAGIC = b"GCKERN01"
