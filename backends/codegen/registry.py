@@ -37,8 +37,11 @@ GPU_SCHEDULERS: tuple[Scheduler, ...] = (Statistics((), _GPU), *_GPU)
 WIDE_SCHEDULERS: tuple[Scheduler, ...] = (Split((_NEST,)), _NEST)
 BY_NAME: dict[str, Template] = {t.name: t for t in (*TEMPLATES, *_GROUPS)}
 GROUP_TEMPLATES: dict[str, GroupTemplate] = {t.name: t for t in _GROUPS}
+# How many times longer than others' a byte of a template's text keeps the runtime's compiler busy; 1 where not given.
+BUILD_WEIGHTS: dict[str, float] = {ConvolutionWeightSums.name: 2.0}
 
 __all__ = [
+    "BUILD_WEIGHTS",
     "BY_NAME",
     "CPU_SCHEDULERS",
     "GPU_SCHEDULERS",

@@ -1,9 +1,14 @@
-"""How a bound plan is started: a launch a step, a launch a level, or the whole plan in one; by the cost model."""
+"""How a bound plan is started: a launch a step, a launch a level, or the whole plan in one; by the cost model.
+
+Where a plan is several programs, a level has a launch for each of them that its steps lie in, and the whole plan one
+for every stretch of rows in one program.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from graphcore.plan.costs import CostModel, Work
 
@@ -14,12 +19,13 @@ LAUNCHES = {"step": "launch a step", "level": "launch a level", "one": "one laun
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel to start: its name, how many work-groups, and which rows of the table it runs."""
+    """A kernel to start: its name, how many work-groups, which rows of the table it runs, and its program."""
 
     kernel: str
     groups: int
     first: int
     last: int
+    program: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,14 @@ class Row:
         tasks: how many tasks share its work; none where nothing is to be done.
         words: what follows the function, the first task and the tasks.
         work: what it does, in numbers.
+        program: which of the plan's programs has the function.
     """
 
     function: int
     tasks: int
     words: tuple[int, ...]
     work: Work
+    program: int = 0
 
 
 def mode_seconds(levels: Sequence[Sequence[Row]], costs: CostModel, footprint: float, gpu: bool) -> dict[str, float]:
@@ -48,7 +56,8 @@ def mode_seconds(levels: Sequence[Sequence[Row]], costs: CostModel, footprint: f
         footprint: bytes that a run touches.
         gpu: whether every function of a level is a launch of its own.
     """
-    one = costs.launch_seconds + costs.level_seconds
+    pieces = sum(1 for _ in groupby(r.program for r in _by_program(levels)))
+    one = max(pieces, 1) * (costs.launch_seconds + costs.level_seconds)
     by_step = by_level = 0.0
     for rows in levels:
         busy = [r for r in rows if r.tasks]
@@ -58,9 +67,12 @@ def mode_seconds(levels: Sequence[Sequence[Row]], costs: CostModel, footprint: f
         by_step += sum(each) + len(busy) * (costs.launch_seconds + costs.level_seconds)
         if gpu:
             by_level += sum(each) + len({r.function for r in busy}) * costs.launch_seconds
-        elif busy:
-            by_level += max(max(each), sum(alone) / costs.cores) + costs.launch_seconds
-        by_level += costs.level_seconds if busy else 0.0
+            by_level += costs.level_seconds if busy else 0.0
+            continue
+        for program in {r.program for r in busy}:
+            ours = [i for i, r in enumerate(busy) if r.program == program]
+            by_level += max(max(each[i] for i in ours), sum(alone[i] for i in ours) / costs.cores)
+            by_level += costs.launch_seconds + costs.level_seconds
     return {LAUNCHES["step"]: by_step, LAUNCHES["level"]: by_level, LAUNCHES["one"]: one}
 
 
@@ -81,19 +93,34 @@ def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tupl
     if mode == LAUNCHES["step"]:
         busy = [r for r in rows if r.tasks]
         return [(r, 0) for r in busy], [
-            Launch(f"step_{r.function}" if gpu else "run_plan", r.tasks, at, at + 1) for at, r in enumerate(busy)
+            Launch(f"step_{r.function}" if gpu else "run_plan", r.tasks, at, at + 1, r.program)
+            for at, r in enumerate(busy)
         ]
-    if mode == LAUNCHES["one"]:
-        return [(r, 0) for r in rows], [Launch("run_plan", 1, 0, len(rows))]
     order, launches = [], []
+    if mode == LAUNCHES["one"]:
+        for program, members in groupby(_by_program(levels), key=lambda r: r.program):
+            first = len(order)
+            order += [(r, 0) for r in members]
+            launches.append(Launch("run_plan", 1, first, len(order), program))
+        return order, launches
     for level in levels:
-        started, first = 0, len(order)
-        for r in level:
-            order.append((r, started))
-            started += r.tasks
-        if started:
-            launches.append(Launch("run_plan", started, first, len(order)))
+        for program, members in groupby(_by_program([level]), key=lambda r: r.program):
+            started, first = 0, len(order)
+            for r in members:
+                order.append((r, started))
+                started += r.tasks
+            if started:
+                launches.append(Launch("run_plan", started, first, len(order), program))
     return order, launches
+
+
+def _by_program(levels: Sequence[Sequence[Row]]) -> list[Row]:
+    """All rows, those of a level that lie in one program together, those first whose program ran last."""
+    rows: list[Row] = []
+    for level in levels:
+        last = rows[-1].program if rows else 0
+        rows += sorted(level, key=lambda r: (r.program != last, r.program))
+    return rows
 
 
 def _by_function(levels: Sequence[Sequence[Row]]) -> tuple[list[tuple[Row, int]], list[Launch]]:

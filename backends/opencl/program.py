@@ -1,4 +1,4 @@
-"""One program per plan: the distinct step functions, and the kernels that call them by rows of a table.
+"""The programs of a plan: the distinct step functions, and the kernels that call them by rows of a table.
 
 A row of the table is ``[function, first task, tasks, (space, offset) per parameter, sizes...]``. Functions are merged
 by their text, so the optimizer's update of every parameter is one function and many rows.
@@ -7,20 +7,25 @@ On CPUs one dispatch kernel switches over the functions, and the same compiled p
 launch per level or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
 differ in local memory and registers, so each has a kernel of its own, which runs all its rows of a level at once, and
 one launch is a second program: a single work-group with a barrier after every row.
+
+A plan whose text would keep one compiler busy for seconds is several programs on CPUs (splitting.py), each with a
+dispatch kernel over its own functions, which are compiled at once.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.prelude import prelude_for
-from backends.codegen.registry import BY_NAME, GROUP_TEMPLATES
+from backends.codegen.registry import BUILD_WEIGHTS, BY_NAME, GROUP_TEMPLATES
 from backends.codegen.template import NAME
-from backends.opencl.compiler.build import build_program
+from backends.opencl.compiler.build import build_program, build_programs
+from backends.opencl.splitting import Splitting, split_functions
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.plan import Plan, Step
 
@@ -32,7 +37,10 @@ _NOINLINE = "__attribute__((noinline))"  # on GPUs calls cost more than text
 
 @dataclass(frozen=True)
 class Function:
-    """A distinct step function; ``local_bytes`` is None where work items do not work together."""
+    """A distinct step function; ``local_bytes`` is None where work items do not work together.
+
+    ``weight`` says how long a byte of its text takes compilers, against others'.
+    """
 
     number: int
     name: str
@@ -40,24 +48,45 @@ class Function:
     kernel: Kernel
     arguments: int
     local_bytes: int | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """A plan's program text, and which function every step calls; ``whole`` is a GPU's program for one launch."""
+    """The texts of a plan's programs.
 
-    text: str
+    Attributes:
+        texts: of every program.
+        functions: of all programs, each once.
+        of_step: which function every step calls.
+        program_of_step: in which program.
+        whole: a GPU's program for one launch.
+    """
+
+    texts: tuple[str, ...]
     functions: tuple[Function, ...]
     of_step: tuple[int, ...]
+    program_of_step: tuple[int, ...]
     whole: str = ""
+
+    @property
+    def text(self) -> str:
+        """All programs, one after another."""
+        return "\n".join(self.texts)
 
     def without_text(self) -> Source:
         """What binding takes; ``generate`` gives the texts of the plan again."""
-        return replace(self, text="", functions=tuple(replace(f, text="") for f in self.functions), whole="")
+        return replace(self, texts=(), functions=tuple(replace(f, text="") for f in self.functions), whole="")
 
 
-def generate(plan: Plan, model: DeviceModel) -> Source:
-    """The program of a plan."""
+def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None) -> Source:
+    """The programs of a plan.
+
+    Args:
+        plan: with a schedule for every step.
+        model: of the device.
+        splitting: how a CPU's plan may be divided into several programs; not at all without.
+    """
     found: dict[str, Function] = {}
     of_step: list[int] = []
     taken: dict[str, int] = {}
@@ -78,24 +107,29 @@ def generate(plan: Plan, model: DeviceModel) -> Source:
                 step.kernel,
                 len(BY_NAME[step.template].arguments(step.kernel, step.config)),
                 local,
+                BUILD_WEIGHTS.get(step.template, 1.0),
             )
         of_step.append(function.number)
     functions = tuple(found.values())
-    body = "\n".join(f.text for f in functions)
+    first = (0,) * len(of_step)
     if model.is_gpu:
+        body = "\n".join(f.text for f in functions)
         shared = model.language.header.replace(_NOINLINE, "") + prelude_for(body, model.language) + body + "\n"
-        return Source(
-            shared + _step_kernels(functions, model.group),
-            functions,
-            tuple(of_step),
-            shared + _whole_kernel(functions, model.group),
-        )
-    dispatch = _dispatch(functions)
-    return Source(
-        model.language.header + prelude_for(body, model.language) + body + "\n" + dispatch,
-        functions,
-        tuple(of_step),
-    )
+        whole = shared + _whole_kernel(functions, model.group)
+        return Source((shared + _step_kernels(functions, model.group),), functions, tuple(of_step), first, whole)
+    if splitting is None:
+        return Source((_cpu_text(functions, model),), functions, tuple(of_step), first)
+    numbers = iter(of_step)
+    levels = [[next(numbers) for _ in steps] for steps in plan.levels]
+    split = split_functions([round(len(f.text) * f.weight) for f in functions], levels, splitting)
+    texts = tuple(_cpu_text([functions[n] for n in members], model) for members in split.members)
+    return Source(texts, functions, tuple(of_step), split.of_step)
+
+
+def _cpu_text(functions: Sequence[Function], model: DeviceModel) -> str:
+    """The text of one program: some functions and the kernel that calls them."""
+    body = "\n".join(f.text for f in functions)
+    return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions)
 
 
 def _commented(step: Step, text: str) -> str:
@@ -185,7 +219,7 @@ def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
     )
 
 
-def _dispatch(functions: tuple[Function, ...]) -> str:
+def _dispatch(functions: Sequence[Function]) -> str:
     switch = "\n".join(f"    case {f.number}: {_call(f, 'task', 'tasks')} break;" for f in functions)
     return f"""\
 GC_NOINLINE static void run_row(__global char* arena, __global char* variables, __global char* constants,
@@ -222,23 +256,23 @@ __kernel void run_plan(__global char* arena, __global char* variables, __global 
 """
 
 
-def compile_source(device: Any, source: Source, plan: Plan) -> Any:
-    """The built program."""
-    return _build(device, source.text, plan)
+def compile_source(device: Any, source: Source, plan: Plan) -> list[Any]:
+    """The built programs; those that are not in the cache are compiled at once."""
+    return build_programs(device, source.texts, _options(device), _origins(plan))
 
 
 def compile_whole(device: Any, source: Source, plan: Plan) -> Any:
     """The built program that runs a plan in one launch on a GPU."""
-    return _build(device, source.whole, plan)
+    return build_program(device, source.whole, _options(device), _origins(plan))
 
 
-def _build(device: Any, text: str, plan: Plan) -> Any:
-    origins = "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.steps)
-    options: tuple[str, ...] = () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)
+def _origins(plan: Plan) -> str:
+    return "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.steps)
+
+
+def _options(device: Any) -> tuple[str, ...]:
+    if device.info.vendor == "oclgrind":  # knows no generic pointers, and extends vectors of single bits wrongly
+        return ("-cl-std=CL1.2", "-cl-opt-disable")
     if device.info.is_gpu:  # the one version that all GPUs' compilers know
-        options = ("-cl-std=CL1.2",)
-    if (
-        device.info.vendor == "oclgrind"
-    ):  # knows no generic pointers, and extends the optimiser's vectors of single bits wrongly
-        options = ("-cl-std=CL1.2", "-cl-opt-disable")
-    return build_program(device, text, options, origins)
+        return ("-cl-std=CL1.2",)
+    return () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from backends.codegen.registry import BY_NAME
+from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Memory, Pool, Slot
 from backends.opencl.program import Source, compile_source, compile_whole, generate
+from backends.opencl.splitting import Splitting
 from backends.opencl.target import counts_fit, device_model, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind
@@ -33,14 +35,15 @@ _BUILT_BYTES, _BYTES_OF_TEXT = 2 << 20, 80  # what runtimes keep of a program, a
 
 @dataclass
 class Program:
-    """A compiled plan: its text and its built programs: a CPU has one, a GPU one for single launches and one for all
-    others; ``length`` is that of the text, which is not kept."""
+    """A compiled plan: its text and its built programs: a CPU has one or several, a GPU one for single launches and one
+    for all others; ``length`` is that of the text, which is not kept, but made again with the same ``splitting``."""
 
     plan: Plan
     source: Source
-    built: Any = None
+    built: list[Any] | None = None
     whole: Any = None
     length: int = 0
+    splitting: Splitting | None = None
 
 
 class OpenCLBackend:
@@ -58,9 +61,12 @@ class OpenCLBackend:
             device = replace(device, info=replace(device.info, kind=kind, vector_width=4))
         self.device = device
         self._launch = "auto"
+        self.splitting: Splitting | None = None
         self.name = f"opencl:{device.info.vendor}"
         self.target = make_target(device.info)
         self.model = device_model(device.info)
+        if builds_apart(device):
+            self.splitting = Splitting(self.target.costs, most=device.info.compute_units)
         self.cl = icd.load()
         spaces: list[Memory] = []
         self.arena, self.variables, self.constants = (Memory(device, spaces) for _ in range(3))
@@ -142,25 +148,27 @@ class OpenCLBackend:
 
     def compile(self, plan: Plan) -> Program:
         self.device.check_process()
-        source = generate(plan, self.model)
-        program = Program(plan, source, length=len(source.text))
+        splitting = None if self._launch == "one" else self.splitting
+        source = generate(plan, self.model, splitting)
+        program = Program(plan, source, length=len(source.text), splitting=splitting)
         if plan.steps and not self.device.info.is_gpu:  # there the way to launch decides
             self.built(program)
         return program
 
-    def built(self, program: Program, whole: bool = False) -> Any:
-        """The program's kernels, built on first use; ``whole``: those that run a plan as one work-group (GPUs)."""
+    def built(self, program: Program, number: int = 0, whole: bool = False) -> Any:
+        """A plan's programs, built on first use: the one of this number, or the one that runs it as one work-group
+        (GPUs)."""
         if whole:
             program.whole = program.whole or compile_whole(self.device, self._texts(program), program.plan)
         else:
             program.built = program.built or compile_source(self.device, self._texts(program), program.plan)
-        if program.source.text:
+        if program.source.texts:
             program.source = program.source.without_text()
-        return program.whole if whole else program.built
+        return program.whole if program.built is None or whole else program.built[number]
 
     def _texts(self, program: Program) -> Source:
         """The source with its texts, which are not kept once they are built."""
-        return program.source if program.source.text else generate(program.plan, self.model)
+        return program.source if program.source.texts else generate(program.plan, self.model, program.splitting)
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
@@ -233,7 +241,8 @@ class BoundPlan:
     @property
     def levels(self) -> list[list[Row]]:
         """The table's rows, by level."""
-        sizes, model, index = self.placed.sizes, self.backend.model, iter(self.program.source.of_step)
+        sizes, model, source = self.placed.sizes, self.backend.model, self.program.source
+        calls = zip(source.of_step, source.program_of_step, strict=True)
         levels: list[list[Row]] = []
         for steps in self.plan.levels:
             levels.append([])
@@ -244,8 +253,8 @@ class BoundPlan:
                     tasks = 0
                 words = [word for number in step.buffers for word in self._place(number)]
                 words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.config)]
-                function = self.program.source.functions[next(index)]
-                levels[-1].append(Row(function.number, tasks, tuple(words), step.work.bound(sizes)))
+                function, program = next(calls)
+                levels[-1].append(Row(function, tasks, tuple(words), step.work.bound(sizes), program))
         return levels
 
     @property
@@ -279,7 +288,7 @@ class BoundPlan:
                 f"{len(order)} steps: {error}"
             ) from None
         for launch in self._launches:
-            built = self.backend.built(self.program, whole=launch.kernel == "run_whole")
+            built = self.backend.built(self.program, launch.program, whole=launch.kernel == "run_whole")
             self.kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.model.group,)))
 
     def _prepare(self) -> None:

@@ -11,19 +11,21 @@ import atexit
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
 import threading
 import time
 import warnings
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backends.opencl.compiler import pocl_cache
+from backends.opencl.compiler.failure import explain_failure
 from backends.opencl.compiler.folders import cache_folder, configured_cache_folder
+from backends.opencl.compiler.workers import Worker, builds_apart, workers
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, cpu_flags
 from graphcore.base.errors import CompileError, OutOfMemoryError
@@ -33,6 +35,7 @@ __all__ = [
     "CacheInfo",
     "build_count",
     "build_program",
+    "build_programs",
     "build_stats",
     "cache_info",
     "clear_cache",
@@ -49,9 +52,6 @@ _HEADER = len(_MAGIC) + 2 * hashlib.sha256().digest_size
 _SUFFIX = ".gck"
 _UNUSABLE = b"PoCL cannot read what it made of this source"
 _STALE_TEMPORARY = 3600.0  # seconds: older temporary files were left by killed processes
-_CONTEXT_LINES = 4
-_MOST_ERRORS = 5
-_MOST_LOG = 8000  # characters
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -67,6 +67,7 @@ class BuildStats:
         from_memory: Programs that were there already.
         rejected: Disk entries found damaged, stale or refused by the driver.
         seconds: Time spent compiling from source.
+        apart: How many of the compiled programs a process of their own has compiled.
     """
 
     compiled: int = 0
@@ -74,6 +75,7 @@ class BuildStats:
     from_memory: int = 0
     rejected: int = 0
     seconds: float = 0.0
+    apart: int = 0
 
 
 class _Programs:
@@ -158,7 +160,37 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
         OutOfMemoryError: The compiler ran out of memory.
         DeviceError: The process was forked after the device was opened.
     """
+    return build_programs(device, (source,), options, origins)[0]
+
+
+def build_programs(
+    device: Device, sources: Sequence[str], options: tuple[str, ...] = (), origins: str = ""
+) -> list[Any]:
+    """Return the built programs of several source texts: as `build_program`, but those that have to be compiled are
+    compiled at once where that needs processes and the device's compiler allows it, the first of them in this one.
+    """
     device.check_process()
+    missing: list[str] = []
+    if len(sources) > 1 and builds_apart(device):
+        missing = [s for s in dict.fromkeys(sources) if _program(device, s, options) is None]
+    with workers(device, options, missing[1:]) as elsewhere:
+
+        def compiled(source: str, digest: bytes) -> Any:
+            worker = elsewhere.get(source)
+            program = _from_worker(device, worker, options, digest) if worker is not None else None
+            if program is None:
+                program = _from_source(device, source, options, origins, digest)
+                if worker is not None:  # no fault of the source's
+                    worker.warn()
+            return program
+
+        return [_program(device, source, options, compiled) for source in sources]
+
+
+def _program(
+    device: Device, source: str, options: tuple[str, ...], compiled: Callable[[str, bytes], Any] | None = None
+) -> Any:
+    """Return a program from memory, from disk, or from what compiles it; None where nothing does."""
     digest = _digest(device, source, options)
     key = (int(device.context.int_ptr), digest)
     program = _state.find(key)
@@ -169,13 +201,15 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
             program = _state.find(key)
             if program is None:
                 program = _from_disk(device, source, options, digest)
-                if program is None:
-                    program = _from_source(device, source, options, origins, digest)
-                _state.keep(key, program)
-                with _state.lock:
-                    _state.building.pop(key, None)
+                if program is None and compiled is not None:
+                    program = compiled(source, digest)
+                if program is not None:
+                    _state.keep(key, program)
+                    with _state.lock:
+                        _state.building.pop(key, None)
                 return program
-    _state.count(from_memory=1)
+    if compiled is not None:
+        _state.count(from_memory=1)
     return program
 
 
@@ -213,7 +247,7 @@ def _from_source(device: Device, source: str, options: tuple[str, ...], origins:
     except cl.MemoryError as error:
         raise OutOfMemoryError(f"the OpenCL compiler ran out of memory on {device.info.name}: {error}") from error
     except cl.Error as error:
-        message = _explain(source, _build_log(raw, device, error, cl), origins, device, options)
+        message = explain_failure(source, _build_log(raw, device, error, cl), origins, device, options)
         raise CompileError(message) from error
     _state.count(compiled=1, seconds=time.perf_counter() - begin)
     if pocl:
@@ -223,62 +257,28 @@ def _from_source(device: Device, source: str, options: tuple[str, ...], origins:
     return program
 
 
+def _from_worker(device: Device, worker: Worker, options: tuple[str, ...], digest: bytes) -> Any:
+    """Return the program that a process of its own compiled; None if it failed: then this process says why."""
+    begin = time.perf_counter()
+    binary = worker.binary()
+    cl = icd.load()
+    if binary is None:
+        return None
+    try:
+        program = _build(cl._cl._Program(device.context, [device.handle], [binary]), options, cl)
+    except cl.Error:
+        return None
+    _state.count(compiled=1, apart=1, seconds=time.perf_counter() - begin)
+    _store(binary, digest)
+    return program
+
+
 def _build_log(program: Any, device: Device, error: Exception, cl: Any) -> str:
     try:
         log: str = program.get_build_info(device.handle, cl.program_build_info.LOG).strip()
     except cl.Error:
         log = ""
     return log or str(error)
-
-
-# --- the error message -----------------------------------------------------------------------------------------------
-
-
-def _explain(source: str, log: str, origins: str, device: Device, options: tuple[str, ...]) -> str:
-    info = device.info
-    shown = log if len(log) <= _MOST_LOG else f"{log[:_MOST_LOG]}\n... ({len(log) - _MOST_LOG} more characters)"
-    parts = [
-        f"an OpenCL kernel does not compile on {info.name} ({info.platform}, driver {info.driver})",
-        f"source around the errors:\n{_excerpt(source, _error_lines(log))}",
-        f"build log:\n{shown}",
-    ]
-    if options:
-        parts.append(f"options: {' '.join(options)}")
-    if origins:
-        parts.append(f"made from:\n{origins}")
-    return "\n\n".join(parts)
-
-
-def _error_lines(log: str) -> list[int]:
-    """Return the lines of a build log's errors: Intel writes `1:22:10: error: ...`, PoCL `error: x.cl:22:10: ...`."""
-    numbers: list[int] = []
-    for line in log.splitlines():
-        if "error" in line.lower():
-            found = re.search(r"(\d+):\d+:\s", line)
-            if found and int(found.group(1)) not in numbers:
-                numbers.append(int(found.group(1)))
-    return numbers[:_MOST_ERRORS]
-
-
-def _excerpt(source: str, errors: list[int]) -> str:
-    """Return the numbered lines near the errors, marked; the beginning if the log names no line."""
-    lines = source.splitlines()
-    centres = [n for n in errors if 1 <= n <= len(lines)]
-    wanted = sorted(
-        {i for n in centres for i in range(n - _CONTEXT_LINES, n + _CONTEXT_LINES + 1)} & set(range(1, len(lines) + 1))
-    )
-    if not wanted:
-        wanted = list(range(1, min(len(lines), 40) + 1))
-    text: list[str] = []
-    last = 0
-    for number in wanted:
-        if number > last + 1:
-            text.append("      ...")
-        text.append(f"{'>' if number in centres else ' '}{number:5d} | {lines[number - 1]}")
-        last = number
-    if last < len(lines):
-        text.append("      ...")
-    return "\n".join(text)
 
 
 # --- the cache on disk -----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from backends.opencl.compiler.folders import cache_folder
 from graphcore.base.errors import DeviceError
 from graphcore.base.lazy import load_module
 
-__all__ = ["INSTALL_HINT", "cache_folder", "load"]
+__all__ = ["INSTALL_HINT", "cache_folder", "environment_of_children", "load"]
 
 INSTALL_HINT = (
     "install an OpenCL runtime for the CPU with `pip install graphcore[cpu]`; "
@@ -172,6 +172,15 @@ def _prepare_environment() -> None:
 def _chosen_by_user(variable: str) -> bool:
     value = os.environ.get(variable)
     return bool(value) and value != os.environ.get(_OURS + variable)
+
+
+def environment_of_children() -> dict[str, str]:
+    """Return an environment in which a process sees the runtimes that this one sees, and makes no folders of its own.
+
+    Without our marks it takes our choices for the user's.
+    """
+    marks = {_OURS + name for name in ("POCL_CACHE_DIR", "OCL_ICD_VENDORS")}
+    return {name: value for name, value in os.environ.items() if name not in marks}
 
 
 def _choose(variable: str, value: str | None) -> None:

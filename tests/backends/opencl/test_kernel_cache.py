@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip("pyopencl")
 
-from backends.opencl.compiler import build, folders, pocl_cache
+from backends.opencl.compiler import build, failure, folders, pocl_cache
 from backends.opencl.device.device import Device, DeviceInfo, icd, list_devices, open_device
 from graphcore.base.errors import CompileError
 
@@ -414,7 +414,7 @@ def test_compile_error_without_lines_shows_the_beginning(cache: Path, device: De
     ],
 )
 def test_error_lines_of_several_compilers(log: str, expected: list[int]) -> None:
-    assert build._error_lines(log) == expected
+    assert failure.error_lines(log) == expected
 
 
 def test_no_compiler_warning_escapes(cache: Path, device: Device) -> None:
