@@ -1,4 +1,3 @@
-"""The package's version, and that of the code it generates."""
+"""The package's version."""
 
 __version__ = "0.1.0"
-CODEGEN_VERSION = 1
