@@ -34,13 +34,13 @@ def body_text(name: str, kind: str, width: int, language: Language) -> str:
     """
     dtype = _TYPES[kind]
     arguments, value = functions.expanded(name, dtype)
-    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), DeviceModel(language, "", width), (), {})
-    emitter.scope.names.update({argument: f"x{argument.position}" for argument in arguments})
+    known = {argument: f"x{argument.position}" for argument in arguments}
+    emitter = Emitter(Kernel(name, (), (ELEMENT,), ()), DeviceModel(language, "", width), values=known)
     with emitter.lanes(ELEMENT, "0", width):
         result = emitter.vector(value, width)
     parameters = ", ".join(f"{language.vector_type(dtype, width)} x{i}" for i in range(len(arguments)))
     suffix = str(width) if width > 1 else ""
-    lines = [*emitter.scope.lines, f"return {result};"]
+    lines = [*emitter.lines, f"return {result};"]
     body = "".join(f"    {line}\n" for line in lines)
     result_type = language.vector_type(value.dtype, width)
     return f"static inline {result_type} gc_{name}_{kind}{suffix}({parameters}) {{\n{body}}}\n"

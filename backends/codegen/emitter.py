@@ -8,13 +8,15 @@ on it are explicit vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from backends.codegen.accumulator import Accumulator
 from backends.codegen.cnames import counter_dtype, counter_type, register_type
 from backends.codegen.device_model import DeviceModel, narrow_positions
-from backends.codegen.scalars import bounded, identity
+from backends.codegen.scalars import bounded
+from backends.codegen.template import sizes_of
 from backends.codegen.vector_loads import load_vector
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim, Extent
@@ -22,7 +24,7 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel, Store
 
-__all__ = ["Accumulator", "Emitter", "Scope", "linear_position"]
+__all__ = ["Emitter", "Scope"]
 
 
 @dataclass
@@ -33,29 +35,54 @@ class Scope:
     lines: list[str] = field(default_factory=list)
     names: dict[object, str] = field(default_factory=dict)
 
+    def line(self, *texts: str) -> None:
+        """Write lines."""
+        self.lines.extend(texts)
+
+    def define(self, value: object, text: str) -> None:
+        """From here on, a value (or whatever else has a name) is this text."""
+        self.names[value] = text
+
 
 class Emitter:
     """Writes values of one kernel.
 
     Args:
-        kernel: whose values are written.
+        kernel: whose values are written; its parameters are called ``p0``, ``p1`` and so on.
         model: the device's.
-        pointers: C names of the parameters.
-        sizes: C names of the symbolic extents.
+        sizes: C names of the symbolic extents, where they are not the kernel's own.
+        within: axes whose loops stand around all that is written.
+        axes: C texts of axes that others have bound.
+        values: C texts of values that are known already.
+        aligned: whether vectors start at multiples of their width.
+
+    Others change an emitter by its methods alone.
     """
 
-    def __init__(self, kernel: Kernel, model: DeviceModel, pointers: Sequence[str], sizes: dict[Dim, str]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        model: DeviceModel,
+        *,
+        sizes: Mapping[Dim, str] | None = None,
+        within: Iterable[Axis] = (),
+        axes: Mapping[Axis, str] | None = None,
+        values: Mapping[Expr, str] | None = None,
+        aligned: bool = True,
+    ) -> None:
         self.kernel = kernel
         self.model = model
         self.language = model.language
-        self.pointers = list(pointers)
-        self.sizes = sizes
+        self.pointers = [f"p{i}" for i in range(len(kernel.params))]
+        self.sizes = sizes_of(kernel) if sizes is None else sizes
         self.lane: Axis | None = None
         self.width = 1
-        self.aligned = True  # whether vectors start at multiples of their width
-        self.axis_code: dict[Axis, str] = {}
-        self.scopes: list[Scope] = [Scope(frozenset())]
-        self.cached: dict[Expr, Callable[[int], str]] = {}
+        self.aligned = aligned
+        self.axis_code: dict[Axis, str] = dict(axes or {})
+        self.scopes: list[Scope] = [Scope(frozenset(within))]
+        for value, text in (values or {}).items():
+            self.define(value, text)
+        self.cached: Mapping[Expr, Callable[[int], str]] = {}
         self.pinned: dict[Expr, frozenset[Axis]] = {}  # more axes whose loops a value must stay inside
         self.narrow = frozenset[Expr]() if kernel.wide else narrow_positions(kernel)
         self.counter, self.counts = counter_type(kernel), counter_dtype(kernel)  # of positions and extents
@@ -67,8 +94,34 @@ class Emitter:
     def scope(self) -> Scope:
         return self.scopes[-1]
 
-    def line(self, text: str) -> None:
-        self.scope.lines.append(text)
+    @property
+    def lines(self) -> list[str]:
+        """What was written into the innermost scope: of a finished function, everything."""
+        return list(self.scope.lines)
+
+    def line(self, *texts: str) -> None:
+        self.scope.line(*texts)
+
+    def define(self, value: Expr, text: str) -> None:
+        """Inside the innermost scope a value is this text from here on."""
+        self.scope.define(value, text)
+
+    def name_axis(self, axis: Axis, code: str) -> None:
+        """From here on, an axis is written like this."""
+        self.axis_code[axis] = code
+
+    def keep_inside(self, value: Expr, axes: Iterable[Axis]) -> None:
+        """A value is never moved out of the loops of these axes, also where it does not depend on them."""
+        self.pinned[value] = frozenset(axes)
+
+    @contextmanager
+    def reading(self, values: Mapping[Expr, Callable[[int], str]]) -> Iterator[None]:
+        """Inside, these values are read from where they are kept, as the text for a width, and not computed."""
+        before, self.cached = self.cached, values
+        try:
+            yield
+        finally:
+            self.cached = before
 
     def fresh(self, prefix: str = "v") -> str:
         self._names += 1
@@ -85,7 +138,7 @@ class Emitter:
         self.scopes.append(inner)
         yield inner
         self.scopes.pop()
-        parent.lines += [f"{header} {{", *("  " + text for text in inner.lines), "}"]
+        parent.line(f"{header} {{", *("  " + text for text in inner.lines), "}")
 
     @contextmanager
     def loop(self, axis: Axis, name: str | None = None) -> Iterator[Scope]:
@@ -158,8 +211,8 @@ class Emitter:
         else:
             text = self.text(e)
         name = self.fresh()
-        place.lines.append(f"const {self.language.vector_type(e.dtype, self.width_of(e))} {name} = {text};")
-        place.names[e] = name
+        place.line(f"const {self.language.vector_type(e.dtype, self.width_of(e))} {name} = {text};")
+        place.define(e, name)
         return name
 
     def vector(self, e: Expr, width: int) -> str:
@@ -232,7 +285,7 @@ class Emitter:
         index, low, high = e.index, e.low, e.high
         text = self.index(index, width)
         name = self.fresh("k")
-        self.home(e).lines.append(f"const {self.language.vector(self.counter, width)} {name} = {text};")
+        self.home(e).line(f"const {self.language.vector(self.counter, width)} {name} = {text};")
         bottom, top = index.range()
         checks = []
         if bottom < low:
@@ -243,6 +296,14 @@ class Emitter:
             return "-1" if width > 1 else "1"
         checked = " & ".join(checks)
         return self.language.mask_of(checked, self.counts, width) if self.kernel.wide else checked
+
+    def position(self, axes: Sequence[Axis]) -> str:
+        """The row-major position over axes as C."""
+        text = "0"
+        for axis in axes:
+            code = self.axis_code[axis]
+            text = f"({text} * {self.extent(axis.extent)} + {code})" if text != "0" else code
+        return text
 
     # Memory
 
@@ -290,10 +351,11 @@ class Emitter:
             return self._hoisted(e, place)
         width = self.width_of(e)
         accumulator = Accumulator(self, e, width)
-        accumulator.declare(place.lines)
+        accumulator.declare(place)
         self._nest(list(e.reduce_axes), accumulator, e)
-        place.names[e] = accumulator.finish(place.lines)
-        return place.names[e]
+        name = accumulator.finish(place)
+        place.define(e, name)
+        return name
 
     def _hoisted(self, e: Expr, place: Scope) -> str:
         position = self.scopes.index(place)
@@ -308,135 +370,4 @@ class Emitter:
             with self.loop(axes[0]):
                 self._nest(axes[1:], accumulator, e)
             return
-        accumulator.add(e.args[0], linear_position(self, e.reduce_axes))
-
-
-def linear_position(emitter: Emitter, axes: Sequence[Axis]) -> str:
-    """The row-major position over reduction axes as C (for arg-reductions)."""
-    text = "0"
-    for axis in axes:
-        text = (
-            f"({text} * {emitter.extent(axis.extent)} + {emitter.axis_code[axis]})"
-            if text != "0"
-            else emitter.axis_code[axis]
-        )
-    return text
-
-
-class Accumulator:
-    """A reduction's running value (and position, for arg-reductions) in registers."""
-
-    def __init__(self, emitter: Emitter, e: Expr, width: int) -> None:
-        self.emitter, self.e, self.width, self.language = emitter, e, width, emitter.language
-        self.combine: str = e.combine
-        self.dtype = e.args[0].dtype
-        self.name = emitter.fresh("a")
-        self.position = emitter.fresh("at") if self.combine.startswith("arg") else None
-
-    def declare(self, lines: list[str]) -> None:
-        language, kind = self.language, register_type(self.dtype)
-        start = language.literal(identity(self.combine, self.dtype), self.dtype)
-        if self.dtype.is_bool and self.width > 1 and start == "1":
-            start = "-1"
-        if self.width > 1:
-            start = language.splat(start, kind, self.width)
-        lines.append(f"{language.vector(kind, self.width)} {self.name} = {start};")
-        if self.position:
-            start = language.splat("-1", self.emitter.counter, self.width)
-            lines.append(f"{language.vector(self.emitter.counter, self.width)} {self.position} = {start};")
-
-    def add(self, body: Expr, position: str) -> None:
-        """Combine one element (or the lanes) in the current scope."""
-        em, language, kind = self.emitter, self.language, register_type(self.dtype)
-        if self.combine == "add" and body.fn == "mul" and body.dtype.is_float and not body.dtype.rounds:
-            a, b = (em.vector(x, self.width) for x in body.args)
-            em.line(language.multiply_add(self.name, a, b, kind, self.width))
-            return
-        value = em.vector(body, self.width)
-        if self.position:
-            if not value.isidentifier():
-                held = em.fresh()
-                em.line(f"const {language.vector(kind, self.width)} {held} = {value};")
-                value = held
-            where = position if self.width == 1 else language.splat(position, em.counter, self.width)
-            if em.lane in self.e.reduce_axes and self.width > 1:
-                where = f"({where} + {em.iota(self.width)})"
-            better = self.better(value, self.name, self.width)
-            first = language.mask_of(f"{self.position} < 0", em.counts, self.width)
-            taken = em.fresh("t")
-            em.line(f"const {language.vector('int', self.width)} {taken} = {better} | {first};")
-            mask = language.mask_for(taken, em.counts, self.width)
-            em.line(f"{self.position} = {language.select(mask, where, self.position, em.counter, self.width)};")
-            mask = language.mask_for(taken, self.dtype, self.width)
-            em.line(f"{self.name} = {language.select(mask, value, self.name, kind, self.width)};")
-            return
-        em.line(f"{self.name} = {self.merged(self.name, value, self.width)};")
-
-    def better(self, new: str, old: str, width: int) -> str:
-        sign = ">" if self.combine in ("max", "argmax") else "<"
-        test = f"({new} {sign} {old})"
-        if self.dtype.is_float:
-            test = f"({test} | (({new} != {new}) & ({old} == {old})))"
-        return self.language.mask_of(test, self.dtype, width)
-
-    def merged(self, old: str, new: str, width: int) -> str:
-        return self.language.apply(self.combine, [new, old], self.dtype, width)
-
-    def finish(self, lines: list[str], lanes_reduced: bool = False) -> str:
-        """The final name; with ``lanes_reduced`` the lanes are combined, in a fixed order, to a scalar."""
-        em, language = self.emitter, self.language
-        if lanes_reduced and self.width > 1:
-            self.fold_lanes(lines)
-        if self.position and self.e in em.narrow:
-            return self.position
-        if self.position:
-            width = 1 if lanes_reduced else self.width
-            result = em.fresh()
-            lines.append(
-                f"const {language.vector('long', width)} {result} = "
-                f"{language.to_kind(self.position, em.counter, 'long', width)};"
-            )
-            return result
-        if self.e.dtype.rounds:
-            width = 1 if lanes_reduced else self.width
-            result = em.fresh()
-            rounded = em.rounded(self.name, self.e.dtype, width)
-            lines.append(f"const {language.vector_type(self.e.dtype, width)} {result} = {rounded};")
-            return result
-        return self.name
-
-    def fold_lanes(self, lines: list[str]) -> None:
-        em, width, current, kind = self.emitter, self.width, self.name, register_type(self.dtype)
-        if self.position:
-            self.fold_positions(lines)
-            return
-        while width > 1:
-            half = width // 2
-            folded = em.fresh("a")
-            merged = self.merged(*self.language.halves(current, kind, width), half)
-            lines.append(f"const {self.language.vector(kind, half)} {folded} = {merged};")
-            current, width = folded, half
-        if self.dtype.is_bool:
-            lines.append(f"const int {current}b = {current} & 1;")
-            current += "b"
-        self.name, self.width = current, 1
-
-    def fold_positions(self, lines: list[str]) -> None:
-        em, lane = self.emitter, self.language.lane
-        best, at, positions = em.fresh("a"), em.fresh("at"), self.position
-        assert positions is not None
-        lines.append(
-            f"{register_type(self.dtype)} {best} = {lane(self.name, 0)}; {em.counter} {at} = {lane(positions, 0)};"
-        )
-        for i in range(1, self.width):
-            new, where = lane(self.name, i), lane(positions, i)
-            equal = (
-                f"(({new} == {best}) | (({new} != {new}) & ({best} != {best})))"
-                if self.dtype.is_float
-                else f"({new} == {best})"
-            )
-            lines.append(
-                f"if ({where} >= 0 && ({at} < 0 || {self.better(new, best, 1)} || ({equal} && {where} < {at}))) {{ "
-                f"{best} = {new}; {at} = {where}; }}"
-            )
-        self.name, self.position, self.width = best, at, 1
+        accumulator.add(e.args[0], self.position(e.reduce_axes))

@@ -13,7 +13,7 @@ from graphcore.kernel.expr import Expr, dynamic_values
 from graphcore.kernel.index import Axis, Div, Index, Mod
 
 if TYPE_CHECKING:
-    from backends.codegen.emitter import Emitter
+    from backends.codegen.emitter import Emitter, Scope
 
 __all__ = ["load_vector"]
 
@@ -38,9 +38,9 @@ def load_vector(em: Emitter, e: Expr) -> str:
             held = (
                 em.value(guard) if guard is not None else None
             )  # the guard stands before the load: outside of it the address may be anywhere
-            em.home(e).lines.append(f"const {em.counter} {at} = {em.index(index)};")
+            em.home(e).line(f"const {em.counter} {at} = {em.index(index)};")
             lines, text = _spread_out(em, pointer, at, f"({at} + {width // shared[0]})", dtype, shared, held)
-            em.home(e).lines.extend(lines)
+            em.home(e).line(*lines)
             return text
     return _sorted_out(em, e, guard)
 
@@ -122,39 +122,39 @@ def _sorted_out(em: Emitter, e: Expr, guard: Expr | None) -> str:
     param, index = e.param, e.index
     pointer, dtype, width = em.pointers[param], e.dtype, em.width
     assert em.lane is not None
-    own, lines, result, at = em.language, em.home(e).lines, em.fresh("x"), em.fresh("k")
+    own, home, result, at = em.language, em.home(e), em.fresh("x"), em.fresh("k")
     kind, mask = register_type(dtype), None
     some = every = None
     if guard is not None and em.is_vector(guard.axes):
         mask = em.fresh("g")
-        lines.append(f"const {own.vector('int', width)} {mask} = {em.vector(guard, width)};")
-        some, every = (_folded(em, lines, mask, whole, width) for whole in (False, True))
+        home.line(f"const {own.vector('int', width)} {mask} = {em.vector(guard, width)};")
+        some, every = (_folded(em, home, mask, whole, width) for whole in (False, True))
     elif guard is not None:
         some = every = em.value(guard)
     step = index.stride(em.lane)
     if step is not None:
-        lines.append(f"const {em.counter} {at} = {em.index(index)};")
+        home.line(f"const {em.counter} {at} = {em.index(index)};")
         addresses = [f"({at} {'-' if step < 0 else '+'} {abs(i * step)})" for i in range(width)]
         together = (
             _Together(None, (), _stepped(own, pointer, at, dtype, width, step)) if _is_whole(step, width) else None
         )
     else:
-        lines.append(f"const {own.vector(em.counter, width)} {at} = {em.index(index, width)};")
+        home.line(f"const {own.vector(em.counter, width)} {at} = {em.index(index, width)};")
         addresses = [own.lane(at, i) for i in range(width)]
         together = _neighbours(em, index, pointer, at, dtype)
     apart = _one_by_one(own, pointer, addresses, dtype, mask)
     zero = own.splat(own.literal(0, dtype), kind, width)
-    lines.append(f"{own.vector(kind, width)} {result} = {zero};")
+    home.line(f"{own.vector(kind, width)} {result} = {zero};")
     if together is None:
-        lines.append(f"if ({some}) {result} = {apart};" if some else f"{result} = {apart};")
+        home.line(f"if ({some}) {result} = {apart};" if some else f"{result} = {apart};")
         return result
     condition = " && ".join(c for c in (every, together.condition) if c)
-    lines.append(" ".join([f"if ({condition}) {{", *together.lines, f"{result} = {together.vector};", "}"]))
-    lines.append(f"else{f' if ({some})' if some else ''} {result} = {apart};")
+    home.line(" ".join([f"if ({condition}) {{", *together.lines, f"{result} = {together.vector};", "}"]))
+    home.line(f"else{f' if ({some})' if some else ''} {result} = {apart};")
     return result
 
 
-def _folded(em: Emitter, lines: list[str], mask: str, every: bool, width: int) -> str:
+def _folded(em: Emitter, home: Scope, mask: str, every: bool, width: int) -> str:
     """Whether any or all lanes of a mask are set: by a built-in where that is known to be no call."""
     own, sign = em.language, "&" if every else "|"
     if not own.quirks.calls_any:
@@ -163,7 +163,7 @@ def _folded(em: Emitter, lines: list[str], mask: str, every: bool, width: int) -
         low, high = own.halves(mask, "int", width)
         width //= 2
         half = em.fresh("f")
-        lines.append(f"const {own.vector('int', width)} {half} = {low} {sign} {high};")
+        home.line(f"const {own.vector('int', width)} {half} = {low} {sign} {high};")
         mask = half
     return mask
 

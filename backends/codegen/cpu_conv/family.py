@@ -43,7 +43,7 @@ from backends.codegen.cpu_conv.weight_code import (
 )
 from backends.codegen.cpu_conv.work import image_work, weight_result_work, weight_sums_work
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.emitter import Emitter, Scope
+from backends.codegen.emitter import Emitter
 from backends.codegen.language import Language
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
@@ -268,14 +268,16 @@ class Convolution:
         places = _positions(kernel)
 
         def finish(fixed: Sequence[str], flat: str, acc: str, width: int) -> list[str]:
-            emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
-            emitter.scopes = [Scope(frozenset((*kernel.axes, *total.reduce_axes)))]
-            for axis in kernel.axes:
-                emitter.axis_code[axis] = fixed[places[axis]] if places[axis] < len(fixed) else "0"
             lanes = width if axes else 1
-            with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
+            emitter = Emitter(
+                kernel,
+                model,
+                within=(*kernel.axes, *total.reduce_axes),
+                axes={a: fixed[places[a]] if places[a] < len(fixed) else "0" for a in kernel.axes},
                 # With no axes the result is one element: lane 0.
-                emitter.scope.names[total] = acc if lanes == width else language.lane(acc, 0)
+                values={total: acc if lanes == width else language.lane(acc, 0)},
+            )
+            with emitter.lanes(axes[-1], f"({flat})", width) if axes else nullcontext():
                 emitter.store_all(elements)
                 for i, store in enumerate(sums):
                     place = (
@@ -283,7 +285,7 @@ class Convolution:
                         f"{config.schedule.width}"
                     )
                     emitter.line(f"{accessed(language, place, lanes, dtype)} += {emitter.vector(store.value, lanes)};")
-            return emitter.scope.lines
+            return emitter.lines
 
         if weights:
             text = reduce_code(
@@ -324,8 +326,7 @@ class Convolution:
         first = _FIRST.format(channels=problem.out_channels)
         codes, places = ("image0", f"({first} + gm)", f"(row0 * {problem.phase_step[0]})", "0"), _positions(kernel)
         for i, store in enumerate(sums):
-            emitter = Emitter(kernel, model, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
-            emitter.axis_code.update({a: codes[places[a]] for a in kernel.axes})
+            emitter = Emitter(kernel, model, axes={a: codes[places[a]] for a in kernel.axes})
             before.append(language.private(f"{dtype} gs{i}[{size}];"))
             before.append(f"for (int gm = 0; gm < {size}; ++gm) gs{i}[gm] = 0;")
             place = accessed(language, f"gs{i} + gm * {width}", width, dtype)

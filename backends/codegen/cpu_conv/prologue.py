@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from backends.codegen.cpu_conv.code import Load
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.emitter import Emitter, Scope
+from backends.codegen.emitter import Emitter
 from backends.codegen.nest.family import Nest
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType
@@ -60,10 +60,13 @@ class _Elements(Emitter):
     """Writes values of an operand's element ``e``; where an address is the element's own number nothing has to wait for
     divisions."""
 
-    own: Index | None = None
+    def __init__(self, kernel: Kernel, model: DeviceModel, sizes: Mapping[Dim, str], operand: Computed) -> None:
+        codes = {axis: f"a{i}" for i, axis in enumerate(operand.axes)}
+        super().__init__(kernel, model, sizes=sizes, within=operand.axes, axes=codes, aligned=False)
+        self.own = _place(operand)
 
     def index(self, index: Index, width: int = 1) -> str:
-        if width > 1 or self.own is None or index + -index.constant != self.own:
+        if width > 1 or index + -index.constant != self.own:
             return super().index(index, width)
         return f"(e + {index.constant})" if index.constant else "e"
 
@@ -98,19 +101,15 @@ class Prologues:
         return "".join(self._function(operand, width, name) for (operand, width), name in self.wanted.items())
 
     def _function(self, operand: Computed, width: int, name: str) -> str:
-        emitter = _Elements(self.kernel, self.model, [f"p{i}" for i in range(len(self.kernel.params))], self.sizes)
-        emitter.aligned = False
-        emitter.own = _place(operand)
-        emitter.scopes = [Scope(frozenset(operand.axes))]
+        emitter = _Elements(self.kernel, self.model, self.sizes, operand)
         lines, rest = [], "e"
         for i, axis in reversed(list(enumerate(operand.axes))):
-            emitter.axis_code[axis] = f"a{i}"
             lines.append(f"const int a{i} = {rest if i == 0 else f'{rest} % {axis.extent}'};")
             rest = f"({rest} / {axis.extent})"
         lane = operand.axes[-1]
         with emitter.lanes(lane, emitter.axis_code[lane], width):
             result = emitter.vector(operand.value, width)
-        body = "".join(f"  {line}\n" for line in [*lines, *emitter.scope.lines, f"return {result};"])
+        body = "".join(f"  {line}\n" for line in [*lines, *emitter.lines, f"return {result};"])
         extra = [f"const int {n}" for d, n in self.sizes.items() if d not in sizes_of(self.kernel)]
         language = self.model.language
         parameters = signature(language, self.kernel, [*extra, "const int e"])

@@ -16,7 +16,7 @@ from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_
 from backends.codegen.cpu_product.product import Product, find_product, is_plain
 from backends.codegen.cpu_product.work import product_work
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.emitter import Emitter, Scope
+from backends.codegen.emitter import Emitter
 from backends.codegen.language import Space
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float64
@@ -82,16 +82,12 @@ class Prologue:
         return "".join(self._function(kernel, model, width) for width in sorted(self.widths))
 
     def _function(self, kernel: Kernel, model: DeviceModel, width: int) -> str:
-        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
-        emitter.aligned = False
-        emitter.scopes = [Scope(frozenset((*kernel.axes, self.term)))]
-        emitter.axis_code.update({**self.batch, self.term: "gt"})
-        if self.own is not None:
-            emitter.axis_code[self.own] = "go"
+        codes = {**self.batch, self.term: "gt", **({} if self.own is None else {self.own: "go"})}
+        emitter = Emitter(kernel, model, within=(*kernel.axes, self.term), axes=codes, aligned=False)
         lane = self.term if self.along_term or self.own is None else self.own
-        with emitter.lanes(lane, emitter.axis_code[lane], width):
+        with emitter.lanes(lane, codes[lane], width):
             result = emitter.vector(self.factor, width)
-        lines = "".join(f"  {line}\n" for line in [*emitter.scope.lines, f"return {result};"])
+        lines = "".join(f"  {line}\n" for line in [*emitter.lines, f"return {result};"])
         language = model.language
         parameters = signature(language, kernel, [f"const int {name}" for name in (*self.batch.values(), "go", "gt")])
         return (
@@ -187,22 +183,22 @@ class Matmul:
         dims = tuple("1" if axis is None else _extent(axis, sizes) for axis in (product.row, product.col, product.term))
 
         def epilogue(row: str, col: str, acc: str, width: int) -> list[str]:
-            emitter = Emitter(kernel, model, pointers, sizes)
-            emitter.aligned = False
-            emitter.scopes = [Scope(frozenset((*kernel.axes, product.term)))]
-            emitter.axis_code.update(batch)
-            if product.row is not None:
-                emitter.axis_code[product.row] = f"({row})"
             assert product.col is not None
+            emitter = Emitter(
+                kernel,
+                model,
+                within=(*kernel.axes, product.term),
+                axes={**batch, **({} if product.row is None else {product.row: f"({row})"})},
+                values={product.total: acc},
+                aligned=False,
+            )
             with emitter.lanes(product.col, f"({col})", width):
-                emitter.axis_code[product.col] = f"({col})"
-                emitter.scope.names[product.total] = acc
                 emitter.store_all(kernel.stores[: len(kernel.stores) - len(sums)])
                 for i, store in enumerate(sums):
                     place = f"gs{i} + ({col} - gm_jb)"
                     target = language.deref(f"gm_v{width}", place, Space.PRIVATE) if width > 1 else f"*({place})"
                     emitter.line(f"{target} += {emitter.vector(store.value, width)};")
-            return emitter.scope.lines
+            return emitter.lines
 
         inner = f"{NAME}_block"
         parameters = signature(language, kernel, [f"const int {name}" for name in batch.values()])
@@ -231,10 +227,8 @@ class Matmul:
             assert product.col is not None
             kind, name = register_type(store.value.dtype), f"gs{i}"
             size = gemm.nr * gemm.n_block if gemm.n_block else product.col.extent
-            emitter = Emitter(kernel, model, [f"p{n}" for n in range(len(kernel.params))], sizes_of(kernel))
-            emitter.axis_code.update({**batch, product.col: "gc"})
-            if product.row is not None:
-                emitter.axis_code[product.row] = "gm_ib"
+            row = {} if product.row is None else {product.row: "gm_ib"}
+            emitter = Emitter(kernel, model, axes={**batch, product.col: "gc", **row})
             before += [
                 model.language.private(f"{kind} {name}[{size}];"),
                 f"for (int gc = 0; gc < {size}; ++gc) {name}[gc] = 0;",
@@ -250,8 +244,7 @@ class Matmul:
     ) -> str:
         """The operand's start as C: its parameter, plus what the batch axes and constants add."""
         param, index = operand.param, operand.index
-        emitter = Emitter(kernel, model, [], {})
-        emitter.axis_code.update(batch)
+        emitter = Emitter(kernel, model, axes=batch)
         rest = index.without([a for a in (product.row, product.col, product.term) if a is not None])
         return f"p{param}" if rest == Index(0) else f"(p{param} + {emitter.index(rest)})"
 

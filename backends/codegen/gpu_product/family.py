@@ -203,7 +203,7 @@ class _Tiles:
         self.kernel, self.config, self.model = kernel, config, model
         self.found = _contraction(kernel)
         self.kind = register_type(self.found.total.dtype)
-        self.em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        self.em = Emitter(kernel, model)
 
     def extents(self, axes: Sequence[Axis]) -> str:
         return " * ".join(self.em.extent(a.extent) for a in axes) or "1"
@@ -232,7 +232,7 @@ class _Tiles:
                 self.multiply()
                 em.line(em.language.barrier())
             self.finish()
-        return em.scope.lines
+        return em.lines
 
     def each(self) -> str:
         """The loops over a work item's results."""
@@ -285,8 +285,8 @@ class _Tiles:
         em, c, f = self.em, self.config, self.found
         with em.block(self.each(), (*f.rows, *f.cols)):
             em.line(f"const int row = row_start + y + i * {c.down}, col = col_start + x + j * {c.across};")
-            with em.block("if (row < m && col < n)", (*f.rows, *f.cols)) as inside:
+            with em.block("if (row < m && col < n)", (*f.rows, *f.cols)):
                 decode(em, f.rows, "row")
                 decode(em, f.cols, "col")
-                inside.names[f.total] = "sums[i][j]"
+                em.define(f.total, "sums[i][j]")
                 em.store_all(self.kernel.stores)

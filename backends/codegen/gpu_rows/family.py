@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backends.codegen.accumulator import Accumulator
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.emitter import Accumulator, Emitter, linear_position
+from backends.codegen.emitter import Emitter
 from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
 from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
@@ -143,7 +144,7 @@ class GpuRows:
         return max(levels.values())
 
     def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
-        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        emitter = Emitter(kernel, model)
         lines = _Rows(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         return (
@@ -191,7 +192,7 @@ class _Rows:
             em.line("if (task != 0) return;")
             em.line("const int live = 1;")
             self.phases()
-            return em.scope.lines
+            return em.lines
         store_free(em, self.free, [s for s in self.kernel.stores if s not in self.free], "if (task == 0 && item == 0)")
         em.line(f"const int rows = {' * '.join(em.extent(a.extent) for a in self.rows)};")
         with em.block(f"for (int first = task * {at_once}; first < rows; first += tasks * {at_once})", self.rows):
@@ -201,14 +202,13 @@ class _Rows:
             em.line(f"const int row = min({mine}, rows - 1);")
             decode(em, self.rows, "row")
             self.phases()
-        return em.scope.lines
+        return em.lines
 
     def pin(self) -> None:
         """Reductions, and what is made of them, stay inside the rows' loop even where they depend on no row."""
-        rows = frozenset(self.rows)
         for value in self.kernel.values():
             if self.depth[value]:
-                self.em.pinned[value] = rows
+                self.em.keep_inside(value, self.rows)
 
     def phases(self) -> None:
         columns = set(self.columns)
@@ -236,7 +236,7 @@ class _Rows:
         em = self.em
         accumulators = {r: Accumulator(em, r, 1) for r in reduces}
         for accumulator in accumulators.values():
-            accumulator.declare(em.scope.lines)
+            accumulator.declare(em.scope)
         walks: dict[tuple[Axis, ...], list[Expr]] = {}
         for r in reduces:
             walks.setdefault(self.columns if set(r.reduce_axes) == set(self.columns) else r.reduce_axes, []).append(r)
@@ -255,7 +255,7 @@ class _Rows:
         with em.block(f"if (live) for (int {name} = lane; {name} < {count}; {name} += {self.config.lanes})", axes):
             decode(em, axes, name)
             for accumulator, r in members:
-                accumulator.add(r.args[0], linear_position(em, r.reduce_axes))
+                accumulator.add(r.args[0], em.position(r.reduce_axes))
             em.store_all(stores)
 
     def tree(self, accumulators: Mapping[Expr, Accumulator]) -> None:
@@ -286,7 +286,7 @@ class _Rows:
             em.line(f"{a.name} = {held}[item - lane];")
             if where:
                 em.line(f"{a.position} = {where}[item - lane];")
-            em.scope.names[r] = a.finish(em.scope.lines)
+            em.define(r, a.finish(em.scope))
         em.line(em.language.barrier())  # the next tree uses the same memory
 
     def combine(self, a: Accumulator, held: str, where: str, step: str) -> None:
@@ -313,7 +313,7 @@ def decode(em: Emitter, axes: Sequence[Axis], position: str) -> None:
         extent = em.extent(axes[i].extent)
         name = em.fresh(axes[i].name + "_")
         em.line(f"const int {name} = {rest if i == 0 else f'{rest} % {extent}'};")
-        em.axis_code[axes[i]] = name
+        em.name_axis(axes[i], name)
         if i:
             following = em.fresh("q")
             em.line(f"const int {following} = {rest} / {extent};")

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from backends.codegen.accumulator import Accumulator
 from backends.codegen.cnames import register_type
-from backends.codegen.emitter import Accumulator, Emitter, linear_position
+from backends.codegen.emitter import Emitter, Scope
 from backends.codegen.nest.schedule import (
     TILE,
     NestConfig,
@@ -62,7 +63,7 @@ class NestCode:
         if units == 1 and not config.leading:
             em.line("if (task != 0) return;")
             self.unit("0")
-            return em.scope.lines
+            return em.lines
         total = self._units_code()
         em.line(f"const {em.counter} units = {total};")
         if config.strided:
@@ -75,7 +76,7 @@ class NestCode:
             header = f"for ({em.counter} u = begin; u < end; ++u)"
         with em.block(header, self.rows):
             self.unit("u")
-        return em.scope.lines
+        return em.lines
 
     def free_scalars(self) -> None:
         """Scalars that have nothing to do with the rows: stored by the first task, also when there are no rows."""
@@ -86,10 +87,9 @@ class NestCode:
     def pin(self) -> None:
         """A phase's reductions, and what is made of them, stay inside the rows' loops even where they depend on no
         row."""
-        rows = frozenset(self.rows)
         for value in self.order:
             if self.is_row_reduce(value) or any(c in self.em.pinned for c in _operands(value)):
-                self.em.pinned[value] = rows
+                self.em.keep_inside(value, self.rows)
 
     def bound(self, axis: Axis) -> str:
         """An axis's extent as C."""
@@ -126,7 +126,7 @@ class NestCode:
                 f"const {em.counter} {name} = "
                 f"{code if step == 1 else f'{code} * {step}'}{inner if step == TILE and axis == config.tiled else ''};"
             )
-            em.axis_code[axis] = name
+            em.name_axis(axis, name)
             if axis == config.lane:
                 block = name
             if axis == config.tiled and step == 1:
@@ -191,7 +191,6 @@ class NestCode:
 
     def row_lanes(self, axis: Axis, base: str, width: int) -> None:
         with self.em.lanes(axis, base, width):
-            self.em.axis_code[axis] = base
             self.phases()
 
     # Phases
@@ -225,7 +224,6 @@ class NestCode:
     def cache_shared(self, reduces: Sequence[Expr], stores: Sequence[Store]) -> None:
         """Keep expensive values that several phases need in a private array, where a row is short enough."""
         em = self.em
-        em.cached = {}
         count = product(a.extent for a in self.columns)
         self.kept = {}
         if not isinstance(count, int) or self.config.strided or self.config.lane not in (None, *self.columns[-1:]):
@@ -253,7 +251,7 @@ class NestCode:
         lane_width = width if in_columns else em.width
         accumulators = [Accumulator(em, r, lane_width if (in_columns or em.is_vector(r.axes)) else 1) for r in reduces]
         for accumulator in accumulators:
-            accumulator.declare(outer.lines)
+            accumulator.declare(outer)
         level = self.depth[reduces[0]] if reduces else self.depth[stores[0].value] + 1
         tails: list[list[Accumulator]] = []
         tiled = self.config.tiled if self.config.tiled in self.columns else None
@@ -270,33 +268,10 @@ class NestCode:
             ):
                 self.column_loops(loops, accumulators, reduces, stores, level, tails, outer)
         for position, (accumulator, reduce) in enumerate(zip(accumulators, reduces, strict=True)):
-            name = accumulator.finish(outer.lines, lanes_reduced=in_columns)
+            name = accumulator.finish(outer, lanes_reduced=in_columns)
             for extra in tails:
-                name = self.joined(accumulator, extra[position], outer)
-            outer.names[reduce] = name
-
-    def joined(self, main: Accumulator, extra: Accumulator, scope: object) -> str:
-        """The main part's result combined with a tail's."""
-        em = self.em
-        lines = em.scope.lines
-        if extra.width > 1:
-            extra.fold_lanes(lines)
-        if extra.position:
-            value, at = main.name, main.position
-            better = main.better(extra.name, value, 1)
-            lines.append(f"const int {at}x = {at} < 0 || ({extra.position} >= 0 && {better});")
-            name, where = em.fresh("a"), em.fresh("at")
-            kind = register_type(main.dtype)
-            lines.append(
-                f"const {kind} {name} = {at}x ? {extra.name} : {value}; "
-                f"const {em.counter} {where} = {at}x ? {extra.position} : {at};"
-            )
-            main.name, main.position = name, where
-            return main.finish(lines)
-        name = em.fresh("a")
-        lines.append(f"const {register_type(main.dtype)} {name} = {main.merged(main.name, extra.name, 1)};")
-        main.name = name
-        return main.finish(lines)
+                name = accumulator.joined(extra[position])
+            outer.define(reduce, name)
 
     def column_loops(
         self,
@@ -306,7 +281,7 @@ class NestCode:
         stores: Sequence[Store],
         level: int,
         tails: list[list[Accumulator]],
-        outer: object,
+        outer: Scope,
     ) -> None:
         em, lane = self.em, self.config.lane
         if not axes:
@@ -362,8 +337,8 @@ class NestCode:
             inner = [Accumulator(em, a.e, a.width) if _is_float_sum(a) else a for a in accumulators]
             for a, b in zip(accumulators, inner, strict=True):
                 if a is not b:
-                    b.declare(em.scope.lines)
-            em.axis_code[axis] = name
+                    b.declare(em.scope)
+            em.name_axis(axis, name)
             with em.block(f"for ({em.counter} {name} = {start}; {name} < {end}; {name} += {width})", (axis,)):
                 if width > 1:
                     with em.lanes(axis, name, width):
@@ -383,7 +358,7 @@ class NestCode:
         level: int,
         tails: list[list[Accumulator]],
         full: str,
-        outer: object,
+        outer: Scope,
     ) -> None:
         """What is left of a row, with accumulators of its own that are joined with the main ones after the loops.
 
@@ -392,13 +367,12 @@ class NestCode:
         em, width, extent = self.em, self.config.width, axis.extent
         if isinstance(extent, int) and extent % width == 0:
             return
-        place = next(s for s in em.scopes if s is outer)
         if isinstance(extent, int):
             start = extent // width * width
             for piece in tail_widths(extent % width):
                 extra = [Accumulator(em, r, piece) for r in reduces]
                 for accumulator in extra:
-                    accumulator.declare(place.lines)
+                    accumulator.declare(outer)
                 if extra:
                     tails.append(extra)
                 with em.block("", (axis,)), em.lanes(axis, em.number(start), piece):
@@ -407,7 +381,7 @@ class NestCode:
             return
         extra = [Accumulator(em, r, 1) for r in reduces]
         for accumulator in extra:
-            accumulator.declare(place.lines)
+            accumulator.declare(outer)
         if extra:
             tails.append(extra)
         name = em.fresh(axis.name + "_")
@@ -427,7 +401,7 @@ class NestCode:
             return
         assert tiled is not None
         name = em.fresh(tiled.name + "_")
-        em.axis_code[tiled] = name
+        em.name_axis(tiled, name)
         end = f"min({self.tile} + {em.number(TILE)}, {em.extent(tiled.extent)})"
         with em.block(f"for ({em.counter} {name} = {self.tile}; {name} < {end}; ++{name})", (tiled,)):
             self.point(accumulators, reduces, stores, level)
@@ -437,20 +411,20 @@ class NestCode:
     ) -> None:
         em = self.em
         kept = self.kept
-        em.cached = {e: self._reader(e, name) for e, (name, first) in kept.items() if first < level}
-        for accumulator, reduce in zip(accumulators, reduces, strict=True):
-            accumulator.add(reduce.args[0], linear_position(em, reduce.reduce_axes))
-        em.store_all(stores)
+        with em.reading({e: self._reader(e, name) for e, (name, first) in kept.items() if first < level}):
+            for accumulator, reduce in zip(accumulators, reduces, strict=True):
+                accumulator.add(reduce.args[0], em.position(reduce.reduce_axes))
+            em.store_all(stores)
         for e, (name, first) in kept.items():
             if first == level and e in em.scope.names:
-                where, width = linear_position(em, self.columns), em.width_of(e)
+                where, width = em.position(self.columns), em.width_of(e)
                 kind, value = register_type(e.dtype), em.scope.names[e]
                 vector = em.language.put(value, f"{name} + {where}", kind, width)
                 em.line(vector if width > 1 else f"{name}[{where}] = {value};")
 
     def _reader(self, e: Expr, name: str) -> Callable[[int], str]:
         def read(width: int) -> str:
-            where, kind = linear_position(self.em, self.columns), register_type(e.dtype)
+            where, kind = self.em.position(self.columns), register_type(e.dtype)
             return self.em.language.take(f"{name} + {where}", kind, width) if width > 1 else f"{name}[{where}]"
 
         return read
@@ -463,7 +437,9 @@ def store_free(em: Emitter, free: Sequence[Store], others: Sequence[Store], head
         return
     inside = Axis("free", 1)
     shared = set(walk(*(s.value for s in others)))
-    em.pinned.update({v: frozenset((inside,)) for v in walk(*(s.value for s in free)) if v not in shared})
+    for value in walk(*(s.value for s in free)):
+        if value not in shared:
+            em.keep_inside(value, (inside,))
     with em.block(header, (inside,)):
         for store in free:
             em.store(store)

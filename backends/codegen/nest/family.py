@@ -42,8 +42,7 @@ class Nest:
         return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]
 
     def emit(self, kernel: Kernel, config: NestConfig, model: DeviceModel) -> str:
-        sizes = sizes_of(kernel)
-        emitter = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes)
+        emitter = Emitter(kernel, model)
         lines = NestCode(emitter, config).emit()
         body = "\n".join("  " + line for line in lines)
         extra = [f"const {counter_type(kernel)} m0"] if config.leading else []

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.codegen.accumulator import Accumulator
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.emitter import Accumulator, Emitter, Scope
+from backends.codegen.emitter import Emitter
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
@@ -149,7 +150,7 @@ class ScatterSort:
         return list(sizes_of(kernel))
 
     def emit(self, kernel: Kernel, config: SortConfig, model: DeviceModel) -> str:
-        em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        em = Emitter(kernel, model)
         keys, starts, order = (f"p{len(kernel.params) - 3 + i}" for i in range(3))
         store, axis, rows = kernel.stores[0], kernel.axes[0], em.extent(config.rows)
         em.line("if (task != 0) return;")
@@ -168,7 +169,7 @@ class ScatterSort:
         with em.loop(axis, "n"):
             em.line(f"const int key = {keys}[n];")
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
-        body = "\n".join("  " + line for line in em.scope.lines)
+        body = "\n".join("  " + line for line in em.lines)
         parameters = signature(model.language, kernel)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
@@ -389,20 +390,20 @@ class _Buckets(Emitter):
     """Writes the loops of bucket sums over the points of one row."""
 
     def __init__(self, kernel: Kernel, model: DeviceModel, starts: int) -> None:
-        super().__init__(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        super().__init__(kernel, model)
         self.starts = starts
         self.sums = {s.total: s for s in _sums(kernel)}
         for s in self.sums.values():
-            self.keep_inside(s)
+            self.keep_guarded(s)
 
-    def keep_inside(self, s: BucketSum) -> None:
+    def keep_guarded(self, s: BucketSum) -> None:
         """What was guarded is read for the points of a row only, also where it is the same for all of them."""
         free = set(walk(s.total.args[0]))
         for value in walk(s.term):
             if s.axis not in value.axes and (
                 (value.fn == "load" and value not in free) or any(c in self.pinned for c in children(value))
             ):
-                self.pinned[value] = frozenset((s.axis,))
+                self.keep_inside(value, (s.axis,))
 
     def _nest(self, axes: list[Axis], accumulator: Accumulator, e: Expr) -> None:
         s = self.sums.get(e)
@@ -414,20 +415,20 @@ class _Buckets(Emitter):
         header = self.language.in_order if accumulator.width == 1 else ""
         with self.block(f"{header}for (int {at} = {begin}; {at} < {end}; ++{at})", (s.axis,)):
             self.line(f"const int {point} = p{self.starts + 2 * s.slot + 1}[{at}];")
-            self.axis_code[s.axis] = point
+            self.name_axis(s.axis, point)
             # Never one operation with a product: the loop nest adds what a guard has selected.
             added = accumulator.merged(accumulator.name, self.vector(s.term, accumulator.width), accumulator.width)
             self.line(f"{accumulator.name} = {added};")
 
     def bounds(self, s: BucketSum) -> tuple[str, str]:
         """The names of a row's first place in the sorted order and of the one after its last."""
-        scope: Scope = self.place(s.position.axes())
+        scope = self.place(s.position.axes())
         key = ("bucket", s.position, s.slot)
         if key not in scope.names:
             row, name, starts = self.fresh("row"), self.fresh("b"), f"p{self.starts + 2 * s.slot}"
-            scope.lines.append(f"const int {row} = {self.index(s.position)};")
-            scope.lines.append(f"const int {name} = {starts}[{row}], {name}e = {starts}[{row} + 1];")
-            scope.names[key] = name
+            scope.line(f"const int {row} = {self.index(s.position)};")
+            scope.line(f"const int {name} = {starts}[{row}], {name}e = {starts}[{row} + 1];")
+            scope.define(key, name)
         return scope.names[key], f"{scope.names[key]}e"
 
 

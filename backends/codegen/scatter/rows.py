@@ -78,7 +78,7 @@ class ScatterRows:
     def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
         sums = find_sums(kernel, along=True)
         assert not isinstance(sums, Reject)
-        em = Emitter(kernel, model, [f"p{i}" for i in range(len(kernel.params))], sizes_of(kernel))
+        em = Emitter(kernel, model)
         axis = _named_axis(sums)
         rows = [a for a in kernel.axes if a != axis]
         em.line(f"const int units = {' * '.join(em.extent(a.extent) for a in rows) or '1'};")
@@ -89,10 +89,9 @@ class ScatterRows:
         with em.block("for (int u = begin; u < end; ++u)", rows):
             rest = "u"
             for position, a in reversed(list(enumerate(rows))):
-                em.axis_code[a] = em.fresh(f"{a.name}_")
-                em.line(
-                    f"const int {em.axis_code[a]} = {rest if position == 0 else f'({rest} % {em.extent(a.extent)})'};"
-                )
+                code = em.fresh(f"{a.name}_")
+                em.name_axis(a, code)
+                em.line(f"const int {code} = {rest if position == 0 else f'({rest} % {em.extent(a.extent)})'};")
                 rest = f"({rest} / {em.extent(a.extent)})"
             for i, s in enumerate(sums):
                 em.line(f"for (int v = 0; v < {axis.extent}; ++v) row{i}[v] = 0;")
@@ -101,7 +100,7 @@ class ScatterRows:
                     with em.block(f"if ({key} < {axis.extent})", (s.axis,)):
                         em.line(f"row{i}[{key}] += {em.value(s.term)};")
             self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})
-        body = "\n".join("  " + line for line in em.scope.lines)
+        body = "\n".join("  " + line for line in em.lines)
         parameters = signature(model.language, kernel)
         return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
 
@@ -110,8 +109,8 @@ class ScatterRows:
         extent, width = int(bind(axis.extent, {})), config.width
 
         def piece(start: str, lanes: int) -> None:
-            em.cached = {total: partial(em.language.load, row, start, total.dtype) for total, row in held.items()}
-            with em.lanes(axis, start, lanes):
+            rows = {total: partial(em.language.load, row, start, total.dtype) for total, row in held.items()}
+            with em.reading(rows), em.lanes(axis, start, lanes):
                 em.store_all(em.kernel.stores)
 
         name = em.fresh(f"{axis.name}_")
