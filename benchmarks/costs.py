@@ -161,7 +161,7 @@ def rows_of(timed: Sequence[Timed], costs: CostModel, alone: bool) -> list[dict[
             {
                 "program": t.program,
                 "kernel": t.step.step.kernel.name,
-                "template": t.step.step.template,
+                "family": t.step.step.family,
                 "times": 0,
                 "model_us": round(t.modelled(costs, alone) * 1e6, 2),
                 "measured": [],
@@ -176,7 +176,7 @@ def rows_of(timed: Sequence[Timed], costs: CostModel, alone: bool) -> list[dict[
 
 
 def summary(timed: Sequence[Timed], costs: CostModel, alone: bool) -> dict[str, Any]:
-    """Medians of the errors, together, by template and by program, and both sums of every program."""
+    """Medians of the errors, together, by family and by program, and both sums of every program."""
     errors = [abs(t.error(costs, alone)) for t in timed]
 
     def medians(name: Callable[[Timed], str]) -> dict[str, float]:
@@ -196,7 +196,7 @@ def summary(timed: Sequence[Timed], costs: CostModel, alone: bool) -> dict[str, 
     return {
         "median": round(statistics.median(errors), 3),
         "ninth tenth": round(float(np.quantile(errors, 0.9)), 3),
-        "by template": medians(lambda t: t.step.step.template),
+        "by family": medians(lambda t: t.step.step.family),
         "by program": medians(lambda t: t.program),
         "model and measured ms": totals,
     }
@@ -262,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(title: str, rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> None:
     """Print a table, the worst first, and what it comes to."""
     ordered = sorted(rows, key=lambda r: -abs(r["log"]))
-    print(f"\n{title}\n{table(ordered, ['program', 'kernel', 'template', 'times', 'model_us', 'measured_us', 'log'])}")
+    print(f"\n{title}\n{table(ordered, ['program', 'kernel', 'family', 'times', 'model_us', 'measured_us', 'log'])}")
     print("\n".join(f"{name}: {value}" for name, value in told.items()), flush=True)
 
 

@@ -208,11 +208,11 @@ class Compilation:
         return self.latest(Placed)
 
     def explain(self) -> str:
-        """What each stage did and decided, and which template runs each kernel."""
+        """What each stage did and decided, and which family runs each kernel."""
         lines = [str(record) for record in self.records]
         for number, step in enumerate(self.plan.steps if Plan in self.made else ()):
-            config = step.config.describe()
-            lines.append(f"kernel {number} {step.kernel.name}: level {step.level}, template {step.template} ({config})")
+            choices = step.choices.describe()
+            lines.append(f"kernel {number} {step.kernel.name}: level {step.level}, family {step.family} ({choices})")
         return "\n".join(lines)
 
 

@@ -238,7 +238,7 @@ def test_importing_graphcore_imports_nothing_of_it() -> None:
 # --- facts, not names -------------------------------------------------------------------------------------------------
 
 # What tells things apart for people. Code asks facts, classes and enums instead.
-NAMING = ("name", "family", "form", "template", "kind")
+NAMING = ("name", "family", "form", "kind")
 # Comparisons of such attributes with texts that remain, by file. The numbers may only fall.
 COMPARED = {
     "backends/codegen/device_model.py": 2,  # device kinds are parts of device strings: asked once, as is_cpu and is_gpu
@@ -342,7 +342,7 @@ def probed_facts(module: ast.Module, anywhere: bool) -> Iterator[int]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
             fixed = len(node.args) == 3 or isinstance(node.args[1], ast.Constant)
             asked = ast.unparse(node.args[0]).rsplit(".", maxsplit=1)[-1]
-            if fixed and (anywhere or asked in ("op", "config", "step", "kernel", "plan", "node", "group")):
+            if fixed and (anywhere or asked in ("op", "choices", "step", "kernel", "plan", "node", "group")):
                 yield node.lineno
 
 
@@ -468,8 +468,8 @@ def test_the_checks_of_facts_see_what_they_look_for() -> None:
     assert texts == {"INVERTIBLE", "A", "B"}
     compares = (
         "op.name == 'constant'",
-        "'conv' != node.op.template",
-        "step.template not in ('nest', 'scatter')",
+        "'conv' != node.op.family",
+        "step.family not in ('nest', 'scatter')",
         "node.op.name in INVERTIBLE",
         "axis.kind == index.A",
         "axis.name == f'i{n}'",
@@ -497,7 +497,7 @@ def test_the_checks_of_facts_see_what_they_look_for() -> None:
     for text in free:
         assert not [*compared_names(ast.parse(text), texts)], text
     probes = ast.parse(
-        "getattr(op, 'loops', False)\nhasattr(step.config, 'describe')\ngetattr(op, f.name)\nhasattr(value, 'dtype')"
+        "getattr(op, 'loops', False)\nhasattr(step.choices, 'describe')\ngetattr(op, f.name)\nhasattr(value, 'dtype')"
     )
     assert [*probed_facts(probes, anywhere=False)] == [1, 2]
     assert [*probed_facts(probes, anywhere=True)] == [1, 2, 4]

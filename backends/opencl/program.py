@@ -91,23 +91,23 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None)
     of_step: list[int] = []
     taken: dict[str, int] = {}
     for step in plan.steps:
-        text = BY_NAME[step.template].emit(step.kernel, step.config, model)
+        text = BY_NAME[step.family].emit(step.kernel, step.choices, model)
         key = text
         function = found.get(key)
         if function is None:
             base = re.sub(r"\W", "", step.kernel.name)[:40]
             taken[base] = taken.get(base, 0) + 1
             name = f"{base}_{taken[base]}"
-            groups = GROUP_TEMPLATES.get(step.template)
-            local = groups.local_bytes(step.kernel, step.config, model) if groups is not None else None
+            groups = GROUP_TEMPLATES.get(step.family)
+            local = groups.local_bytes(step.kernel, step.choices, model) if groups is not None else None
             function = found[key] = Function(
                 len(found),
                 name,
                 _commented(step, text.replace(NAME, name)),
                 step.kernel,
-                len(BY_NAME[step.template].arguments(step.kernel, step.config)),
+                len(BY_NAME[step.family].arguments(step.kernel, step.choices)),
                 local,
-                BUILD_WEIGHTS.get(step.template, 1.0),
+                BUILD_WEIGHTS.get(step.family, 1.0),
             )
         of_step.append(function.number)
     functions = tuple(found.values())

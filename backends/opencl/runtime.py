@@ -247,12 +247,12 @@ class BoundPlan:
         for steps in self.plan.levels:
             levels.append([])
             for step in steps:
-                template, stores = BY_NAME[step.template], step.kernel.stores
-                tasks = template.tasks(step.kernel, step.config, model, sizes)
+                template, stores = BY_NAME[step.family], step.kernel.stores
+                tasks = template.tasks(step.kernel, step.choices, model, sizes)
                 if stores and all(any(bind(a.extent, sizes) == 0 for a in s.index.axes()) for s in stores):
                     tasks = 0
                 words = [word for number in step.buffers for word in self._place(number)]
-                words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.config)]
+                words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.choices)]
                 function, program = next(calls)
                 levels[-1].append(Row(function, tasks, tuple(words), step.work.bound(sizes), program))
         return levels

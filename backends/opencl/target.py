@@ -98,14 +98,14 @@ def counts_fit(piece: Piece | Step, sizes: Mapping[str, int]) -> bool:
     """Whether the integers of a piece's function hold everything that it counts, for these sizes."""
     if piece.kernel.wide:
         return True
-    arguments = BY_NAME[piece.template].arguments(piece.kernel, piece.config)
+    arguments = BY_NAME[piece.family].arguments(piece.kernel, piece.choices)
     return within(arguments, sizes) and is_narrow(piece.kernel, sizes)
 
 
 def _with_work(piece: Piece, whole: Kernel | None, hints: Mapping[str, int]) -> Piece:
     """The piece with its work; what reports count is that of the kernel that all pieces make, where they make one."""
     flops, nbytes = (0.0, 0.0) if piece.helper else estimate(whole or piece.kernel, hints)
-    work = BY_NAME[piece.template].work(piece.kernel, piece.config)
+    work = BY_NAME[piece.family].work(piece.kernel, piece.choices)
     return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes, work=work)
 
 

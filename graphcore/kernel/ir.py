@@ -82,7 +82,7 @@ class Kernel:
         kind: the loops that grouping had in mind.
         origins: lines for the comment above the source: graph nodes and the user's lines.
         form: what it is as a whole, for families that know better than to walk its loops; None if nothing is known.
-        scratch: how a template uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
+        scratch: how a family uses parameters beside loads and stores: ``(param, "r" | "w" | "rw")``.
         wide: whether its loops count in 64 bits, as a target decides for sizes that 32 may not hold.
     """
 

@@ -23,7 +23,7 @@ class Piece:
 
     Attributes:
         kernel: its IR.
-        template, config: how it is emitted.
+        family, choices: which family of schedules emits it, and what it chose.
         params: what is behind its parameters: positions in the original kernel's parameters, workspaces counted after
             them.
         workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
@@ -35,8 +35,8 @@ class Piece:
     """
 
     kernel: Any
-    template: str
-    config: Any
+    family: str
+    choices: Any
     params: tuple[int, ...]
     workspace: tuple[tuple[int, Any, Any], ...] = ()
     helper: bool = False

@@ -59,7 +59,7 @@ class Step:
 
     Attributes:
         kernel: its IR; ``buffers`` are behind its parameters, in order.
-        template: the template that emits it; ``config`` its choices.
+        family: the family of schedules that emits it; ``choices`` what it chose.
         level: steps of one level do not depend on each other.
         workspace: buffers for packing or partial results, after ``buffers``.
         helper: a packing or split step that belongs to another kernel; counted apart.
@@ -71,8 +71,8 @@ class Step:
 
     kernel: Kernel
     buffers: tuple[int, ...]
-    template: str
-    config: Choices
+    family: str
+    choices: Choices
     level: int = 0
     workspace: tuple[int, ...] = ()
     helper: bool = False
@@ -177,7 +177,7 @@ def print_plan(plan: Plan, placed: Placed | None = None) -> str:
         lines.append(f"level {level}")
         for step in steps:
             lines.append(
-                f"  {step.kernel.name} [{step.template}: {step.config.describe()}] reads "
+                f"  {step.kernel.name} [{step.family}: {step.choices.describe()}] reads "
                 f"{_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
             )
     if placed is not None:

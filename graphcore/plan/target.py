@@ -20,7 +20,7 @@ Loads = Callable[[ContractionRoles, tuple[Shape, ...], int, float], "float | Non
 
 @dataclass(frozen=True)
 class Reject:
-    """A template's or fusion's refusal, with its reason."""
+    """A family's or fusion's refusal, with its reason."""
 
     reason: str
 

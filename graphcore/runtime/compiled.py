@@ -195,7 +195,7 @@ class Compiled:
         }
 
     def cost_analysis(self) -> dict[str, Any]:
-        """Work of one run: ``launches flops bytes_accessed levels`` and ``kernels``, a list of name, template, flops,
+        """Work of one run: ``launches flops bytes_accessed levels`` and ``kernels``, a list of name, family, flops,
         bytes, rows.
 
         Steps of one level with the same function are one kernel with several rows. Packing and partial-sum helpers are
@@ -208,7 +208,7 @@ class Compiled:
         for i, step in enumerate(plan.steps):
             entry = {
                 "name": step.kernel.name,
-                "template": step.template,
+                "family": step.family,
                 "flops": step.flops,
                 "bytes": step.nbytes,
                 "rows": 1,
@@ -262,7 +262,7 @@ class Compiled:
 
     def explain(self) -> str:
         """What each stage of the pipeline did and decided (why each value is stored, each fusion was refused), which
-        template runs each kernel, and how the plan is launched."""
+        family runs each kernel, and how the plan is launched."""
         mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
         return self.compilation.explain() + "\n" + mode
 

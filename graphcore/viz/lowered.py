@@ -131,7 +131,7 @@ class _Fused:
             main = next((p for p in pieces if not p.helper), pieces[0])
             helpers = sum(p.helper for p in pieces)
             name = main.kernel.name
-            lines += [f"template {main.template}", flop_text(sum(p.flops for p in pieces))]
+            lines += [f"family {main.family}", flop_text(sum(p.flops for p in pieces))]
             lines += [format_bytes(sum(p.nbytes for p in pieces)), *([f"{helpers} helper steps"] if helpers else [])]
         else:
             name = f"{group.nodes[0].op.name}: no elements"
@@ -269,9 +269,9 @@ class _Planned:
 
     def step(self, i: int, step: Step) -> None:
         name, level = f"step {i}", f"level {step.level}"
-        config = step.config.describe()
+        config = step.choices.describe()
         work = flop_text(step.flops) if step.flops else ""
-        lines = (step.template, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
+        lines = (step.family, config, work, format_bytes(step.nbytes), "helper" if step.helper else "")
         tip = "\n".join(filter(None, (step.why, *step.kernel.origins, print_kernel(step.kernel))))
         shown = tuple(line for line in lines if line)
         self.nodes.append(DiagramNode(name, step.kernel.name, f"step {i}", shown, (), level, tip, "kernel"))

@@ -114,8 +114,8 @@ class Draft:
                 Step(
                     piece.kernel,
                     mapped,
-                    piece.template,
-                    piece.config,
+                    piece.family,
+                    piece.choices,
                     0,
                     tuple(extra),
                     piece.helper,
@@ -294,7 +294,7 @@ class Schedule(Stage[Kernels, Draft]):
         """The steps.
 
         Raises:
-            CompileError: a kernel that no template of the target can run; the message names its ops and lines.
+            CompileError: a kernel that no family of the target can run; the message names its ops and lines.
         """
         draft = Draft(kernels.graph, ctx)
         draft.schedule_all(kernels)

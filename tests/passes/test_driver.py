@@ -195,7 +195,7 @@ def test_explain_groups_lines_by_stage() -> None:
     assert "is computed again by its" in told["recompute"] and "is stored: " in told["recompute"]
     assert told["levels"].startswith("  steps run ")
     assert told["memory"].startswith("  the arena has ")
-    assert re.search(r"^kernel 0 \w+: level 0, template nest", text, re.M)
+    assert re.search(r"^kernel 0 \w+: level 0, family nest", text, re.M)
 
 
 def test_lines_of_rules_reach_the_explanation() -> None:

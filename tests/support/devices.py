@@ -123,7 +123,7 @@ def run_nested(
         for template in (Scatter, ScatterRows):
             context.setattr(template, "schedule", lambda *_: Reject("not now"))
         bound = run_plan(spec, outputs, feeds)
-        assert not any(s.template.startswith("scatter") for s in bound.plan.steps)
+        assert not any(s.family.startswith("scatter") for s in bound.plan.steps)
         return bound.run(feeds)
 
 

@@ -92,7 +92,7 @@ class Tight:
         return placed
 
     def _bound(self, program: Any, placed: Any, graph: Any = None) -> Any:
-        self.templates |= {step.template for step in program.plan.steps}
+        self.templates |= {step.family for step in program.plan.steps}
         return _Rotating(self, program, placed, graph)
 
     def arrange(self, placed: Any, sizes: Mapping[int, int], turn: int) -> Any:

@@ -40,7 +40,7 @@ def report(compiled: Compiled) -> str:
     """What a failing test shows: the kernels, the plan and the reasons."""
     cost = compiled.cost_analysis()
     kernels = "\n".join(
-        f"level {k['level']}: {k['name']} [{k['template']}] {k['rows']} rows, {k['bytes']:,.0f} bytes"
+        f"level {k['level']}: {k['name']} [{k['family']}] {k['rows']} rows, {k['bytes']:,.0f} bytes"
         for k in cost["kernels"]
     )
     return (

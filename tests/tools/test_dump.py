@@ -226,7 +226,7 @@ def test_fused_puts_ops_into_kernels(tmp_path):
     diagram = diagram_of([loss, step], tmp_path, "fused")
     groups = {g["id"]: g for g in diagram["groups"]}
     assert facts(diagram)["kernels"] == str(len(groups))
-    assert all(g["style"] == "kernel" and any("template nest" in line for line in g["lines"]) for g in groups.values())
+    assert all(g["style"] == "kernel" and any("family nest" in line for line in g["lines"]) for g in groups.values())
     ops = [n for n in diagram["nodes"] if n["style"] not in ("placeholder", "variable", "constant", "output")]
     assert {n["group"] for n in ops} == set(groups)
     product = next(n for n in ops if n["kind"] == "matmul")

@@ -208,7 +208,7 @@ class Convolution:
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The images and rows of a unit, as they are cut for every pixel of a channel."""
-        config: _Config = piece.config
+        config: _Config = piece.choices
         if config.gathers or _private_sums(config) > _MOST_PRIVATE:
             return None
         rows = config.schedule.rows * _problem(config).phase_step[0]

@@ -132,7 +132,7 @@ class Matmul:
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""
-        product, gemm = find_product(kernel), piece.config.gemm
+        product, gemm = find_product(kernel), piece.choices.gemm
         if (
             isinstance(product, Reject)
             or product.row is None

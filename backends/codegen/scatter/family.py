@@ -243,7 +243,7 @@ class _Helpers:
         stores: Sequence[Store],
         work: tuple[float, float],
     ) -> Piece:
-        """A step to be given a template; ``uses`` says which workspaces follow its parameters, and how."""
+        """A step to be given a family; ``uses`` says which workspaces follow its parameters, and how."""
         kernel, known = self.kernel, _workspaces(self.one)
         spaces = [known[_WORKSPACES.index(w)] for w in uses]
         types = [
@@ -287,7 +287,7 @@ def _sort(kernel: Kernel, one: BucketSum, hints: Mapping[str, int]) -> Piece:
     piece = helpers.piece(
         "sort", (axis, row), params, uses, stores, (rows + 4 * points, points * (width + 12) + 12 * rows)
     )
-    return replace(piece, template=ScatterSort.name, config=SortConfig(one.rows))
+    return replace(piece, family=ScatterSort.name, choices=SortConfig(one.rows))
 
 
 def _parallel_sort(kernel: Kernel, one: BucketSum, model: DeviceModel, hints: Mapping[str, int]) -> list[Piece]:

@@ -97,7 +97,7 @@ class Split:
     ) -> int:
         """Enough for all cores, each worth a task and all together another level."""
         pieces = self._scheduled(kernel, model, hints)
-        config = pieces[0].config
+        config = pieces[0].choices
         if not isinstance(config, NestConfig):
             return 1
         units, costs = int(bind(nest_units(kernel, config), hints)), model.costs
@@ -119,7 +119,7 @@ class Split:
         length, costs = _number(reductions[0].reduce_axes, hints), model.costs
         if length * (1 if contiguous(kernel, reductions) else _APART) * costs.turn_seconds < costs.launch_seconds:
             return 1
-        config = self._scheduled(kernel, model, hints)[0].config
+        config = self._scheduled(kernel, model, hints)[0].choices
         results = _number(rows_of(kernel), hints)
         if isinstance(config, TileConfig):
             found = find_contraction(kernel)

@@ -105,9 +105,9 @@ class Steps:
         for (_, number), array in zip(self.plan.feeds, arrays, strict=True):
             np.copyto(buffers[number], np.asarray(array).astype(buffers[number].dtype).reshape(-1))
         for step, number in zip(self.plan.steps, self.of_step, strict=True):
-            template = BY_NAME[step.template]
-            sizes = [int(bind(e, self.placed.sizes)) for e in template.arguments(step.kernel, step.config)]
-            tasks = template.tasks(step.kernel, step.config, self.model, self.placed.sizes)
+            template = BY_NAME[step.family]
+            sizes = [int(bind(e, self.placed.sizes)) for e in template.arguments(step.kernel, step.choices)]
+            tasks = template.tasks(step.kernel, step.choices, self.model, self.placed.sizes)
             at = (ctypes.c_void_p * len(step.buffers))(*(buffers[n].ctypes.data for n in step.buffers))
             function = getattr(self.code, f"run_{number}")
             for task in range(tasks):
@@ -173,7 +173,7 @@ def test_a_training_step_runs_in_c(tmp_path: Path, record_property: Callable[[st
     fetches, feeds, variables = mlp(67)
     steps = compared(fetches, feeds, variables, tmp_path, runs=3, rtol=2e-4)
     record_property("functions", len(steps.functions))
-    assert {s.template for s in steps.plan.steps} == {"matmul", "nest"}
+    assert {s.family for s in steps.plan.steps} == {"matmul", "nest"}
     assert len(steps.functions) >= 15
 
 
@@ -186,7 +186,7 @@ def test_convolutions_run_in_c(tmp_path: Path, record_property: Callable[[str, o
     variables = [*first.parameters(), *second.parameters()]
     steps = compared([loss, optim.SGD(0.1).minimize(loss)], feeds, variables, tmp_path, runs=2, rtol=2e-4)
     record_property("functions", len(steps.functions))
-    assert {"conv", "conv-sums"} <= {s.template for s in steps.plan.steps}
+    assert {"conv", "conv-sums"} <= {s.family for s in steps.plan.steps}
 
 
 def assorted() -> tuple[list[Any], dict[Any, Any]]:

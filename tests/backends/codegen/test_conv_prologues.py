@@ -31,7 +31,7 @@ def bytes_of(*shape: int) -> Any:
 
 def templates(session: gc.Session, fetches: Any, feeds: Any) -> list[str]:
     """Of a graph's kernels, in order; helpers such as a weight gradient's partial sums are not among them."""
-    return [k["template"] for k in session.compile(fetches, feeds).cost_analysis()["kernels"]]
+    return [k["family"] for k in session.compile(fetches, feeds).cost_analysis()["kernels"]]
 
 
 def exact(build: Callable[..., Sequence[Tensor]], arrays: Sequence[Any]) -> list[Any]:

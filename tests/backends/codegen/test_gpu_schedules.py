@@ -86,7 +86,7 @@ def check(
     built = build(*feeds)
     outputs = list(built) if isinstance(built, tuple) else [built]
     bound = compiled(backend, outputs, feeds)
-    templates = [s.template for s in bound.plan.steps]
+    templates = [s.family for s in bound.plan.steps]
     assert template in templates, templates
     with gc.Session("numpy") as oracle:
         wanted = oracle.run(outputs, feeds)
@@ -110,7 +110,7 @@ def test_elementwise(spec):
     bound = check(
         backend, lambda x, y: (gc.exp(x) * 2 + y, gc.transpose(x, (1, 0)) * 3), inputs((33, 57), (33, 57)), "nest", 2e-6
     )
-    assert all(s.config.strided for s in bound.plan.steps)
+    assert all(s.choices.strided for s in bound.plan.steps)
     assert "u += tasks" in backend.source(bound.program)
     feeds = inputs((70000,))
     check(backend, lambda x: gc.relu(x) - 1, feeds, "nest", 0.0)
@@ -166,7 +166,7 @@ def test_first_of_equal_extremes_and_nan(spec):
     rows = np.random.default_rng(0).integers(0, 5, (6, 300)).astype(np.float32)
     rows[4, [77, 200]] = np.nan
     bound = compiled(backend, [gc.argmax(x, axis=1), gc.argmin(x, axis=1), gc.max(x, axis=1)], {x: rows})
-    assert {s.template for s in bound.plan.steps} == {"gpu-rows"}
+    assert {s.family for s in bound.plan.steps} == {"gpu-rows"}
     highest, lowest, values = bound.run([rows])
     np.testing.assert_array_equal(highest, np.argmax(rows, 1))
     np.testing.assert_array_equal(lowest, np.argmin(rows, 1))
@@ -238,7 +238,7 @@ def test_convolution_is_a_product(spec):
         return (gc.relu(y), *gc.gradients(gc.sum(y * y), [x, w]))
 
     bound = check(backend, build, feeds, "gpu-matmul", 2e-5)
-    assert sum(s.template == "gpu-matmul" for s in bound.plan.steps) >= 3
+    assert sum(s.family == "gpu-matmul" for s in bound.plan.steps) >= 3
 
 
 def training(
@@ -284,7 +284,7 @@ def test_training_steps(spec, make, shape):
     wanted, _ = training("numpy", make(), images, labels, 4)
     losses, step = training(f"{spec}:as-gpu", make(), images, labels, 4)
     np.testing.assert_allclose(losses, wanted, rtol=2e-4)
-    assert "gpu-matmul" in {s.template for s in step.plan.steps} and losses[-1] < losses[0]
+    assert "gpu-matmul" in {s.family for s in step.plan.steps} and losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(

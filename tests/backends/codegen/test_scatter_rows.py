@@ -36,7 +36,7 @@ def by_numpy(outputs: list[Any], feeds: dict[Any, Any]) -> list[Any]:
 
 
 def templates(bound: Bound) -> list[str]:
-    return [s.template for s in bound.plan.steps]
+    return [s.family for s in bound.plan.steps]
 
 
 def indices(shape: tuple[int, ...], extent: int, dtype: str = "int64") -> Any:

@@ -35,7 +35,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
 
 def templates(bound: Bound) -> list[str]:
-    return [s.template for s in bound.plan.steps]
+    return [s.family for s in bound.plan.steps]
 
 
 def drawn(rng: Any, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -104,8 +104,8 @@ def test_the_gradient_of_an_embedding_is_one_kernel_of_the_template(device: str)
             w: rng.standard_normal((8, tokens // 8, width)).astype(np.float32),
         }
         cost = session.compile(g, feeds).cost_analysis()
-        (kernel,) = [s for s in cost["kernels"] if s["template"] == "scatter"]
-        assert [s["template"] for s in cost["helpers"]] == (["nest"] * 3 if "gpu" in device else ["scatter-sort"])
+        (kernel,) = [s for s in cost["kernels"] if s["family"] == "scatter"]
+        assert [s["family"] for s in cost["helpers"]] == (["nest"] * 3 if "gpu" in device else ["scatter-sort"])
         # Every weight is added once, every result is written once: nothing near rows x tokens x width operations.
         assert tokens * width <= kernel["flops"] <= 2 * (tokens + vocabulary) * width
         assert 4 * (tokens + vocabulary) * width <= kernel["bytes"] <= 6 * (tokens + vocabulary) * width
@@ -202,7 +202,7 @@ def test_a_session_builds_once_for_two_batches(monkeypatch: pytest.MonkeyPatch) 
                 table: np.zeros((ROWS, INNER), np.float32),
             }
             same(session.run(g, given), summed(given[w], given[k], ROWS))
-        assert len(built) == 1 and "scatter" in [s.template for s in built[0].steps]
+        assert len(built) == 1 and "scatter" in [s.family for s in built[0].steps]
 
 
 def test_rows_that_are_numbers_and_symbolic_rows(spec: str, guarded: Callable[..., Any]) -> None:
@@ -301,7 +301,7 @@ def test_an_optimizer_step_is_fused_to_it(device: str, make: Callable[[], Any]) 
             step = make().minimize(loss, [table])
             if name == device:
                 kernels = session.compile([loss, step], {k: given[0][0], w: given[0][1]}).cost_analysis()["kernels"]
-                (kernel,) = [s for s in kernels if s["template"] == "scatter"]
+                (kernel,) = [s for s in kernels if s["family"] == "scatter"]
                 assert "sub" in kernel["name"] or "mul" in kernel["name"], kernel["name"]
             losses = [session.run([loss, step], {k: a, w: b})[0] for a, b in given]
             results.append((losses, session.run(table)))

@@ -45,7 +45,7 @@ def test_wide_loops_compute_every_op(device: str, name: str) -> None:
         outputs += [node.output(i) for i in range(len(node.types))]
         counts.append(len(node.types))
     bound = run_plan(device, outputs, feeds)
-    assert all(s.kernel.wide and s.template == "nest" for s in bound.plan.steps)
+    assert all(s.kernel.wide and s.family == "nest" for s in bound.plan.steps)
     found, wrong = bound.run(feeds), []
     for (op, *arrays), count in zip(cases, counts, strict=True):
         problem = judge(op, arrays, found[:count])
@@ -58,7 +58,7 @@ def texts(device: str, output: Any, feeds: tuple[Any, ...], sizes: dict[str, int
     """The functions of a graph that is only compiled."""
     opened = backend(device)
     plan = compile_graph(Graph((output,), (), feeds), opened.target, sizes).plan
-    return [BY_NAME[s.template].emit(s.kernel, s.config, opened.model) for s in plan.steps]
+    return [BY_NAME[s.family].emit(s.kernel, s.choices, opened.model) for s in plan.steps]
 
 
 @pytest.mark.parametrize("device", RUNTIMES)

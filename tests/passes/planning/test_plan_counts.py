@@ -61,7 +61,7 @@ def test_gelu_of_a_biased_product_is_the_products_epilogue() -> None:
     a, w, b = (gc.placeholder("float32", s) for s in ((64, 256), (256, 512), (512,)))
     c = compiled(gc.functional.activations.gelu(a @ w + b), {a: array(64, 256), w: array(256, 512), b: array(512)})
     check(c, 1, F * (product(64, 512, 256) + 512))
-    assert c.cost_analysis()["kernels"][0]["template"] == "matmul", report(c)
+    assert c.cost_analysis()["kernels"][0]["family"] == "matmul", report(c)
 
 
 def test_gelus_backward_reads_one_stored_value() -> None:
@@ -149,5 +149,5 @@ def test_attention_splits_and_merges_heads_without_copies() -> None:
     """Products store heads in the order in which the next product reads them; none falls back to the loop nest."""
     c = compiled(*transformer(1, 64, 4, 32, 4))
     kernels = c.cost_analysis()["kernels"]
-    assert not [k for k in kernels if k["name"].startswith("matmul") and k["template"] != "matmul"], report(c)
+    assert not [k for k in kernels if k["name"].startswith("matmul") and k["family"] != "matmul"], report(c)
     assert not [k for k in kernels if k["name"].split("_")[0] in ("permute", "reshape", "copy")], report(c)
