@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 from support.sessions import DEVICES, ROOT, opened
 
@@ -13,6 +15,18 @@ import graphcore as gc
 # Tests read `benchmarks`, which is not installed; only `python -m pytest` finds it by itself.
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
+
+_STATES: dict[str, Any] = {}  # of the generators when their files were imported
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of a file draws the same numbers, whichever ran before it: the generator ``RNG`` starts anew."""
+    module = request.module
+    if isinstance(getattr(module, "RNG", None), np.random.Generator):
+        fresh = np.random.default_rng()
+        fresh.bit_generator.state = _STATES.setdefault(module.__name__, module.RNG.bit_generator.state)
+        monkeypatch.setattr(module, "RNG", fresh)
 
 
 @pytest.fixture(params=DEVICES)
