@@ -22,7 +22,7 @@ from typing import Any
 from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.prelude import prelude_for
-from backends.codegen.registry import BUILD_WEIGHTS, BY_NAME, GROUP_TEMPLATES
+from backends.codegen.registry import BY_NAME
 from backends.codegen.template import NAME
 from backends.opencl.compiler.build import build_program, build_programs
 from backends.opencl.splitting import Splitting, split_functions
@@ -91,23 +91,22 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None)
     of_step: list[int] = []
     taken: dict[str, int] = {}
     for step in plan.steps:
-        text = BY_NAME[step.family].emit(step.kernel, step.choices, model)
-        key = text
-        function = found.get(key)
+        family = BY_NAME[step.family]
+        text = family.emit(step.kernel, step.choices, model)
+        function = found.get(text)
         if function is None:
             base = re.sub(r"\W", "", step.kernel.name)[:40]
             taken[base] = taken.get(base, 0) + 1
             name = f"{base}_{taken[base]}"
-            groups = GROUP_TEMPLATES.get(step.family)
-            local = groups.local_bytes(step.kernel, step.choices, model) if groups is not None else None
-            function = found[key] = Function(
+            local = family.local_bytes(step.kernel, step.choices, model)
+            function = found[text] = Function(
                 len(found),
                 name,
                 _commented(step, text.replace(NAME, name)),
                 step.kernel,
-                len(BY_NAME[step.family].arguments(step.kernel, step.choices)),
+                len(family.arguments(step.kernel, step.choices)),
                 local,
-                BUILD_WEIGHTS.get(step.family, 1.0),
+                family.build_weight,
             )
         of_step.append(function.number)
     functions = tuple(found.values())

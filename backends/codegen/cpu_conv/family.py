@@ -44,6 +44,7 @@ from backends.codegen.cpu_conv.weight_code import (
 from backends.codegen.cpu_conv.work import image_work, weight_result_work, weight_sums_work
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.language import Language
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
@@ -113,13 +114,11 @@ def _problem(config: _Config) -> ConvProblem:
     return forward_problem(config.shape) if forward else input_gradient_problem(config.shape)
 
 
-def _reason(kernel: Kernel, model: DeviceModel) -> str | None:
-    """Why this template does not take the kernel."""
+def _reason(kernel: Kernel) -> str | None:
+    """Why this family does not take the kernel."""
     form = kernel.form
     if not isinstance(form, Contraction) or form.window is None:
         return "it is no convolution all of whose elements can be told from what it loads"
-    if model.is_gpu:
-        return "its register tiles are made for CPUs"
     if len(form.window.taps) != 2:
         return "its window walks another number of axes than two"
     sums = [v for v in kernel.values() if v.fn == "reduce"]
@@ -168,13 +167,16 @@ def _epilogue_indices(kernel: Kernel) -> list[Any]:
     return found
 
 
-class Convolution:
+class Convolution(Family):
     """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
 
     name = "conv"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        reason = _reason(kernel, model)
+    def serves(self, model: DeviceModel) -> bool:
+        return model.is_cpu
+
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[_Config] | Reject:
+        reason = _reason(kernel)
         if reason is not None:
             return Reject(reason)
         form = kernel.form
@@ -196,15 +198,19 @@ class Convolution:
             schedule = choose_weight(
                 shape, width=width, batch=count, cores=model.cores, fused_load=fused, itemsize=dtype.itemsize
             )
-            config = _Config(shape, schedule, (operands[1], operands[0]), batch, result)
-            return self._weight_pieces(kernel, config, dtype)
+            return [_Config(shape, schedule, (operands[1], operands[0]), batch, result)]
         config = _Config(shape, None, (operands[0], operands[1]), batch, result)  # type: ignore[arg-type]
         chosen = choose(
             _problem(config), width=width, batch=count, cores=model.cores, fused_load=fused, itemsize=dtype.itemsize
         )
-        config = replace(config, schedule=chosen)
-        work: tuple[Any, ...] = (0, (max(workspace_elements(_problem(config), chosen), 1),), dtype)
-        return self._pieces(kernel, config, work, model, hints)
+        return [replace(config, schedule=chosen)]
+
+    def pieces(self, kernel: Kernel, config: _Config, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
+        if config.gathers:
+            return self._weight_pieces(kernel, config, dtype)
+        size = max(workspace_elements(_problem(config), config.schedule), 1)  # type: ignore[arg-type]
+        return self._image_pieces(kernel, config, (0, (size,), dtype), model, hints)
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The images and rows of a unit, as they are cut for every pixel of a channel."""
@@ -215,17 +221,15 @@ class Convolution:
         extents, places = {0: config.schedule.images, 2: rows, 3: None}, _positions(kernel)
         return {a: extents[places[a]] for a in kernel.axes if places[a] in extents}
 
-    def _pieces(
+    def _image_pieces(
         self, kernel: Kernel, config: _Config, work: tuple[Any, ...], model: DeviceModel, hints: Mapping[str, int]
-    ) -> list[Piece] | Reject:
+    ) -> list[Piece]:
         """The convolution, after a helper where its weights have to be computed."""
         everything, weights = tuple(range(len(kernel.params) + 1)), config.operands[1]
         made = _with_workspace(kernel, work[1][0], work[2], "w")
         if isinstance(weights, int):
             return [Piece(made, self.name, config, everything, (work,))]
         helpers = packed_weights(kernel, weights, 1, model, hints)
-        if isinstance(helpers, Reject):
-            return helpers
         packed = len(everything)
         made = replace(
             made,
@@ -356,13 +360,14 @@ class Convolution:
         return image_work(kernel, _problem(config), config.schedule, config.operands[0], config.batch, lane)  # type: ignore[arg-type]
 
 
-class ConvolutionWeightSums:
+class ConvolutionWeightSums(Family):
     """The weight gradient's first step: every task's own sums, into the workspace."""
 
     name = "conv-sums"
+    build_weight = 2.0
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        return Reject("it is a part of the convolution template")
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[_Config] | Reject:
+        return Reject("it is a part of the family conv")
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
         return [*_sizes(kernel, config), config.batch]

@@ -17,7 +17,6 @@ from graphcore.kernel.forms import Computed
 from graphcore.kernel.index import PARALLEL, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store, symbolic_sizes
 from graphcore.plan.backend import Piece
-from graphcore.plan.target import Reject
 
 __all__ = ["Operand", "Prologues", "loads_of", "moved", "operand_of", "packed_weights", "sizes_with"]
 
@@ -126,7 +125,7 @@ def _place(operand: Computed) -> Index:
 
 def packed_weights(
     kernel: Kernel, operand: Computed, number: int, model: DeviceModel, hints: Mapping[str, int]
-) -> list[Piece] | Reject:
+) -> list[Piece]:
     """A helper that computes the weights once, into the workspace ``number``: tiles read every one of them many
     times."""
     dtype = operand.value.dtype
@@ -146,8 +145,6 @@ def packed_weights(
     axes = tuple(a for a in operand.axes if a.extent != 1)
     made = Kernel(f"{kernel.name}_weights", params, axes, (Store(len(used), at, inner.value),), origins=kernel.origins)
     answer = Nest().schedule(made, model, hints)
-    if isinstance(answer, Reject):
-        return answer
     behind = (*used, len(kernel.params) + number)
     return [
         replace(p, params=tuple(behind[i] for i in p.params), workspace=((number, (size,), dtype),), helper=True)

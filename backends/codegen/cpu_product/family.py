@@ -17,10 +17,11 @@ from backends.codegen.cpu_product.product import Product, find_product, is_plain
 from backends.codegen.cpu_product.work import product_work
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.language import Space
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float64
-from graphcore.base.shapes import Extent, bind
+from graphcore.base.shapes import bind
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel, Store
@@ -96,14 +97,17 @@ class Prologue:
         )
 
 
-class Matmul:
-    """The template for products on CPUs: register tiles, packed panels, vector epilogue."""
+class Matmul(Family):
+    """Products on CPUs: register tiles, packed panels, vector epilogue."""
 
     name = "matmul"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if model.is_gpu:
-            return Reject("its register tiles are made for CPUs")
+    def serves(self, model: DeviceModel) -> bool:
+        return model.is_cpu
+
+    def candidates(
+        self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]
+    ) -> Sequence[MatmulConfig] | Reject:
         product = find_product(kernel)
         if isinstance(product, Reject):
             return product
@@ -128,7 +132,7 @@ class Matmul:
             literal_n=_literal(product.col),
             task=round(costs.product_operations(costs.least_task_seconds, rate) / 2),
         )
-        return [Piece(kernel, self.name, MatmulConfig(config), tuple(range(len(kernel.params))))]
+        return [MatmulConfig(config)]
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""
@@ -167,9 +171,6 @@ class Matmul:
 
         a, b = operand("a", product.left, product.row), turned(operand("b", product.right, product.col))
         return a, b, found
-
-    def arguments(self, kernel: Kernel, config: MatmulConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
 
     def emit(self, kernel: Kernel, config: MatmulConfig, model: DeviceModel) -> str:
         product = find_product(kernel)

@@ -17,16 +17,16 @@ from backends.codegen.amounts import Amounts, below
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.gpu_rows.family import decode
 from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
-from backends.codegen.template import NAME, signature, sizes_of
+from backends.codegen.template import NAME, signature
 from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
-from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
@@ -125,14 +125,15 @@ def tile_bytes(config: TileConfig, itemsize: int) -> int:
     return config.depth * (height + 1 + width + 1) * itemsize
 
 
-class GpuMatmul:
-    """The template."""
+class GpuMatmul(Family):
+    """Sums of products on GPUs."""
 
     name = "gpu-matmul"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if not model.is_gpu:
-            return Reject("it is made for GPUs")
+    def serves(self, model: DeviceModel) -> bool:
+        return model.is_gpu
+
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[TileConfig] | Reject:
         found = find_contraction(kernel)
         if isinstance(found, Reject):
             return found
@@ -142,10 +143,7 @@ class GpuMatmul:
         config = choose_tile(m, n, k, batch, register_bytes(found.total.dtype), model)
         if tile_bytes(config, register_bytes(found.total.dtype)) > model.local_memory:
             return Reject("its tiles do not fit the local memory")
-        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))))]
-
-    def arguments(self, kernel: Kernel, config: TileConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
+        return [config]
 
     def local_bytes(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> int:
         return tile_bytes(config, register_bytes(_contraction(kernel).total.dtype))

@@ -15,16 +15,16 @@ from backends.codegen.accumulator import Accumulator
 from backends.codegen.cnames import register_bytes, register_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
 from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
 from backends.codegen.nest.work import nest_work
-from backends.codegen.template import NAME, signature, sizes_of
-from graphcore.base.shapes import Extent, bind, product
+from backends.codegen.template import NAME, signature
+from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
-from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
@@ -89,10 +89,8 @@ def _below(r: Expr) -> set[Expr]:
     return seen
 
 
-def _reason(kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> str | None:
-    """Why this template does not take the kernel."""
-    if not model.is_gpu:
-        return "it is made for GPUs"
+def _reason(kernel: Kernel, hints: Mapping[str, int]) -> str | None:
+    """Why this family does not take the kernel."""
     reductions = row_reductions(kernel)
     if not reductions:
         return "no reduction has one result a row"
@@ -116,13 +114,16 @@ def _reason(kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> str
     return None
 
 
-class GpuRows:
-    """The template."""
+class GpuRows(Family):
+    """Rows on GPUs."""
 
     name = "gpu-rows"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        reason = _reason(kernel, model, hints)
+    def serves(self, model: DeviceModel) -> bool:
+        return model.is_gpu
+
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[RowsConfig] | Reject:
+        reason = _reason(kernel, hints)
         if reason is not None:
             return Reject(reason)
         length = row_length(kernel, row_reductions(kernel), hints)
@@ -131,10 +132,7 @@ class GpuRows:
             lanes *= 2
         if not rows_of(kernel):
             lanes = model.group
-        return [Piece(kernel, self.name, RowsConfig(lanes, model.group), tuple(range(len(kernel.params))))]
-
-    def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
+        return [RowsConfig(lanes, model.group)]
 
     def local_bytes(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> int:
         levels: dict[int, int] = {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from backends.codegen.cnames import counter_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units, rows_of
 from backends.codegen.nest.work import nest_work
@@ -16,7 +18,6 @@ from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
-from graphcore.plan.target import Reject
 
 __all__ = ["Nest"]
 
@@ -29,14 +30,20 @@ def _leading_is_free(kernel: Kernel) -> bool:
     return bool(kernel.axes) and isinstance(kernel.axes[0].extent, int) and kernel.axes[0] in rows_of(kernel)
 
 
-class Nest:
-    """The template: takes every kernel."""
+class Nest(Family):
+    """Takes every kernel."""
 
     name = "nest"
+    wide = True
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        config = replace(choose_nest(kernel, model), leading=_leading_is_free(kernel), strided=model.is_gpu)
-        return [Piece(kernel, self.name, config, tuple(range(len(kernel.params))), elementwise_order=True)]
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[NestConfig]:
+        return [replace(choose_nest(kernel, model), leading=_leading_is_free(kernel), strided=model.is_gpu)]
+
+    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        return self.pieces(kernel, self.candidates(kernel, model, hints)[0], model, hints)
+
+    def pieces(self, kernel: Kernel, config: Any, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        return [replace(p, elementwise_order=True) for p in super().pieces(kernel, config, model, hints)]
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
         return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]

@@ -16,6 +16,7 @@ from typing import Any
 from backends.codegen.accumulator import Accumulator
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
@@ -27,7 +28,7 @@ from backends.codegen.nest.schedule import (
 )
 from backends.codegen.scatter.sums import BucketSum, find_sums, point_axis
 from backends.codegen.scatter.work import bucket_work, sort_amounts, sort_work
-from backends.codegen.template import NAME, signature, sizes_of
+from backends.codegen.template import NAME, signature
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import (
@@ -81,27 +82,36 @@ class SortConfig:
 # Schedules
 
 
-class Scatter:
-    """The template: the rows' sums after the steps that sort their terms."""
+class Scatter(Family):
+    """The rows' sums after the steps that sort their terms."""
 
     name = "scatter"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def candidates(
+        self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]
+    ) -> Sequence[ScatterConfig] | Reject:
         sums = find_sums(kernel)
         if isinstance(sums, Reject):
             return sums
         reason = _reason(kernel, sums, model, hints)
         if reason is not None:
             return Reject(reason)
+        return [ScatterConfig(replace(_lanes(kernel, sums, model), strided=model.is_gpu), len(kernel.params))]
+
+    def pieces(
+        self, kernel: Kernel, config: ScatterConfig, model: DeviceModel, hints: Mapping[str, int]
+    ) -> Sequence[Piece]:
+        sums = _sums(kernel)
         pieces: list[Piece] = []
         for one in {s.slot: s for s in sums}.values():
             pieces += _parallel_sort(kernel, one, model, hints) if model.is_gpu else [_sort(kernel, one, hints)]
-        return [*pieces, self._main(kernel, sums, model, hints)]
+        return [*pieces, self._main(kernel, sums, config, hints)]
 
-    def _main(self, kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel, hints: Mapping[str, int]) -> Piece:
+    def _main(
+        self, kernel: Kernel, sums: Sequence[BucketSum], config: ScatterConfig, hints: Mapping[str, int]
+    ) -> Piece:
         """The kernel with the sorted orders as more parameters."""
-        first = len(kernel.params)
-        nest = replace(_lanes(kernel, sums, model), strided=model.is_gpu)
+        first = config.starts
         named = tuple(w for s in {s.slot: s for s in sums}.values() for w in _workspaces(s)[1:])
         extra = tuple(Param(f"p{first + i}", dtype, shape) for i, (_, shape, dtype) in enumerate(named))
         scratch = tuple((first + i, "r") for i in range(len(named)))
@@ -110,16 +120,13 @@ class Scatter:
         return Piece(
             replace(kernel, params=(*kernel.params, *extra), scratch=scratch),
             self.name,
-            ScatterConfig(nest, first),
+            config,
             params,
             named,
             flops=flops,
             nbytes=nbytes,
             elementwise_order=True,
         )
-
-    def arguments(self, kernel: Kernel, config: ScatterConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
 
     def emit(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel) -> str:
         lines = _Rows(_Buckets(kernel, model, config.starts), config.nest).emit()
@@ -138,16 +145,13 @@ class Scatter:
         return bucket_work(kernel, config.nest, _sums(kernel))
 
 
-class ScatterSort:
+class ScatterSort(Family):
     """One task's stable counting sort of the points by row, for CPUs: a pass over the rows and two over the points."""
 
     name = "scatter-sort"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        return Reject("it is a part of the scatter template")
-
-    def arguments(self, kernel: Kernel, config: SortConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[SortConfig] | Reject:
+        return Reject("it is a part of the family scatter")
 
     def emit(self, kernel: Kernel, config: SortConfig, model: DeviceModel) -> str:
         em = Emitter(kernel, model)
@@ -324,19 +328,13 @@ def _parallel_sort(kernel: Kernel, one: BucketSum, model: DeviceModel, hints: Ma
     return [
         replace(nest, params=p.params, workspace=p.workspace, helper=True, flops=p.flops, nbytes=p.nbytes)
         for p in found
-        for nest in _nested(p.kernel, model, hints)
+        for nest in Nest().schedule(p.kernel, model, hints)
     ]
 
 
 def _below(key: Expr, axis: Axis, row: Axis) -> Expr:
     """How many points belong to the rows before a row."""
     return reduce("add", (axis,), cast(call("lt", key, index_value(as_index(row), int32)), int32))
-
-
-def _nested(kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
-    made = Nest().schedule(kernel, model, hints)
-    assert not isinstance(made, Reject)
-    return made
 
 
 def _counts(

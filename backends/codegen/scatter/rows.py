@@ -14,11 +14,12 @@ from functools import partial
 from backends.codegen.cnames import register_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
+from backends.codegen.family import Family
 from backends.codegen.nest.schedule import columns_of, tail_widths
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
-from backends.codegen.template import NAME, signature, sizes_of
-from graphcore.base.shapes import Extent, bind, product
+from backends.codegen.template import NAME, signature
+from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Param
@@ -45,14 +46,15 @@ class RowsConfig:
         return f"a row a task, {self.width} lanes"
 
 
-class ScatterRows:
-    """The template, for CPUs."""
+class ScatterRows(Family):
+    """Sums of rows in memory, for CPUs: on a GPU a work item has no row of its own."""
 
     name = "scatter-rows"
 
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        if model.is_gpu:
-            return Reject("a work item has no row of its own")
+    def serves(self, model: DeviceModel) -> bool:
+        return model.is_cpu
+
+    def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[RowsConfig] | Reject:
         sums = find_sums(kernel, along=True)
         if isinstance(sums, Reject):
             return sums
@@ -63,7 +65,14 @@ class ScatterRows:
         width = model.lanes(kernel)
         while width > int(bind(axis.extent, {})):
             width //= 2
-        config = RowsConfig(width, _TASKS_PER_CORE * model.cores, len(kernel.params))
+        return [RowsConfig(width, _TASKS_PER_CORE * model.cores, len(kernel.params))]
+
+    def pieces(
+        self, kernel: Kernel, config: RowsConfig, model: DeviceModel, hints: Mapping[str, int]
+    ) -> Sequence[Piece]:
+        sums = find_sums(kernel, along=True)
+        assert not isinstance(sums, Reject)
+        axis = _named_axis(sums)
         shape = (config.tasks * axis.extent,)
         spaces = tuple((i, shape, s.total.dtype) for i, s in enumerate(sums))
         params = tuple(Param(f"p{config.first + i}", dtype, shape) for i, _, dtype in spaces)
@@ -71,9 +80,6 @@ class ScatterRows:
             kernel, params=(*kernel.params, *params), scratch=tuple((config.first + i, "rw") for i, _, _ in spaces)
         )
         return [Piece(made, self.name, config, tuple(range(len(made.params))), spaces)]
-
-    def arguments(self, kernel: Kernel, config: RowsConfig) -> list[Extent]:
-        return list(sizes_of(kernel))
 
     def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
         sums = find_sums(kernel, along=True)

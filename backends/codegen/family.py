@@ -1,0 +1,90 @@
+"""What a family of schedules is: code generation for one sort of kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from backends.codegen.device_model import DeviceModel
+from backends.codegen.template import sizes_of
+from graphcore.base.shapes import Extent
+from graphcore.kernel.ir import Kernel
+from graphcore.plan.backend import Piece
+from graphcore.plan.costs import Work
+from graphcore.plan.plan import Choices
+from graphcore.plan.target import Reject
+
+__all__ = ["Family"]
+
+
+class Family:
+    """Turns kernels of one sort into C functions ``void NAME(parameters, sizes, int task, int tasks)``; sizes of wide
+    kernels are long.
+
+    A family looks at a kernel and either says why it does not take it or what can be chosen. Choices are frozen data:
+    with the kernel they say everything about the function. On GPUs a task is a work item and ``tasks`` the work items
+    of the launch, though ``Family.tasks`` counts work-groups there.
+
+    Attributes:
+        name: in plans; no two families share one.
+        version: what tells this family's texts and choices from those of others of its name, such as a package's
+            version; graphcore's own leave it empty.
+        wide: whether its functions count in 64 bits where a kernel's loops must.
+        build_weight: how many times longer than others' a byte of its text keeps the runtime's compiler busy.
+    """
+
+    name: str
+    version: ClassVar[str] = ""
+    wide: ClassVar[bool] = False
+    build_weight: ClassVar[float] = 1.0
+
+    def serves(self, device: DeviceModel) -> bool:
+        """Whether the family makes code for such devices; it is not asked about kernels of others."""
+        return True
+
+    def candidates(self, kernel: Kernel, device: DeviceModel, hints: Mapping[str, int]) -> Iterable[Choices] | Reject:
+        """What can be chosen for a kernel, the best guess first; or why the family does not take it.
+
+        Args:
+            kernel: a verified kernel.
+            device: what it will run on.
+            hints: the sizes of symbolic extents that it is compiled for; it must be right for any others too.
+        """
+        raise NotImplementedError
+
+    def pieces(self, kernel: Kernel, choices: Any, device: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
+        """The launches that compute a kernel with these choices: the kernel itself, unless a family needs helpers or
+        workspaces."""
+        return [Piece(kernel, self.name, choices, tuple(range(len(kernel.params))))]
+
+    def schedule(self, kernel: Kernel, device: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        """The launches that compute a kernel with the best guess; or why not."""
+        if not self.serves(device):
+            return Reject("it is made for other devices")
+        found = self.candidates(kernel, device, hints)
+        return found if isinstance(found, Reject) else self.pieces(kernel, next(iter(found)), device, hints)
+
+    def emit(self, kernel: Kernel, choices: Any, device: DeviceModel) -> str:
+        """The function's text, named ``NAME``."""
+        raise NotImplementedError
+
+    def arguments(self, kernel: Kernel, choices: Any) -> list[Extent]:
+        """Extents behind the function's int parameters, in order."""
+        return list(sizes_of(kernel))
+
+    def tasks(self, kernel: Kernel, choices: Any, device: DeviceModel, sizes: Mapping[str, int]) -> int:
+        """How many independent tasks to start for these sizes."""
+        raise NotImplementedError
+
+    def work(self, kernel: Kernel, choices: Any) -> Work:
+        """What all tasks do together, for any sizes."""
+        raise NotImplementedError
+
+    def local_bytes(self, kernel: Kernel, choices: Any, device: DeviceModel) -> int | None:
+        """Bytes of local memory of a function whose tasks are whole work-groups; None where work items do not work
+        together.
+
+        Such a function ends in a parameter ``pool``, local memory as chars. All work items of a group call it, it may
+        hold barriers, and the caller puts one after it.
+        """
+        return None
