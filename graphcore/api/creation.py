@@ -157,13 +157,12 @@ def ones_like(x: Any, dtype: Any = None) -> Tensor:
     return full_like(x, 1, dtype)
 
 
-def _grid(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Row and column numbers of the last two axes."""
+def _grid(shape: Shape, k: int) -> tuple[Tensor, Tensor]:
+    """Row numbers plus k and column numbers of the last two axes."""
     rank = len(shape)
-    return (
-        build("iota", shape=shape, axis=rank - 2, dtype=dtypes.int32),
-        build("iota", shape=shape, axis=rank - 1, dtype=dtypes.int32),
-    )
+    dtype = dtypes.position_dtype(shape[-2] + abs(k), shape[-1])
+    row, column = (build("iota", shape=shape, axis=axis, dtype=dtype) for axis in (rank - 2, rank - 1))
+    return add(row, k) if k else row, column
 
 
 def eye(n: Any, m: Any = None, k: int = 0, dtype: Any = "float32") -> Tensor:
@@ -172,16 +171,14 @@ def eye(n: Any, m: Any = None, k: int = 0, dtype: Any = "float32") -> Tensor:
     >>> eye(3).shape
     (3, 3)
     """
-    row, column = _grid(_shape("eye", (n, n if m is None else m)))
-    return cast(equal(add(row, k) if k else row, column), dtypes.as_dtype(dtype))
+    return cast(equal(*_grid(_shape("eye", (n, n if m is None else m)), k)), dtypes.as_dtype(dtype))
 
 
 def _triangle(op: str, x: Any, k: int, compare: Any) -> Tensor:
     t = tensor(op, x)
     if t.ndim < 2:
         raise fail(ShapeError, f"{op}: needs at least 2 axes, got {format_shape(t.shape)}", t)
-    row, column = _grid(t.shape)
-    return where(compare(add(row, k) if k else row, column), t, False if t.dtype.is_bool else 0)
+    return where(compare(*_grid(t.shape, k)), t, False if t.dtype.is_bool else 0)
 
 
 def tril(x: Any, k: int = 0) -> Tensor:
@@ -209,6 +206,9 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
         start, stop, step: Python numbers; ``stop`` may be symbolic if ``start`` is an integer and ``step`` 1.
         dtype: by default int64, or float32 if a bound is a float.
 
+    Raises:
+        DTypeError: an integer type does not hold all numbers.
+
     >>> arange(5).shape
     (5,)
     """
@@ -229,6 +229,13 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     count: Extent = stop - start if isinstance(stop, Dim) else max(0, math.ceil((stop - start) / step))
     if wanted.is_bool:
         raise DTypeError("arange: bool is no type of numbers; use 'int64'")
+    if wanted.is_integer and isinstance(count, int) and count:
+        bounds, info = sorted((int(start), int(start + (count - 1) * step))), np.iinfo(wanted.storage)
+        if bounds[0] < info.min or bounds[1] > info.max:
+            raise DTypeError(
+                f"arange: {bounds[0]} to {bounds[1]} does not fit {wanted} ({info.min} to {info.max}); give a wider "
+                f"dtype"
+            )
     at = build("iota", shape=(count,), axis=0, dtype=wanted)
     scaled = at if step == 1 else multiply(at, _python(step, wanted))
     return scaled if start == 0 else add(scaled, _python(start, wanted))

@@ -308,7 +308,8 @@ def _unify(t: Tensor, labels: list[str], extents: dict[str, Extent]) -> tuple[Te
         while labels.count(label) > 1:
             i = labels.index(label)
             j = labels.index(label, i + 1)
-            at = [build("iota", shape=t.shape, axis=a, dtype=dtypes.int32) for a in (i, j)]
+            dtype = dtypes.position_dtype(t.shape[i], t.shape[j])
+            at = [build("iota", shape=t.shape, axis=a, dtype=dtype) for a in (i, j)]
             t = total(where(equal(*at), t, cast(tensor("einsum", 0), t.dtype)), j, dtype=t.dtype)
             labels = labels[:j] + labels[j + 1 :]
     return t, labels

@@ -412,7 +412,7 @@ def permutation(x: Any) -> Tensor:
 def _ranks(n: int) -> Tensor:
     words = bits((n,))
     mine, other = (coercion.fit(build("reshape", words, shape=s), (n, n)) for s in ((n, 1), (1, n)))
-    i, j = (build("iota", shape=(n, n), axis=a, dtype=dtypes.int32) for a in (0, 1))
+    i, j = (build("iota", shape=(n, n), axis=a, dtype=dtypes.position_dtype(n)) for a in (0, 1))
     earlier = build(
         "logical_or", build("less", other, mine), build("logical_and", build("equal", other, mine), build("less", j, i))
     )

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from graphcore.base.errors import DTypeError
+from graphcore.base.shapes import Extent
 
 __all__ = [
     "ALL",
@@ -28,6 +29,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "position_dtype",
     "promote",
     "result_type",
     "uint8",
@@ -142,6 +144,18 @@ _ALIASES = {
     "long": "int64",
     "bool_": "bool",
 }
+
+
+def position_dtype(*extents: Extent) -> DType:
+    """The type of positions below some extents: int32 where it holds them, int64 where one is larger or symbolic.
+
+    Args:
+        extents: one past the largest magnitude that computing with the positions meets.
+
+    >>> position_dtype(3, 2**31 - 1), position_dtype(2**31)
+    (int32, int64)
+    """
+    return int32 if all(isinstance(e, int) and e < 2**31 for e in extents) else int64
 
 
 def as_dtype(value: Any) -> DType:

@@ -64,16 +64,13 @@ class _Classes:
             if not isinstance(x.shape[axis], int)
             else x.shape[axis]
         )
-        wide = (
-            t
-            if t.dtype.itemsize >= 4 and t.dtype.is_signed
-            else cast(t, dtypes.int32 if t.dtype.itemsize < 4 else dtypes.int64)
-        )
+        dtype = dtypes.position_dtype(x.shape[axis])
+        fits = t.dtype.itemsize >= dtype.itemsize and t.dtype.is_signed
+        wide = t if fits else cast(t, dtype if t.dtype.itemsize < 4 else dtypes.int64)
         self.valid = logical_and(greater_equal(wide, 0), less(wide, count))
         self.kept = None if ignore_index is None else not_equal(wide, ignore_index)
-        narrow = cast(wide, dtypes.int32)
-        column = build("reshape", narrow, shape=tuple(1 if a == axis else e for a, e in enumerate(x.shape)))
-        position = build("iota", shape=x.shape, axis=axis, dtype=dtypes.int32)
+        column = build("reshape", cast(wide, dtype), shape=tuple(1 if a == axis else e for a, e in enumerate(x.shape)))
+        position = build("iota", shape=x.shape, axis=axis, dtype=dtype)
         self.hit = build("equal", fit(column, x.shape), position)
 
     def pick(self, x: Tensor) -> Tensor:

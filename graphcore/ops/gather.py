@@ -29,8 +29,8 @@ __all__ = ["OneHot", "ScatterAdd", "ScatterAlong", "Take", "TakeAlong"]
 def _counted(given: Expr, extent: Extent) -> tuple[Expr, Expr]:
     """An index with negatives counted from the end, and whether it is in range. 32-bit where that suffices."""
     unsigned = given.dtype.is_unsigned
-    narrow = given.dtype.itemsize <= 4 and isinstance(extent, int) and extent < 2**31
-    wide = dtypes.as_dtype(("u" if unsigned else "") + ("int32" if narrow else "int64"))
+    wide = dtypes.position_dtype(extent) if given.dtype.itemsize <= 4 else dtypes.int64
+    wide = dtypes.as_dtype(("u" if unsigned else "") + wide.name)
     value, size, zero = expr.cast(given, wide), expr.size_value(extent, wide), expr.const(0, wide)
     below = expr.call("lt", value, size)
     if unsigned:

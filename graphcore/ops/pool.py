@@ -4,158 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphcore.base import dtypes
-from graphcore.base.errors import DTypeError, ShapeError
-from graphcore.base.shapes import Shape, format_shape
-from graphcore.ir.op import FLOAT, Example, Lowering, Opaque, Read, TensorType, one_type, primitive
+from graphcore.base.dtypes import DType
+from graphcore.base.shapes import Shape
+from graphcore.ir.op import FLOAT, Example, Lowering, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index
 from graphcore.ops._examples import floats
-from graphcore.ops.conv import fresh_axes, landing, tap, window_extents
+from graphcore.ops._windows import Pair, Pool, Quad
+from graphcore.ops.conv import fresh_axes
 
 __all__ = ["AvgPool", "AvgPoolGrad", "MaxPool", "MaxPoolGather", "MaxPoolGrad", "MaxPoolIndex"]
-
-Pair = tuple[int, int]
-Quad = tuple[int, int, int, int]
-
-
-class _Covering(NamedTuple):
-    """A loop over windows: its axes, a window, whether that is one, whether it holds the position, and the position's
-    tap in it.
-
-    Loads are guarded by ``real`` alone, which is the same for neighbouring positions but at the edges.
-    """
-
-    axes: tuple[Any, ...]
-    window: tuple[Index, ...]
-    real: Expr
-    held: Expr
-    tap: Index
-
-
-class _Pool(Opaque):
-    """Windows over the last two axes."""
-
-    window: Pair
-    stride: Pair
-    padding: Quad
-    loops: ClassVar[bool] = True
-
-    @property
-    def disjoint(self) -> bool:
-        """Whether windows tile the input, so that an element belongs to one window at most."""
-        return self.stride == self.window and not any(self.padding) and self.gaps == (1, 1)
-
-    def only_window(self, index: tuple[Index, ...], counts: Shape) -> tuple[tuple[Index, ...], Expr, Index]:
-        """For disjoint windows: the window of an input position, whether there is one, and the position's tap in it."""
-        (kh, kw), (y, x) = self.window, index[-2:]
-        inside = expr.both(expr.in_range(y // kh, 0, int(counts[-2])), expr.in_range(x // kw, 0, int(counts[-1])))
-        return (*index[:-2], y // kh, x // kw), inside, (y % kh) * kw + x % kw
-
-    @property
-    def gaps(self) -> Pair:
-        """Steps between the taps of a window."""
-        return (1, 1)
-
-    def geometry(self) -> dict[str, Any]:
-        """The attributes that an op and its gradients share."""
-        return {name: value for name, value in self.attributes().items() if name != "input_size"}
-
-    def counts(self, size: Shape) -> Pair:
-        """Windows along the two axes; every window has a tap position inside of, or surrounding, the input."""
-        counts = window_extents(self.name, size, self.window, self.stride, self.padding, self.gaps)
-        for taps, gap, pads in zip(self.window, self.gaps, (self.padding[:2], self.padding[2:]), strict=True):
-            if max(pads) > gap * (taps - 1):
-                raise ShapeError(
-                    f"{self.name}: padding {self.padding} is not smaller than the window {self.window}, "
-                    "so windows would hold padding only"
-                )
-        return counts
-
-    def pooled(self, given: TensorType) -> Shape:
-        """The shape of one value a window."""
-        if given.rank < 2:
-            raise ShapeError(f"{self.name}: takes at least 2 axes, got {format_shape(given.shape)}")
-        return (*given.shape[:-2], *self.counts(given.shape[-2:]))
-
-    def spread(self, given: TensorType, size: Pair) -> Shape:
-        """The input's shape for one value a window."""
-        if given.rank < 2 or given.shape[-2:] != self.counts(size):
-            raise ShapeError(
-                f"{self.name}: {format_shape(given.shape)} does not fit: "
-                f"{self.counts(size)} windows of {self.window} lie in {size}"
-            )
-        return (*given.shape[:-2], *size)
-
-    def same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
-        """Check a recorded index against the shape of one value a window."""
-        if index.dtype != dtypes.int32:
-            raise DTypeError(f"{self.name}: the index has dtype {index.dtype}, not int32")
-        if index.shape != shape:
-            raise ShapeError(
-                f"{self.name}: operands of shapes {format_shape(given.shape)} and "
-                f"{format_shape(index.shape)} do not fit: the index should be {format_shape(shape)}"
-            )
-
-    def tap(self, index: tuple[Index, ...], p: Index, q: Index, size: Shape) -> tuple[tuple[Index, ...], Expr]:
-        """The input position of a window's tap, and whether it is inside."""
-        y, in_y = tap(index[-2], p, self.stride[0], self.gaps[0], self.padding[0], size[-2])
-        x, in_x = tap(index[-1], q, self.stride[1], self.gaps[1], self.padding[2], size[-1])
-        return (*index[:-2], y, x), expr.both(in_y, in_x)
-
-    def landing(self, index: tuple[Index, ...], p: Index, q: Index, counts: Shape) -> tuple[tuple[Index, ...], Expr]:
-        """The window whose tap (p, q) is at an input position, and whether there is one."""
-        i, in_i = landing(index[-2], p, self.stride[0], self.gaps[0], self.padding[0], int(counts[-2]))
-        j, in_j = landing(index[-1], q, self.stride[1], self.gaps[1], self.padding[2], int(counts[-1]))
-        return (*index[:-2], i, j), expr.both(in_i, in_j)
-
-    def covering(self, call: Lowering, index: tuple[Index, ...], counts: Shape) -> _Covering:
-        """A loop over the windows that may hold an input position, in the order of their taps."""
-        if self.gaps != (1, 1):
-            axes, (p, q) = fresh_axes(call, *self.window)
-            where, inside = self.landing(index, p, q, counts)
-            return _Covering(axes, where, inside, inside, p * self.window[1] + q)
-        axes, steps = fresh_axes(call, *(-(-k // s) for k, s in zip(self.window, self.stride, strict=True)))
-        windows, taps, real, held = [], [], [], []
-        for at, step, pad, k, s, count in zip(
-            index[-2:], steps, (self.padding[0], self.padding[2]), self.window, self.stride, counts[-2:], strict=True
-        ):
-            windows.append((at + pad) // s - step)
-            taps.append((at + pad) % s + step * s)
-            real.append(expr.in_range(windows[-1], 0, int(count)))
-            held.append(expr.in_range(taps[-1], 0, k))
-        return _Covering(
-            axes, (*index[:-2], *windows), expr.both(*real), expr.both(*held), taps[0] * self.window[1] + taps[1]
-        )
-
-    def taps(self, x: Any, fill: float) -> Any:
-        """(kh * kw, ..., rows, columns): for every tap what all windows read through it."""
-        top, bottom, left, right = self.padding
-        padded = np.pad(x, (*((0, 0),) * (x.ndim - 2), (top, bottom), (left, right)), constant_values=fill)
-        return np.stack([padded[where] for where in self.slices(x.shape[-2:])])
-
-    def slices(self, size: Shape) -> Iterator[Any]:
-        """For every tap the padded input's elements that it meets."""
-        rows, columns = self.counts(size)
-        (sy, sx), (dy, dx) = self.stride, self.gaps
-        for p in range(self.window[0]):
-            for q in range(self.window[1]):
-                y, x = p * dy, q * dx
-                yield ..., slice(y, y + (rows - 1) * sy + 1, sy), slice(x, x + (columns - 1) * sx + 1, sx)
-
-    def scatter(self, parts: Any, size: Shape) -> Any:
-        """The transpose of ``taps``: what each tap contributes, added up in the input's shape."""
-        top, bottom, left, right = self.padding
-        h, w = int(size[0]), int(size[1])
-        padded = np.zeros((*parts.shape[1:-2], h + top + bottom, w + left + right), parts.dtype)
-        for where, part in zip(self.slices(size), parts, strict=True):
-            padded[where] += part
-        return padded[..., top : top + h, left : left + w]
 
 
 def _wide(x: Any) -> Any:
@@ -173,7 +37,7 @@ _MAX: tuple[tuple[Pair, Pair, Quad, Pair, Shape], ...] = (
 )
 
 
-class _Dilated(_Pool):
+class _Dilated(Pool):
     """Windows whose taps may lie apart."""
 
     dilation: Pair
@@ -225,7 +89,8 @@ class MaxPool(_Dilated):
 
 @primitive
 class MaxPoolIndex(_Dilated):
-    """Which tap of every window holds its first largest element (or first NaN): row * window width + column, int32.
+    """Which tap of every window holds its first largest element (or first NaN): row * window width + column, int32
+    (int64 in windows of more than 2**31 taps).
 
     It never is one in the padding, unless there is nothing else in the window (which steps over the input then).
     """
@@ -238,27 +103,30 @@ class MaxPoolIndex(_Dilated):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         self.check(0, inputs[0], FLOAT)
-        return one_type(self.pooled(inputs[0]), dtypes.int32)
+        return one_type(self.pooled(inputs[0]), self.tap_dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         x, (kh, kw) = call.inputs[0], self.window
         axes, (k,) = fresh_axes(call, kh * kw)
         if not axes:
-            return expr.const(0, dtypes.int32)
+            return expr.const(0, self.tap_dtype)
         where, inside = self.tap(index, k // kw, k % kw, x.shape)
         value = expr.select(inside, read(0, where, inside), expr.const(-math.inf, x.dtype))
-        found = expr.cast(expr.reduce("argmax", axes, value), dtypes.int32)
-        return found if not (self.padding[0] or self.padding[2]) else expr.call("max", found, self.first_inside(index))
+        found = expr.cast(expr.reduce("argmax", axes, value), self.tap_dtype)
+        if not (self.padding[0] or self.padding[2]):
+            return found
+        first = expr.cast(self.first_inside(index, self.reach(x.shape)), self.tap_dtype)
+        return expr.call("max", found, first)
 
-    def first_inside(self, index: tuple[Index, ...]) -> Expr:
+    def first_inside(self, index: tuple[Index, ...], dtype: DType) -> Expr:
         """The first tap of a window outside of the padding. No element's tap comes before it, and the padding is only
         found to be the largest as the very first tap, in windows of nothing but -inf."""
         first = []
         for at, stride, low, gap in zip(index[-2:], self.stride, self.padding[::2], self.gaps, strict=True):
-            missing = expr.index_value(at * -stride + (low + gap - 1), dtypes.int32)
-            steps = missing if gap == 1 else expr.call("floordiv", missing, expr.const(gap, dtypes.int32))
-            first.append(expr.call("max", steps, expr.const(0, dtypes.int32)))
-        return expr.call("add", expr.call("mul", first[0], expr.const(self.window[1], dtypes.int32)), first[1])
+            missing = expr.index_value(at * -stride + (low + gap - 1), dtype)
+            steps = missing if gap == 1 else expr.call("floordiv", missing, expr.const(gap, dtype))
+            first.append(expr.call("max", steps, expr.const(0, dtype)))
+        return expr.call("add", expr.call("mul", first[0], expr.const(self.window[1], dtype)), first[1])
 
     def reference(self, *inputs: Any) -> Any:
         found = _wide(self.taps(inputs[0], -math.inf)).argmax(0)
@@ -266,7 +134,7 @@ class MaxPoolIndex(_Dilated):
             np.maximum((low + gap - 1 - np.arange(count) * stride) // gap, 0)
             for count, stride, low, gap in zip(found.shape[-2:], self.stride, self.padding[::2], self.gaps, strict=True)
         )
-        return np.maximum(found, rows[:, None] * self.window[1] + columns).astype(np.int32)
+        return np.maximum(found, rows[:, None] * self.window[1] + columns).astype(self.tap_dtype.storage)
 
     def examples(self) -> Iterator[Example]:
         for *geometry, shape in _MAX:
@@ -304,10 +172,10 @@ class MaxPoolGrad(_Dilated):
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         if self.disjoint:
             where, inside, position = self.only_window(index, call.inputs[0].shape)
-            hit = expr.call("eq", read(1, where, inside), expr.index_value(position, dtypes.int32))
+            hit = expr.call("eq", read(1, where, inside), expr.index_value(position, self.tap_dtype))
             return expr.select(hit, read(0, where, inside), expr.const(0, call.outputs[0].dtype))
         c = self.covering(call, index, call.inputs[0].shape)
-        hit = expr.both(c.held, expr.call("eq", read(1, c.window, c.real), expr.index_value(c.tap, dtypes.int32)))
+        hit = expr.both(c.held, expr.call("eq", read(1, c.window, c.real), expr.index_value(c.tap, self.tap_dtype)))
         return expr.total(c.axes, expr.select(hit, read(0, c.window, c.real), expr.const(0, call.outputs[0].dtype)))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -324,11 +192,11 @@ class MaxPoolGrad(_Dilated):
             yield op, floats(*_pooled(op, shape)), _positions(op, shape)
 
 
-def _pooled(op: _Pool, shape: Shape) -> tuple[int, ...]:
+def _pooled(op: Pool, shape: Shape) -> tuple[int, ...]:
     return tuple(int(e) for e in (*shape[:-2], *op.counts(shape[-2:])))
 
 
-def _positions(op: _Pool, shape: Shape) -> Any:
+def _positions(op: Pool, shape: Shape) -> Any:
     """Example indices as the pool of some data records them."""
     found = MaxPoolIndex(op.window, op.stride, op.padding, op.gaps)
     return found.reference(floats(*shape, seed=3))  # type: ignore[arg-type]
@@ -357,7 +225,7 @@ class MaxPoolGather(_Dilated):
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         axes, (p, q) = fresh_axes(call, *self.window)
         where, inside = self.tap(index, p, q, call.inputs[0].shape)
-        here = expr.index_value(p * self.window[1] + q, dtypes.int32)
+        here = expr.index_value(p * self.window[1] + q, self.tap_dtype)
         return expr.total(axes, read(0, where, expr.both(inside, expr.call("eq", read(1, index), here))))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -388,7 +256,7 @@ _AVERAGE: tuple[tuple[Pair, Pair, Quad, bool, Shape], ...] = (
 )
 
 
-class _Average(_Pool):
+class _Average(Pool):
     """Means of windows, and the transpose."""
 
     window: Pair
@@ -400,14 +268,14 @@ class _Average(_Pool):
         """How many elements window (i, j) averages."""
         if self.count_include_pad or not any(self.padding):
             return expr.const(self.window[0] * self.window[1], wide)
-        lengths = []
+        lengths, dtype = [], self.reach(size)
         starts = i * self.stride[0] - self.padding[0], j * self.stride[1] - self.padding[2]
         for start, taps, extent in zip(starts, self.window, size, strict=True):
-            low = expr.index_value(start, dtypes.int32)
-            end = expr.call("add", low, expr.const(taps, dtypes.int32))
-            high = expr.call("min", end, expr.const(int(extent), dtypes.int32))
-            lengths.append(expr.call("sub", high, expr.call("max", low, expr.const(0, dtypes.int32))))
-        return expr.cast(expr.call("max", expr.call("mul", *lengths), expr.const(1, dtypes.int32)), wide)
+            low = expr.index_value(start, dtype)
+            end = expr.call("add", low, expr.const(taps, dtype))
+            high = expr.call("min", end, expr.const(int(extent), dtype))
+            lengths.append(expr.call("sub", high, expr.call("max", low, expr.const(0, dtype))))
+        return expr.cast(expr.call("max", expr.call("mul", *lengths), expr.const(1, dtype)), wide)
 
     def divisors(self, size: Shape, dtype: Any) -> Any:
         """The same for all windows, by NumPy."""

@@ -129,8 +129,7 @@ def _others(call: Any, axes: tuple[int, ...]) -> Any:
         count = count * x.shape[a]
     rows = b.reshape(moved, shape=(*lead, 1, count))
     pairs = b.broadcast_to(rows, (*lead, count, count))
-    i = b.iota(shape=pairs.shape, axis=len(lead), dtype=dtypes.int32)
-    j = b.iota(shape=pairs.shape, axis=len(lead) + 1, dtype=dtypes.int32)
+    i, j = (b.iota(shape=pairs.shape, axis=len(lead) + a, dtype=dtypes.position_dtype(count)) for a in (0, 1))
     masked = b.where(b.equal(i, j), b.full(pairs.shape, 1, x.dtype), pairs)
     others = b.prod(masked, axes=(len(lead) + 1,))
     back = b.reshape(others, shape=moved.shape)
