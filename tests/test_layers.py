@@ -1,21 +1,17 @@
-"""The layers: imports go downwards only, packages import alone and fast, files stay short. Read from the syntax
+"""The layers: imports go downwards only, packages import alone and fast, facts are asked. Read from the syntax
 trees."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+
+from support.syntax_trees import PACKAGES, ROOT, modules, tree
 
 import graphcore as gc
-
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("graphcore", "passes", "backends")
 
 # From low to high; folders of one row may not see each other unless they stand in SIDEWAYS. Imports go down only.
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -53,21 +49,6 @@ BELOW_BACKENDS = ("graphcore.base", "graphcore.kernel", "graphcore.ir", "graphco
 BY_NAME = {"graphcore", "graphcore.base.lazy", "graphcore.tools.cli"}  # modules that import modules by their names
 # What is not in its place yet: importing modules and what they import. The list may only get shorter.
 ALLOWED: dict[str, set[str]] = {}
-
-
-@functools.cache
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = list(path.relative_to(ROOT).with_suffix("").parts)
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@functools.cache
-def tree(name: str) -> ast.Module:
-    return ast.parse(modules()[name].read_text(encoding="utf-8"))
 
 
 def imports(name: str) -> Iterator[tuple[str, int, str]]:
@@ -374,79 +355,6 @@ def test_ops_are_named_by_rules_only() -> None:
         if not name.startswith(OP_CLASSES) and any(m.startswith("graphcore.ops.") for m, _, _ in imports(name))
     }
     assert found == BY_CLASS
-
-
-# --- habits -----------------------------------------------------------------------------------------------------------
-
-
-def sources() -> list[Path]:
-    return [*modules().values(), *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
-
-
-# Files that are still to be cut up; the numbers may only fall.
-LONG: dict[str, int] = {}
-
-
-def test_no_file_is_over_500_lines() -> None:
-    names = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in modules().values()}
-    assert {name: n for name, n in names.items() if n > LONG.get(name, 500)} == {}
-    assert all(names.get(name, 0) > 500 for name in LONG), "an allowance that is not needed any more"
-
-
-def test_nothing_executes_data_or_is_left_undone() -> None:
-    wrong = []
-    for path in modules().values():
-        text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-                wrong += [
-                    f"{path}:{node.lineno} imports {n}"
-                    for n in names
-                    if n.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "cloudpickle")
-                ]
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
-                wrong.append(f"{path}:{node.lineno} calls {node.func.id}")
-            if isinstance(node, ast.Call) and any(
-                k.arg == "allow_pickle" and getattr(k.value, "value", None) is not False for k in node.keywords
-            ):
-                wrong.append(f"{path}:{node.lineno} allows pickle")
-            if isinstance(node, ast.ExceptHandler) and node.type is None:
-                wrong.append(f"{path}:{node.lineno} has a bare except")
-        for number, line in enumerate(text.splitlines(), 1):
-            if re.search(r"\b(TO" + "DO|FIX" + "ME|X" + r"XX)\b", line):
-                wrong.append(f"{path}:{number} is left undone: {line.strip()}")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_expressions_are_read_by_their_typed_properties() -> None:
-    """What an expression keeps by position has names; only the file that defines them knows the positions."""
-    wrong = [
-        f"{name}:{node.lineno}"
-        for name in modules()
-        for node in ast.walk(tree(name))
-        if isinstance(node, ast.Attribute) and node.attr == "_data" and name != "graphcore.kernel.expr"
-    ]
-    assert not wrong, wrong
-
-
-CLOCK = re.compile(r"\b(?:time\.(?:time|monotonic|perf_counter|process_time|thread_time)(?:_ns)?|timeit\.\w+)\(")
-
-
-def test_no_test_reads_a_clock() -> None:
-    """How long something takes is measured by ``benchmarks``; tests count work."""
-    wrong = [str(p) for p in sorted((ROOT / "tests").rglob("*.py")) if CLOCK.search(p.read_text(encoding="utf-8"))]
-    assert not wrong, wrong
-    assert CLOCK.search("start = time.perf_counter" + "()") and not CLOCK.search("time.sleep(0.1)")
-
-
-def test_every_file_says_what_it_is_for() -> None:
-    missing = [
-        str(p)
-        for p in sources()
-        if p.read_text(encoding="utf-8").strip() and not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))
-    ]
-    assert not missing, missing
 
 
 def test_the_checks_see_what_they_look_for() -> None:
