@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[2]
+CASES = HERE / "support/oclgrind_cases.py"
 CPU, GPU = "opencl:oclgrind", "opencl:oclgrind:as-gpu"
 FAMILIES = ("elementwise", "reductions", "rows", "matmul", "conv", "conv-more", "pool", "index", "random", "training")
 # The templates that a family must have run, or it tests something else than it seems to.
@@ -75,7 +76,7 @@ def simulate(environment: dict[str, str], *arguments: str, **variables: str) -> 
 
 def check(environment: dict[str, str], device: str, family: str, **variables: str) -> None:
     """A family's cases: right values, no report, and the templates that they are there for."""
-    found, errors, status = simulate(environment, str(HERE / "oclgrind_cases.py"), device, family, **variables)
+    found, errors, status = simulate(environment, str(CASES), device, family, **variables)
     assert status == 0, errors[-3000:]
     assert found
     wrong = [f"{name}: {text}" for name, result in found.items() for text in result["wrong"]]
@@ -106,7 +107,7 @@ def test_no_value_is_used_before_it_is_written(environment: dict[str, str], fami
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_a_block_that_is_too_short_is_reported(environment: dict[str, str], device: str) -> None:
     """What the other tests would show if something were wrong."""
-    _, errors, _ = simulate(environment, str(HERE / "oclgrind_cases.py"), device, "matmul", "4", "products")
+    _, errors, _ = simulate(environment, str(CASES), device, "matmul", "4", "products")
     assert "Invalid read" in errors or "Invalid write" in errors, errors[:3000]
 
 
