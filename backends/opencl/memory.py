@@ -42,8 +42,7 @@ class Memory:
     def __init__(self, device: Device, beside: list[Memory] | None = None) -> None:
         self.device = device
         self.beside = [] if beside is None else beside
-        # Oclgrind copies what it should use in place, and tells what was never written only of memory that it owns.
-        self.on_host = device.info.is_cpu and device.info.vendor != "oclgrind"
+        self.on_host = device.info.is_cpu and not device.info.is_simulated
         self.size = self.used = self.copied = 0
         self.generation = 0
         self.buffer: Any = None

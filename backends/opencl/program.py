@@ -257,21 +257,13 @@ __kernel void run_plan(__global char* arena, __global char* variables, __global 
 
 def compile_source(device: Any, source: Source, plan: Plan) -> list[Any]:
     """The built programs; those that are not in the cache are compiled at once."""
-    return build_programs(device, source.texts, _options(device), _origins(plan))
+    return build_programs(device, source.texts, device.info.build_options, _origins(plan))
 
 
 def compile_whole(device: Any, source: Source, plan: Plan) -> Any:
     """The built program that runs a plan in one launch on a GPU."""
-    return build_program(device, source.whole, _options(device), _origins(plan))
+    return build_program(device, source.whole, device.info.build_options, _origins(plan))
 
 
 def _origins(plan: Plan) -> str:
     return "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.steps)
-
-
-def _options(device: Any) -> tuple[str, ...]:
-    if device.info.vendor == "oclgrind":  # knows no generic pointers, and extends vectors of single bits wrongly
-        return ("-cl-std=CL1.2", "-cl-opt-disable")
-    if device.info.is_gpu:  # the one version that all GPUs' compilers know
-        return ("-cl-std=CL1.2",)
-    return () if device.info.vendor == "pocl" else ("-cl-std=CL2.0",)

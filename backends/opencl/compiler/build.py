@@ -239,7 +239,7 @@ def _build(raw: Any, options: tuple[str, ...], cl: Any) -> Any:
 def _from_source(device: Device, source: str, options: tuple[str, ...], origins: str, digest: bytes) -> Any:
     cl = icd.load()
     begin = time.perf_counter()
-    pocl = device.info.vendor == "pocl" and pocl_cache.is_active()
+    pocl = device.info.compiles_late and pocl_cache.is_active()
     before = pocl_cache.program_folders() if pocl else set()
     raw = cl._cl._Program(device.context, source)
     try:
@@ -252,7 +252,7 @@ def _from_source(device: Device, source: str, options: tuple[str, ...], origins:
     _state.count(compiled=1, seconds=time.perf_counter() - begin)
     if pocl:
         _pocl.found(digest, pocl_cache.program_folders() - before)
-    elif device.info.vendor != "pocl":
+    elif not device.info.compiles_late:
         _store_binary(program, digest, cl)
     return program
 
@@ -311,7 +311,7 @@ def _from_disk(device: Device, source: str, options: tuple[str, ...], digest: by
 
 def _from_payload(device: Device, source: str, options: tuple[str, ...], payload: bytes, digest: bytes) -> Any:
     cl = icd.load()
-    if device.info.vendor != "pocl":
+    if not device.info.compiles_late:
         return _build(cl._cl._Program(device.context, [device.handle], [payload]), options, cl)
     if not pocl_cache.is_active():
         raise FileNotFoundError  # PoCL looks elsewhere, and keeps what it compiles there

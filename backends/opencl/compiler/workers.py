@@ -30,7 +30,8 @@ def builds_apart(device: Device) -> bool:
 
     PoCL compiles at first launches, Oclgrind interprets, and a GPU's driver finishes binaries where they are loaded.
     """
-    return device.info.is_cpu and device.info.vendor not in ("pocl", "oclgrind") and bool(sys.executable)
+    info = device.info
+    return info.is_cpu and not (info.compiles_late or info.is_simulated) and bool(sys.executable)
 
 
 class Worker:

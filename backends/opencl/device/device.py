@@ -67,6 +67,29 @@ class DeviceInfo:
         return self.kind == "gpu"
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether it interprets kernels to find faults in them: Oclgrind does, which copies what it should use in place
+        and tells what was never written only of memory that it owns.
+        """
+        return self.vendor == "oclgrind"
+
+    @property
+    def compiles_late(self) -> bool:
+        """Whether kernels are compiled when they are first launched, so that a program's binary holds little: PoCL's
+        own folder holds the code then.
+        """
+        return self.vendor == "pocl"
+
+    @property
+    def build_options(self) -> tuple[str, ...]:
+        """What programs are built with: the language version that the compiler knows and the code needs."""
+        if self.is_simulated:  # knows no generic pointers, and extends the optimiser's vectors of single bits wrongly
+            return ("-cl-std=CL1.2", "-cl-opt-disable")
+        if self.is_gpu:  # the one version that all GPUs' compilers know
+            return ("-cl-std=CL1.2",)
+        return () if self.compiles_late else ("-cl-std=CL2.0",)
+
+    @property
     def spec(self) -> str:
         """The device string that opens this device."""
         return f"opencl:{self.index}"
