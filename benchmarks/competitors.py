@@ -159,6 +159,8 @@ def jax_jit(case: Case) -> Step:
     import jax
     import jax.numpy as jnp
 
+    from benchmarks.jax_steps import adam
+
     batches = case.batches(np.int32)  # its integers have 32 bits
     parameters = _jax_parameters(case)
 
@@ -179,12 +181,8 @@ def jax_jit(case: Case) -> Step:
     def train(state: Any, x: Any, y: Any) -> Any:
         p, m, v, t = state
         loss, g = jax.value_and_grad(loss_of)(p, x, y)
-        t = t + 1
-        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
-        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
-        rate, root = 1e-3 / (1 - 0.9**t), 1 / jnp.sqrt(1 - 0.999**t)
-        p = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + 1e-8), p, m, v)
-        return (p, m, v, t), loss
+        p, m, v = adam(p, m, v, t + 1, g)
+        return (p, m, v, t + 1), loss
 
     compiled = jax.jit(train, donate_argnums=0)
     zeros = jax.tree.map(jnp.zeros_like, parameters)
