@@ -63,16 +63,12 @@ def work(step: str, device: str) -> dict[str, Any]:
         "bytes": compiled.program.length,
         "functions": len(source.functions),
         "programs": [
-            {"functions": len({f for f, p in _calls(source) if p == number}), "steps": steps}
+            {"functions": len({f for f, p in source.calls if p == number}), "steps": steps}
             for number, steps in sorted(Counter(source.program_of_step).items())
         ],
         "compiled": built.compiled,
         "apart": built.apart,
     }
-
-
-def _calls(source: Any) -> set[tuple[int, int]]:
-    return set(zip(source.of_step, source.program_of_step, strict=True))
 
 
 def alone(command: Sequence[str]) -> dict[str, Any]:

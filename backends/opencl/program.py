@@ -74,6 +74,11 @@ class Source:
         """All programs, one after another."""
         return "\n".join(self.texts)
 
+    @property
+    def calls(self) -> list[tuple[int, int]]:
+        """The function and the program of every step."""
+        return list(zip(self.of_step, self.program_of_step, strict=True))
+
     def without_text(self) -> Source:
         """What binding takes; ``generate`` gives the texts of the plan again."""
         return replace(self, texts=(), functions=tuple(replace(f, text="") for f in self.functions), whole="")
@@ -257,12 +262,13 @@ __kernel void run_plan(__global char* arena, __global char* variables, __global 
 
 def compile_source(device: Any, source: Source, plan: Plan) -> list[Any]:
     """The built programs; those that are not in the cache are compiled at once."""
-    return build_programs(device, source.texts, device.info.build_options, _origins(plan))
+    called = [{f for f, p in source.calls if p == number} for number in range(len(source.texts))]
+    return build_programs(device, source.texts, device.info.build_options, _origins(plan), [len(f) for f in called])
 
 
 def compile_whole(device: Any, source: Source, plan: Plan) -> Any:
     """The built program that runs a plan in one launch on a GPU."""
-    return build_program(device, source.whole, device.info.build_options, _origins(plan))
+    return build_program(device, source.whole, device.info.build_options, _origins(plan), len(source.functions))
 
 
 def _origins(plan: Plan) -> str:

@@ -242,7 +242,7 @@ class BoundPlan:
     def levels(self) -> list[list[Row]]:
         """The table's rows, by level."""
         sizes, model, source = self.placed.sizes, self.backend.model, self.program.source
-        calls = zip(source.of_step, source.program_of_step, strict=True)
+        calls = iter(source.calls)
         levels: list[list[Row]] = []
         for steps in self.plan.levels:
             levels.append([])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from time import monotonic
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from graphcore.base.errors import UsageError
+from graphcore.base.terminal import columns, is_terminal
 
 __all__ = ["Progress"]
 
@@ -54,7 +54,7 @@ class Progress:
         self._view: _Bar | _Lines | None = None
         # A program without a console has no standard error at all.
         if enabled is not False and target is not None:
-            view = _Bar if enabled or _is_terminal(target) else _Lines
+            view = _Bar if enabled or is_terminal(target) else _Lines
             self._view = view(total, desc, unit, target)
 
     def update(self, count: int = 1) -> None:
@@ -107,7 +107,7 @@ class _Bar:
     def __init__(self, total: int | None, desc: str, unit: str, stream: TextIO) -> None:
         self.metrics: dict[str, str] = {}
         # A terminal that does not know its size (a container's, a bare pty) says 0, and tqdm would then draw nothing.
-        size = {"ncols": 80, "nrows": 24} if _columns(stream) == 0 else {"dynamic_ncols": True}
+        size = {"ncols": 80, "nrows": 24} if columns(stream) == 0 else {"dynamic_ncols": True}
         self._bar = _QuietBar(total=total, desc=desc or None, unit=f" {unit}", file=stream, leave=True, **size)
 
     def update(self, count: int) -> None:
@@ -160,21 +160,6 @@ class _Lines:
         metrics = _join(self.metrics)
         self._stream.write(f"{self._prefix}{text}{', ' if metrics else ''}{metrics}\n")
         self._stream.flush()
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except (AttributeError, ValueError):  # a bare object with write(), or a closed file
-        return False
-
-
-def _columns(stream: TextIO) -> int | None:
-    """The width of the terminal behind a stream, None if there is none."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _format_metric(value: Any) -> str:

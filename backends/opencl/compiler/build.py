@@ -29,6 +29,7 @@ from backends.opencl.compiler.workers import Worker, builds_apart, workers
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, cpu_flags
 from graphcore.base.errors import CompileError, OutOfMemoryError
+from graphcore.base.terminal import Waiting
 
 __all__ = [
     "BuildStats",
@@ -140,7 +141,9 @@ def build_count() -> int:
 # --- building --------------------------------------------------------------------------------------------------------
 
 
-def build_program(device: Device, source: str, options: tuple[str, ...] = (), origins: str = "") -> Any:
+def build_program(
+    device: Device, source: str, options: tuple[str, ...] = (), origins: str = "", functions: int = 1
+) -> Any:
     """Return the built program of a source text: from memory, else from the cache on disk, else compiled.
 
     Make `cl.Kernel` objects of your own from it: the program is shared by all who ask for the same source.
@@ -150,6 +153,7 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
         source: OpenCL C.
         options: Compiler options.
         origins: What the source was made from (graph nodes and user lines), for the error message.
+        functions: How many functions it has, to tell the user what takes long.
 
     Returns:
         The `pyopencl.Program`.
@@ -160,22 +164,30 @@ def build_program(device: Device, source: str, options: tuple[str, ...] = (), or
         OutOfMemoryError: The compiler ran out of memory.
         DeviceError: The process was forked after the device was opened.
     """
-    return build_programs(device, (source,), options, origins)[0]
+    return build_programs(device, (source,), options, origins, (functions,))[0]
 
 
 def build_programs(
-    device: Device, sources: Sequence[str], options: tuple[str, ...] = (), origins: str = ""
+    device: Device,
+    sources: Sequence[str],
+    options: tuple[str, ...] = (),
+    origins: str = "",
+    functions: Sequence[int] = (),
 ) -> list[Any]:
     """Return the built programs of several source texts: as `build_program`, but those that have to be compiled are
     compiled at once where that needs processes and the device's compiler allows it, the first of them in this one.
     """
     device.check_process()
-    missing: list[str] = []
-    if len(sources) > 1 and builds_apart(device):
-        missing = [s for s in dict.fromkeys(sources) if _program(device, s, options) is None]
-    with workers(device, options, missing[1:]) as elsewhere:
+    counts = dict.fromkeys(sources, 1) | dict(zip(sources, functions, strict=False))
+    apart = len(sources) > 1 and builds_apart(device)
+    missing = [s for s in counts if not apart or _program(device, s, options) is None]
+    with (
+        Waiting(_what([counts[s] for s in missing], apart)) as waiting,
+        workers(device, options, missing[1:] if apart else ()) as elsewhere,
+    ):
 
         def compiled(source: str, digest: bytes) -> Any:
+            waiting.start()
             worker = elsewhere.get(source)
             program = _from_worker(device, worker, options, digest) if worker is not None else None
             if program is None:
@@ -185,6 +197,12 @@ def build_programs(
             return program
 
         return [_program(device, source, options, compiled) for source in sources]
+
+
+def _what(functions: Sequence[int], apart: bool) -> str:
+    """What is being compiled, for the user."""
+    what = f"compiling {sum(functions)} functions"
+    return f"{what} in {len(functions)} processes" if apart and len(functions) > 1 else what
 
 
 def _program(

@@ -228,3 +228,27 @@ def wait_until_busy() -> Callable[[int], None]:
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the user is told of while it takes long."""
+    found: list[str] = []
+
+    class Recorded(build.Waiting):
+        def start(self) -> None:
+            found.append(self.what)
+
+    monkeypatch.setattr(build, "Waiting", Recorded)
+    return found
+
+
+def test_who_waits_is_told_what_for(device: Device, cache: Path, told: list[str]) -> None:
+    build.build_programs(device, SOURCES[:2], (), "", (7, 5))
+    assert set(told) == {"compiling 12 functions in 2 processes"}
+    told.clear()
+    build.build_programs(device, SOURCES, (), "", (7, 5, 3))  # two of them are there
+    assert set(told) == {"compiling 3 functions"}
+    told.clear()
+    build.build_programs(device, SOURCES, (), "", (7, 5, 3))
+    assert not told
