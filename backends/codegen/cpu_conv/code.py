@@ -13,7 +13,7 @@ describes that sum; ``conv_forward_code`` writes it, ``conv_weight_code`` writes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
@@ -268,6 +268,22 @@ def plain_load(language: Language, pointer: str, dtype: str) -> Load:
 def widths_below(width: int) -> list[int]:
     """Vector widths for the rest of a row that is not a multiple of ``width``."""
     return [w for w in (8, 4, 2, 1) if w < width]
+
+
+def row_pieces(limits: Iterable[int], width: int) -> list[int]:
+    """Which vector widths a walk over so many elements takes, the widest first, where it may be any of these counts."""
+    found: set[int] = set()
+    for limit in limits:
+        for piece in (width, *(k for k in widths_below(width) if k != 2)):
+            if limit >= piece:
+                found.add(piece)
+                limit %= piece
+    return sorted(found, reverse=True)
+
+
+def names_of(params: str) -> str:
+    """The names in a C parameter list, to hand the parameters on."""
+    return ", ".join(declared.split()[-1].lstrip("*") for declared in params.split(",") if declared.strip())
 
 
 def pieces(count: int, width: int) -> list[Pair]:

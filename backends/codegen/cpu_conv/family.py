@@ -316,6 +316,7 @@ class Convolution(Family):
                 load_x=prologues.load(config.operands[0]),
                 before=before,
                 after=after,
+                private=[f"gs{i}" for i in range(len(sums))],
             )
         return prologues.functions() + text + _wrapper(model.language, inner, kernel, config)
 

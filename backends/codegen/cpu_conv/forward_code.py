@@ -4,11 +4,13 @@ Schedule: lanes are consecutive output pixels of one image (or of several small 
 is packed once into planes, one per channel and kernel column, with the padding written out and the stride resolved,
 so that kernel row ``ky`` of a plane is the same plane read some rows further on. A register tile of channels times
 pixel vectors then reads one unaligned vector per product row and one broadcast weight per product column.
+
+Compilers take as long for what becomes of the sums as for the products, so all tiles share one function for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from backends.codegen.cpu_conv.code import (
     ConvProblem,
@@ -20,18 +22,21 @@ from backends.codegen.cpu_conv.code import (
     emit_fill,
     emit_spread,
     load,
+    names_of,
     plain_load,
+    row_pieces,
     store,
     vector_types,
-    widths_below,
 )
 from backends.codegen.cpu_conv.schedule import (
     ConvConfig,
     Scratch,
+    band_rows,
     extra_rows,
     part_channels,
     scratch,
     stage_pitch,
+    tile_limits,
     uses_out_scratch,
 )
 from backends.codegen.language import Language, Space
@@ -51,7 +56,7 @@ UNROLL_PRODUCTS = 220
 def conv_code(
     language: Language, name: str, params: str, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, *,
     dtype: str = "float", names: Names | None = None, load_x: Load | None = None,
-    before: Sequence[str] = (), after: Sequence[str] = (),
+    before: Sequence[str] = (), after: Sequence[str] = (), private: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``.
 
@@ -67,13 +72,14 @@ def conv_code(
         load_x: fused load of the images, by element index into them; must be pure. Not with ``config.direct``.
         before, after: statements around every unit, which covers ``rows`` grid rows from ``row0``, ``images`` images
             from ``image0`` and the channels ``first_o`` to ``last_o`` of ``group``.
+        private: names of private arrays of ``dtype`` that ``before`` declares and the epilogue uses.
 
     Returns:
         Its text; the caller defines ``GC_NOINLINE``.
     """
     if load_x is not None and config.direct:
         raise ValueError("a direct schedule reads the input in place; choose(..., fused_load=True)")
-    return _ConvText(language, problem, config, epilogue, dtype, names or Names(), load_x).text(
+    return _ConvText(language, problem, config, epilogue, dtype, names or Names(), load_x, private).text(
         name, params, before, after
     )
 
@@ -83,7 +89,7 @@ class _ConvText:
 
     def __init__(
         self, language: Language, problem: ConvProblem, config: ConvConfig, epilogue: Epilogue, dtype: str,
-        names: Names, load_x: Load | None,
+        names: Names, load_x: Load | None, private: Sequence[str],
     ) -> None:  # fmt: skip
         self.problem, self.config, self.epilogue, self.dtype, self.names = problem, config, epilogue, dtype, names
         self.language = language
@@ -92,10 +98,17 @@ class _ConvText:
         self.space: Scratch = scratch(problem, config)
         self.out_scratch = uses_out_scratch(problem, config)
         self.vec = self.language.vector(dtype, config.width)
+        self.private = private
+        self.limits = tile_limits(problem, config)
         self.w = Writer(language, dtype)
 
     def text(self, name: str, params: str, before: Sequence[str], after: Sequence[str]) -> str:
-        """The whole function."""
+        """The function, after the one that finishes its tiles."""
+        self.finish, self.params = f"{name}_finish", params
+        finish = "" if self.out_scratch else self._finish_text()
+        return finish + self._main_text(name, params, before, after)
+
+    def _main_text(self, name: str, params: str, before: Sequence[str], after: Sequence[str]) -> str:
         p, c, w = self.problem, self.config, self.w
         bands = -(-p.grid[0] // c.rows)
         per_image = p.groups * bands
@@ -190,11 +203,11 @@ class _ConvText:
                 w.add(f"const int base_w = group * {p.weight_strides[0]} + o * {p.weight_strides[1]}{first};")
                 w.add("int at = 0;")
                 half = c.width // 2 if c.half_tail else 0
-                for tile_v in c.vector_tiles:
+                for tile_v in (v for v in c.vector_tiles if (v, c.width) in self.limits):
                     bound = f"at + {(tile_v - 1) * c.width + half} < pixels"
                     with w.block(f"for (; {bound}; at += {tile_v * c.width})"):
                         self._tile(ty, tx, phase, tile_o, tile_v, c.width)
-                if half:
+                if half and (1, half) in self.limits:
                     with w.block("if (at < pixels)"):
                         self._tile(ty, tx, phase, tile_o, 1, half)
 
@@ -306,37 +319,67 @@ class _ConvText:
         return [(value, f"keep + {o * pitch + v * lanes}") for o, row in enumerate(sums) for v, value in enumerate(row)]
 
     def _finish(self, sums: list[list[str]], lanes: int) -> None:
-        """Epilogue of a tile, on registers where whole vectors allow it, else through a private array."""
+        """Epilogue of a tile, on registers where whole vectors allow it, else by the function for the rest."""
         p, c, w = self.problem, self.config, self.w
         span = len(sums[0]) * lanes
-        channel = f"group * {p.out_channels} + o"
         first = f"row0 * {p.grid[1]} + at"
-        if c.inline and lanes == c.width:
-            with w.block(f"if (at + {span} <= pixels{' && skip == 0' if c.direct else ''})"):
+        if self._inline(lanes):
+            whole = self.limits[len(sums[0]), lanes] == {span}
+            with w.block("" if whole else f"if (at + {span} <= pixels{' && skip == 0' if c.direct else ''})"):
                 for o, row in enumerate(sums):
                     for v, value in enumerate(row):
                         with w.block():
                             w.add(f"const {self.vec} acc = {value};")
                             pixel = f"({first} + {v * c.width})"
-                            w.add(*self.epilogue("image0", f"({channel} + {o})", pixel, "acc", c.width))
+                            channel = f"(group * {p.out_channels} + o + {o})"
+                            w.add(*self.epilogue("image0", channel, pixel, "acc", c.width))
+            if whole:
+                return
             w.add("else")
         with w.block():
-            w.add(f"{self.dtype} tile[{len(sums) * span}];")
+            w.add(f"{self.language.private(f'{self.dtype} tile[{len(sums) * span}]')};")
             for o, row in enumerate(sums):
                 for v, value in enumerate(row):
                     w.add(
                         store(self.language, value, f"tile + {o * span + v * lanes}", lanes, self.dtype, Space.PRIVATE)
                     )
-            with w.block(f"for (int m = 0; m < {len(sums)}; ++m)"):
-                w.add(f"const {self.dtype}* const from = tile + m * {span}{' + skip' if c.direct else ''};")
-                limit = f"min(pixels - at, {span}{' - skip' if c.direct else ''})"
-                self._finish_row("image0", f"({channel} + m)", first, limit, Space.PRIVATE)
+            skip = "skip" if c.direct else "0"
+            handed = [names_of(self.params), f"tile + {skip}", str(len(sums)), str(span)]
+            handed += [f"min(pixels - at, {span} - {skip})", "image0, group, o, first_o", first, *self.private]
+            w.add(f"{self.finish}({', '.join(handed)});")
 
-    def _finish_row(self, n: str, o: str, first: str, limit: str, space: Space) -> None:
-        """Epilogue over ``limit`` consecutive pixels held at ``from``."""
-        w, width = self.w, self.config.width
-        w.add(f"const int limit = {limit};", "int q = 0;")
-        for piece in [width, *(k for k in widths_below(width) if k != 2)]:
+    def _inline(self, lanes: int) -> bool:
+        """Whether whole vectors of a tile go to the epilogue in registers."""
+        return self.config.inline and lanes == self.config.width
+
+    def _finish_text(self) -> str:
+        """The function that takes a tile's sums from a private array to the epilogue; none where no tile needs it."""
+        p, w = self.problem, self.w
+        limits = {
+            limit
+            for (vectors, lanes), found in self.limits.items()
+            for limit in found
+            if not (self._inline(lanes) and found == {vectors * lanes})
+        }
+        if not limits:
+            return ""
+        floats, array = (self.language.pointer(self.dtype, Space.PRIVATE, const) for const in (True, False))
+        declared = [self.params, f"{floats} const tile", "const int count", "const int span", "const int limit"]
+        declared += [f"const int {name}" for name in ("image0", "group", "o", "first_o", "first")]
+        declared += [f"{array} const {name}" for name in self.private]
+        with w.block(f"GC_NOINLINE static void {self.finish}({', '.join(declared)})"):
+            w.add(*vector_types(self.language, self.dtype))
+            with w.block("for (int m = 0; m < count; ++m)"):
+                w.add(f"{floats} const from = tile + m * span;")
+                self._finish_row("image0", f"(group * {p.out_channels} + o + m)", "first", Space.PRIVATE, limits)
+        text, self.w = w.text(), Writer(self.language, self.dtype)
+        return text
+
+    def _finish_row(self, n: str, o: str, first: str, space: Space, limits: Iterable[int]) -> None:
+        """Epilogue over ``limit`` consecutive pixels held at ``from``: one of these numbers."""
+        w = self.w
+        w.add("int q = 0;")
+        for piece in row_pieces(limits, self.config.width):
             with w.block(f"for (; q + {piece} <= limit; q += {piece})"):
                 value = load(self.language, "from + q", piece, self.dtype, space)
                 w.add(f"const {self.language.vector(self.dtype, piece)} acc = {value};")
@@ -349,8 +392,9 @@ class _ConvText:
         with w.block("for (int i = 0; i < images; ++i)"), w.block("for (int m = 0; m < last_o - first_o; ++m)"):
             channel = f"(group * {p.out_channels} + first_o + m)"
             if p.phases == 1:
-                w.add(f"{self.source} const from = {kept};")
-                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", f"rows * {p.grid[1]}", Space.GLOBAL)
+                limits = [rows * p.grid[1] for rows in band_rows(p, self.config)]
+                w.add(f"{self.source} const from = {kept};", f"const int limit = rows * {p.grid[1]};")
+                self._finish_row("(image0 + i)", channel, f"row0 * {p.grid[1]}", Space.GLOBAL, limits)
                 return
             step_y, step_x = p.phase_step
             out_h, out_w = p.out_size
@@ -364,5 +408,7 @@ class _ConvText:
                 for rx in range(step_x):
                     with w.block(f"for (int x = 0; x < {len(range(rx, out_w, step_x))}; ++x)"):
                         w.add(f"panel[y * {out_w} + x * {step_x} + {rx}] = line[{rx * self.space.out_pitch} + x];")
-            w.add(f"{self.source} const from = panel;")
-            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", f"lines * {out_w}", Space.GLOBAL)
+            w.add(f"{self.source} const from = panel;", f"const int limit = lines * {out_w};")
+            starts = range(0, p.grid[0], self.config.rows)
+            limits = [min(step_y * self.config.rows, out_h - step_y * row0) * out_w for row0 in starts]
+            self._finish_row("(image0 + i)", channel, f"{step_y} * row0 * {out_w}", Space.GLOBAL, limits)

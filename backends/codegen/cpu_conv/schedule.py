@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from backends.codegen.cpu_conv.code import CACHE_ELEMENTS, ConvProblem, Taps
 
@@ -19,7 +20,7 @@ class ConvConfig:
     Attributes:
         width: lanes of a vector (16, 8, 4).
         channel_tiles: output channels of the register tiles, falling; the last must tile what the others leave.
-        vector_tiles: pixel vectors of the register tiles, falling, ending in 1.
+        vector_tiles: pixel vectors of the register tiles, falling, ending in 1; those that no unit meets have no text.
         rows: grid rows of a band; a unit of work is one band of one group of one image.
         images: images of a unit; more than one only with ``rows`` equal to the grid's rows and ``share`` off.
         share: kernel rows of one residue read the same packed plane, shifted by rows.
@@ -130,6 +131,27 @@ def scratch(problem: ConvProblem, config: ConvConfig) -> Scratch:
         0 if config.direct else max(stage_size(problem, config, y, x) for y in problem.taps_y for x in problem.taps_x)
     )
     return Scratch(plane, panel, pitch, out, stage)
+
+
+def band_rows(problem: ConvProblem, config: ConvConfig) -> set[int]:
+    """How many grid rows units may have: the last band of an image may be lower."""
+    return {min(config.rows, problem.grid[0] - first) for first in range(0, problem.grid[0], config.rows)}
+
+
+def tile_limits(problem: ConvProblem, config: ConvConfig) -> dict[tuple[int, int], set[int]]:
+    """The register tiles that units of any batch meet, (vectors, lanes), and how many pixels of theirs there are."""
+    found: dict[tuple[int, int], set[int]] = {}
+    half = config.width // 2 if config.half_tail else 0
+    for rows, images in product(band_rows(problem, config), range(1, config.images + 1)):
+        pixels, at = images * rows * problem.grid[1], 0
+        for vectors in config.vector_tiles:
+            span = vectors * config.width
+            while at + span - config.width + half < pixels:
+                found.setdefault((vectors, config.width), set()).add(min(pixels - at, span))
+                at += span
+        if half and at < pixels:
+            found.setdefault((1, half), set()).add(pixels - at)
+    return found
 
 
 def workspace_elements(problem: ConvProblem, config: ConvConfig) -> int:

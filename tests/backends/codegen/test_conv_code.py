@@ -26,6 +26,7 @@ from backends.codegen.cpu_conv.code import (
     forward_problem,
     input_gradient_problem,
     load,
+    row_pieces,
     store,
 )
 from backends.codegen.opencl_c import OpenCL
@@ -316,6 +317,33 @@ def test_text_is_reproducible_and_depends_on_sizes_only() -> None:
         )
 
     assert text() == text()
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "tails"),
+    [
+        (16, 1, []),  # whole tiles of whole vectors
+        (28, 2, []),  # and a smaller one for what they leave
+        (15, 2, [1]),
+        (14, 2, [4]),
+    ],
+)
+def test_text_has_no_tiles_and_tails_that_no_image_meets(size: int, tiles: int, tails: list[int]) -> None:
+    """Where every unit has the same pixels, what they leave is known."""
+    problem = forward_problem(ConvShape(16, size, size, 16, (3, 3), padding=(1, 1)))
+    config = schedule.choose(problem, width=16, batch=64, cores=2)
+    assert config.images == 1 and problem.grid[0] % config.rows == 0
+    text = forward.conv_code(
+        OpenCL(), "conv", params("float"), problem, config, lambda n, o, p, a, w: [f"sink{w}({a});"]
+    )
+    assert text.count("; at += ") + text.count("if (at < pixels)") == tiles
+    assert [w for w in (8, 4, 1) if f"sink{w}(" in text] == tails
+    assert text.count("sink16(") == 1
+
+
+@pytest.mark.parametrize(("limits", "pieces"), [([48, 16], [16]), ([], []), ([196], [16, 4]), ([9, 2], [8, 1])])
+def test_a_row_is_walked_in_the_widths_that_its_lengths_take(limits: list[int], pieces: list[int]) -> None:
+    assert row_pieces(limits, 16) == pieces
 
 
 def test_direct_schedules_refuse_fused_loads() -> None:
