@@ -1,19 +1,20 @@
 """Random tensors: new draws every run, the same seed the same draws.
 
 Bits come from a counter (seed, step, stream, element): the seed and the step are two hidden variables that a session
-keeps, the step advances by one in every run that draws, and every random tensor has a stream of its own. Streams are
-numbered per name scope, from the last ``seed``, so what is built in one scope does not change the draws of another.
+keeps, the step advances by one in every run that draws, and every random tensor of a run has a stream of its own.
+Streams are numbered when the graph of a run is collected, per name scope and in the order of building: the same fetches
+draw the same, whatever else was built, and what is in one scope does not change the draws of another.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
+import itertools
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
@@ -31,8 +32,8 @@ from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, as_shape, format_shape
 from graphcore.base.signposts import missing
-from graphcore.ir.node import Tensor, make_node
-from graphcore.ir.op import lookup
+from graphcore.ir.node import Tensor, device, make_node
+from graphcore.ir.op import Draw, lookup
 
 # fmt: off
 __all__ = [
@@ -59,17 +60,16 @@ _P = ParamSpec("_P")
 
 
 @dataclass
-class _Streams:
-    """How many random tensors each scope has, and the stream numbers in use."""
+class _Shared:
+    """What all random tensors of the process have in common: the seed last set, and the hidden variables."""
 
     seed: int = 0
-    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
-    used: set[int] = field(default_factory=set)
     state: tuple[Variable, Variable, Tensor] | None = None
-    lock: Any = field(default_factory=threading.RLock)
 
 
-_streams = _Streams()
+_shared = _Shared()
+_lock = threading.RLock()
+_draws = itertools.count()
 
 
 def _words(value: int) -> Any:
@@ -77,8 +77,7 @@ def _words(value: int) -> Any:
 
 
 def seed(value: int) -> None:
-    """Set the seed (any integer, its low 64 bits count) and number the streams of what is built from now on from the
-    start.
+    """Set the seed: any integer, its low 64 bits count.
 
     Sessions take it as their initial state, and NumPy draws of initial values start from it. Without a call it is 0.
 
@@ -88,47 +87,31 @@ def seed(value: int) -> None:
         number = int(value.__index__())
     except (AttributeError, TypeError):
         raise UsageError(f"random.seed: {value!r} is no integer") from None
-    with _streams.lock:
-        _streams.seed = number & 0xFFFFFFFFFFFFFFFF
-        _streams.counts.clear()
-        _streams.used.clear()
-        if _streams.state is not None:
-            _streams.state[0].set_initial(_words(_streams.seed))
+    with _lock:
+        _shared.seed = number & 0xFFFFFFFFFFFFFFFF
+        if _shared.state is not None:
+            _shared.state[0].set_initial(_words(_shared.seed))
 
 
 def default_seed() -> int:
     """The seed last set (0 if none was)."""
-    return _streams.seed
+    return _shared.seed
 
 
 def state() -> tuple[Variable, Variable, Tensor]:
     """The hidden variables: the seed (uint32[2]) and the step (uint32[]), and the step's next value."""
-    with _streams.lock:
-        if _streams.state is None:
-            with source.reset_scopes(()):
-                key = Variable(_words(_streams.seed), trainable=False, name="random/seed")
+    with _lock:
+        if _shared.state is None:
+            with source.reset_scopes(()), device(None):
+                key = Variable(_words(_shared.seed), trainable=False, name="random/seed")
                 step = Variable(np.uint32(0), trainable=False, name="random/step")
-                _streams.state = key, step, build("add", step.read(), coercion.scalar("random", 1, dtypes.uint32))
-        return _streams.state
+                _shared.state = key, step, build("add", step.read(), coercion.scalar("random", 1, dtypes.uint32))
+        return _shared.state
 
 
 def is_seed(variable: Variable) -> bool:
     """Whether a variable is the hidden seed, which every session starts with its own."""
-    return _streams.state is not None and variable is _streams.state[0]
-
-
-def _next_stream() -> int:
-    """A number for the next random tensor of the open scope: a hash of scope and position, moved on if it is taken."""
-    with _streams.lock:
-        scope = source.current_scope()
-        position = _streams.counts.get(scope, 0)
-        _streams.counts[scope] = position + 1
-        digest = hashlib.blake2b("\0".join((*scope, str(position))).encode(), digest_size=4).digest()
-        stream = int.from_bytes(digest, "little")
-        while stream in _streams.used:
-            stream = (stream + 1) & 0xFFFFFFFF
-        _streams.used.add(stream)
-        return stream
+    return _shared.state is not None and variable is _shared.state[0]
 
 
 def _shape(op: str, shape: Any) -> Shape:
@@ -184,7 +167,9 @@ def bits(shape: Any) -> Tensor:
     key, step, following = state()
     random_bits: Any = lookup("random_bits")
     return make_node(
-        random_bits(stream=_next_stream(), shape=extents), (key, step), updates=((step, following),)
+        random_bits(stream=Draw(source.current_scope(), next(_draws)), shape=extents),
+        (key, step),
+        updates=((step, following),),
     ).output()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphcore.base import source
@@ -11,7 +12,7 @@ from graphcore.base.errors import GraphError, VerifyError
 from graphcore.ir.leaves import Parameter, VariableRead
 from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Builder, Node, Tensor, make_node
-from graphcore.ir.op import Effect, Kind, lookup
+from graphcore.ir.op import Draw, Effect, Kind, Op, lookup
 from graphcore.ir.printer import print_graph
 
 __all__ = ["Graph", "Update", "collect", "inline", "read_variables", "toposort", "verify_graph"]
@@ -87,26 +88,35 @@ def _operands(node: Node, stop: Callable[[Node], bool] | None) -> Iterator[Tenso
 
 
 def rebuild(
-    graph: Graph, mapping: Mapping[tuple[int, int], Tensor], clone: int = 0, derived: bool = False
+    graph: Graph,
+    mapping: Mapping[tuple[int, int], Tensor],
+    clone: int = 0,
+    derived: bool = False,
+    ops: Mapping[int, Op] | None = None,
 ) -> tuple[Tensor, ...]:
-    """The graph's roots with some values replaced; untouched nodes are shared unless ``clone`` marks copies. Copies are
-    marked as a gradient's where they are ``derived``."""
+    """The graph's roots with some values replaced, and the ops of some nodes, by serial; untouched nodes are shared
+    unless ``clone`` marks copies. Copies are marked as a gradient's where they are ``derived``."""
+    others = ops or {}
     values: dict[tuple[int, int], Tensor] = dict(mapping)
     for node in graph.nodes():
         if all((node.serial, i) in values for i in range(len(node.types))):
             continue
         inputs = tuple(values[t.key] for t in node.inputs)
-        same = all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
-        fresh = node if same and not (clone and node.inputs) else copy_node(node, inputs, clone or node.clone, derived)
+        op = others.get(node.serial, node.op)
+        same = op is node.op and all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
+        kept = same and not (clone and node.inputs)
+        fresh = node if kept else copy_node(node, inputs, clone or node.clone, derived, op)
         for i in range(len(node.types)):
             values.setdefault((node.serial, i), Tensor(fresh, i))
     return tuple(values[t.key] for t in graph.roots)
 
 
-def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int, derived: bool = False) -> Node:
-    """The node over other operands, keeping its origin and marks."""
+def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int, derived: bool = False, op: Op | None = None) -> Node:
+    """The node over other operands, or of another op, keeping its origin and marks."""
     origin = source.derived(node.origin) if derived else node.origin
-    return make_node(node.op, inputs, origin, clone=clone, updates=node.updates, detached=node.detached)
+    copy = make_node(op or node.op, inputs, origin, clone=clone, updates=node.updates, detached=node.detached)
+    copy.device = node.device  # and not the one that is asked for where it happens to be copied
+    return copy
 
 
 def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0, derived: bool = False) -> tuple[Tensor, ...]:
@@ -147,6 +157,7 @@ def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple
 
 def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iterable[Tensor] = ()) -> Graph:
     """The graph of a run: fetched values, explicit updates, and the side updates of every unfed node that is computed.
+    Its draws are numbered, so what depends on one is a copy of what was built; fed tensors are themselves.
 
     Raises:
         GraphError: two different explicit updates of one variable; the message shows both lines.
@@ -161,6 +172,7 @@ def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iter
                 f"\n  at {update.place or update.value.node.origin.place}\n"
                 f"  run them one after the other, or combine them into one assign"
             )
+    fed = tuple(fed)
     fed_keys = {t.key for t in fed}
 
     def stopped(node: Node) -> bool:
@@ -182,7 +194,50 @@ def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iter
                 side[id(variable)] = (variable, compose_update(variable, side.get(id(variable)), value))
                 found.append(value)
         roots = found
-    return Graph(tuple(outputs), (*pending.values(), *side.values()))
+    graph = Graph(tuple(outputs), (*pending.values(), *side.values()))
+    streams = _streams(_draws(graph))
+    return _streamed(graph, streams, {t.key: t for t in fed}) if streams else graph
+
+
+def _draws(graph: Graph) -> Iterator[Draw]:
+    for node in graph.nodes():
+        if node.op.draw is not None:
+            yield node.op.draw
+        if node.op.kind is Kind.REGION:
+            for body in node.op.bodies:  # type: ignore[attr-defined]
+                yield from _draws(body)
+
+
+def _streams(draws: Iterable[Draw]) -> dict[Draw, int]:
+    """A stream for each draw of a graph: a hash of its scope and of its place among the draws of that scope, moved on
+    if it is taken. What else the process built does not change it, nor what a scope holds that of another one."""
+    streams: dict[Draw, int] = {}
+    counts: dict[tuple[str, ...], int] = {}
+    used: set[int] = set()
+    for draw in sorted(set(draws), key=lambda draw: draw.order):
+        place = counts.get(draw.scope, 0)
+        counts[draw.scope] = place + 1
+        digest = hashlib.blake2b("\0".join((*draw.scope, str(place))).encode(), digest_size=4).digest()
+        stream = int.from_bytes(digest, "little")
+        while stream in used:
+            stream = (stream + 1) & 0xFFFFFFFF
+        used.add(stream)
+        streams[draw] = stream
+    return streams
+
+
+def _streamed(graph: Graph, streams: Mapping[Draw, int], kept: Mapping[tuple[int, int], Tensor]) -> Graph:
+    """The graph with its draws numbered, those in bodies too; the values ``kept`` stay as they are."""
+    ops: dict[int, Op] = {}
+    for node in graph.nodes():
+        if node.op.draw is not None:
+            ops[node.serial] = node.op.numbered(streams[node.op.draw])
+        elif node.op.kind is Kind.REGION:
+            bodies: tuple[Graph, ...] = node.op.bodies  # type: ignore[attr-defined]
+            numbered = tuple(_streamed(body, streams, {}) for body in bodies)
+            if any(a is not b for a, b in zip(numbered, bodies, strict=True)):
+                ops[node.serial] = replace(node.op, bodies=numbered)  # type: ignore[call-arg]
+    return graph.with_roots(rebuild(graph, kept, ops=ops)) if ops else graph
 
 
 def compose_update(variable: Any, earlier: tuple[Any, Tensor] | None, value: Tensor) -> Tensor:

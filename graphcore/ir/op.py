@@ -35,6 +35,7 @@ __all__ = [
     "REAL",
     "Contract",
     "Cut",
+    "Draw",
     "Effect",
     "Example",
     "Kind",
@@ -150,6 +151,19 @@ class Mask(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Draw:
+    """One random draw, until the graph of a run numbers its draws.
+
+    Attributes:
+        scope: the name scopes in which it was built.
+        order: how many draws this process had built before: one number a draw, smaller for the earlier of two.
+    """
+
+    scope: tuple[str, ...]
+    order: int
+
+
+@dataclass(frozen=True)
 class Op:
     """Base of all primitives. Dataclass fields are the attributes; subclasses are frozen dataclasses through
     ``primitive``.
@@ -218,6 +232,15 @@ class Op:
         commutative ops without an identity element whose results are floats.
         """
         return self.commutative and (self.identity is not None or not operands.is_float)
+
+    @property
+    def draw(self) -> Draw | None:
+        """The random draw that this op makes, where no graph has numbered it yet."""
+        return None
+
+    def numbered(self, stream: int) -> Op:
+        """The op that makes this ``draw`` from a stream of random numbers."""
+        raise NotImplementedError(self.name)  # pragma: no cover - every op with a draw overrides it
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """The results' types.

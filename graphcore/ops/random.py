@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from graphcore.base import dtypes
-from graphcore.base.errors import DTypeError, ShapeError
+from graphcore.base.errors import DTypeError, GraphError, ShapeError
 from graphcore.base.shapes import Shape, format_shape, is_static, product
-from graphcore.ir.op import Example, Lowering, Opaque, Read, TensorType, one_type, primitive
+from graphcore.ir.op import Draw, Example, Lowering, Opaque, Read, TensorType, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten
@@ -73,14 +74,33 @@ class RandomBits(Opaque):
 
     Element e in row-major order is word e % 4 of Philox4x32-10 with key ``seed`` and counter (low word of e // 4, high
     word of e // 4, step, stream).
+
+    Attributes:
+        stream: as it is built a ``Draw``, which has no value; the graph of a run has numbers of 32 bits.
+        shape: the result's.
     """
 
-    stream: int
+    stream: int | Draw
     shape: Shape
     # Elements of symbolic shapes: up to there, and for the larger sizes that one program serves, the high word is 0.
     literal_beyond: ClassVar[int | None] = 2**28
     arity: ClassVar[int | None] = 2
     differentiable: ClassVar[bool] = False
+
+    @property
+    def draw(self) -> Draw | None:
+        return self.stream if isinstance(self.stream, Draw) else None
+
+    def numbered(self, stream: int) -> RandomBits:
+        return replace(self, stream=stream)
+
+    def _number(self) -> int:
+        if isinstance(self.stream, Draw):
+            raise GraphError(
+                "random_bits: a draw has a value in the graph of a run only, where draws are numbered; take the graph "
+                "from collect(...), or run the tensor in a session"
+            )
+        return self.stream & _MASK
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         for i, (given, shape) in enumerate(zip(inputs, ((2,), ()), strict=True)):
@@ -100,7 +120,7 @@ class RandomBits(Opaque):
             low, high = block % 2**32, block // 2**32
         words = expr.index_value(low, dtypes.uint32), expr.index_value(high, dtypes.uint32)
         seed = read(0, (Index(0),)), read(0, (Index(1),))
-        result, *others = _philox_expr((*words, read(1, ()), _word(self.stream)), seed)
+        result, *others = _philox_expr((*words, read(1, ()), _word(self._number())), seed)
         for i, word in enumerate(others, 1):
             result = expr.select(expr.call("eq", lane, _word(i)), word, result)
         return result
@@ -109,7 +129,7 @@ class RandomBits(Opaque):
         seed, step = inputs
         size = int(product(self.shape))
         blocks = np.arange((size + 3) // 4, dtype=np.uint64)
-        rest = np.broadcast_to(np.array([step, self.stream & _MASK], np.uint64), (len(blocks), 2))
+        rest = np.broadcast_to(np.array([step, self._number()], np.uint64), (len(blocks), 2))
         counter = np.column_stack([blocks & np.uint64(_MASK), blocks >> np.uint64(32), rest])
         return philox(counter, seed).ravel()[:size].reshape(self.shape)
 

@@ -18,6 +18,7 @@ from graphcore.ir.node import Tensor
 from graphcore.kernel.interpret import run_kernel
 from graphcore.plan.backend import open_backend
 from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Placed, Plan, Step
+from graphcore.runtime.feeds import feed_points
 from graphcore.runtime.fetches import flatten_fetches
 from passes.driver import Done, check, run_stages
 from passes.fusion.lower import Kernels
@@ -78,8 +79,7 @@ def replay(
     True
     """
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, tuple(feeds))
-    graph = Graph(graph.outputs, graph.updates, tuple(feeds))
+    graph, _ = feed_points(collect(tensors, updates, tuple(feeds)), tuple(feeds))
     arrays = [np.asarray(a, t.dtype.storage) for t, a in feeds.items()]
     sizes = {
         name: int(n)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from support.values import evaluate, message_of
 
 import graphcore as gc
-from graphcore.ir.graph import collect, toposort
+from graphcore.ir.fingerprint import fingerprint
+from graphcore.ir.graph import Graph, collect, copy_node, toposort
+from graphcore.ir.leaves import Parameter
+from graphcore.ir.node import make_node
+from graphcore.ops.region import Checkpoint
 
 
 def draw(t: gc.Tensor, seed: int = 0, step: int = 0) -> Any:
+    return draw_all([t], seed, step)[0]
+
+
+def draw_all(tensors: Sequence[gc.Tensor], seed: int = 0, step: int = 0) -> list[Any]:
+    """What one run draws."""
     key, counter, _ = gc.random.state()
-    return evaluate([t], {}, {key: np.array([seed, 0], np.uint32), counter: np.uint32(step)})[0]
+    return evaluate(tensors, {}, {key: np.array([seed, 0], np.uint32), counter: np.uint32(step)})
 
 
 def test_random_distributions() -> None:
@@ -48,15 +58,15 @@ def test_random_distributions() -> None:
 
 def test_random_seeds_steps_and_streams() -> None:
     def build() -> list[gc.Tensor]:
-        gc.random.seed(3)
         first, second = gc.random.normal(shape=(8,)), gc.random.normal(shape=(8,))
         with gc.name_scope("drop"):
             return [first, second, gc.random.normal(shape=(8,))]
 
+    gc.random.seed(3)
     once, twice = build(), build()
-    values = [draw(t) for t in once]
-    for v, t in zip(values, twice, strict=True):
-        np.testing.assert_array_equal(v, draw(t))
+    values = draw_all(once)
+    for v, again in zip(values, draw_all(twice), strict=True):
+        np.testing.assert_array_equal(v, again)
     assert len({v.tobytes() for v in values}) == 3
     assert not np.array_equal(values[0], draw(once[0], step=1)) and not np.array_equal(values[0], draw(once[0], seed=1))
     graph = collect(once)
@@ -67,14 +77,15 @@ def test_random_seeds_steps_and_streams() -> None:
 
 
 def test_scopes_do_not_disturb_each_other() -> None:
-    def build(extra: bool) -> gc.Tensor:
-        gc.random.seed(0)
+    def build(extra: int) -> list[gc.Tensor]:
         with gc.name_scope("a"):
-            [gc.random.uniform(shape=(4,)) for _ in range(1 + extra)]
+            others = [gc.random.uniform(shape=(4,)) for _ in range(extra)]
         with gc.name_scope("b"):
-            return gc.random.uniform(shape=(4,))
+            return [gc.random.uniform(shape=(4,)), *others]
 
-    np.testing.assert_array_equal(draw(build(False)), draw(build(True)))
+    alone, beside = draw_all(build(0)), draw_all(build(2))
+    np.testing.assert_array_equal(alone[0], beside[0])
+    assert len({v.tobytes() for v in beside}) == 3
 
 
 def test_initializers() -> None:
@@ -126,12 +137,83 @@ def test_extreme_words_stay_in_range() -> None:
 
 
 def test_streams_never_collide() -> None:
-    gc.random.seed(0)
-    first = gc.random.bits((4,)).node.op.stream  # type: ignore[attr-defined]
-    gc.random.seed(0)
-    gc.random._streams.used.add(first)
-    assert gc.random.bits((4,)).node.op.stream != first  # type: ignore[attr-defined]
-    gc.random.seed(0)
+    colliding = ("s15566", "s19757")  # whose first draws have one hash
+    tensors = []
+    for scope in colliding:
+        with gc.name_scope(scope):
+            tensors.append(gc.random.bits((4,)))
+    alone = [streams(collect([t]).outputs) for t in tensors]
+    assert alone[0] == alone[1]
+    assert streams(collect(tensors).outputs) == [alone[0][0], alone[0][0] + 1]
+    assert streams(collect(tensors[::-1]).outputs) == [
+        alone[0][0] + 1,
+        alone[0][0],
+    ]  # whatever order they are fetched in
+
+
+def streams(tensors: Sequence[gc.Tensor]) -> list[Any]:
+    """Of the draws that these are."""
+    return [t.node.op.stream for t in tensors]  # type: ignore[attr-defined]
+
+
+def test_draws_are_numbered_by_scope_and_order_in_their_graph() -> None:
+    """Whatever was built before or beside them, and is not fetched."""
+
+    def build() -> list[gc.Tensor]:
+        with gc.name_scope("a"):
+            first, second = gc.random.bits((4,)), gc.random.bits((4,))
+        with gc.name_scope("b"):
+            return [first, second, gc.random.bits((4,))]
+
+    once, twice = build(), build()
+    numbers = streams(collect(once).outputs)
+    assert streams(collect(twice).outputs) == numbers and len(set(numbers)) == 3
+    assert streams(collect(once[::-1]).outputs) == numbers[::-1]
+    assert streams(collect([once[0], twice[1], twice[2]]).outputs) == numbers
+    assert streams(collect(once[1:]).outputs) == [numbers[0], numbers[2]]
+    assert len(set(streams(collect([*once, *twice]).outputs))) == 6
+    assert streams(collect([*once, *twice]).outputs)[:3] == numbers
+    assert len({fingerprint(collect(g)).digest for g in (once, twice)}) == 1
+    assert fingerprint(collect(once)).digest != fingerprint(collect([once[1], once[0], once[2]])).digest
+
+
+def test_a_draw_has_one_number_wherever_it_is() -> None:
+    """In its copies, in bodies of regions, and where other draws are fed."""
+    w = gc.Variable(np.ones(4, np.float32))
+    one, two = gc.random.bits((4,)), gc.random.bits((4,))
+    copy = copy_node(one.node, one.node.inputs, clone=1).output()
+    assert one.node is not copy.node
+    numbers = streams(collect([one, two]).outputs)
+    assert streams(collect([one, copy, two]).outputs) == [numbers[0], *numbers]
+    cut = collect([one + two, two], (), [one]).outputs
+    assert streams(cut[1:]) == numbers[1:] and cut[0].node.inputs[0].same(one)
+
+    parameter = make_node(Parameter((4,), w.dtype), ()).output()
+    inner = Graph((parameter * gc.cast(two, "float32"),), (), (parameter,))
+    outer = Graph((make_node(Checkpoint((inner,)), (parameter,)).output(),), (), (parameter,))
+    region = make_node(Checkpoint((outer,)), (w.read(),)).output()
+    numbered = collect([region, one])
+    body: Any = numbered.outputs[0].node.op
+    body = body.bodies[0].outputs[0].node.op
+    found = [n.op.stream for n in body.bodies[0].nodes() if n.op.name == "random_bits"]  # type: ignore[attr-defined]
+    assert found == numbers[1:] and streams(numbered.outputs[1:]) == numbers[:1]
+
+
+def test_a_draw_without_a_number_has_no_value() -> None:
+    t = gc.random.bits((4,))
+    key, step = np.zeros(2, np.uint32), np.uint32(0)
+    text = message_of(gc.GraphError, lambda: t.node.op.reference(key, step))
+    assert "collect(...)" in text and "session" in text
+    assert collect([t]).outputs[0].node.op.reference(key, step).shape == (4,)
+
+
+def test_copies_stay_on_their_device() -> None:
+    with gc.device("opencl:0"):
+        y = gc.random.normal((4,)) * 2
+    with gc.device("opencl:1"):
+        graph = collect([y])
+    assert {n.device for n in graph.nodes() if n.inputs} == {None, "opencl:0"}
+    assert {n.device for n in toposort([graph.updates[0][1]])} == {None}
 
 
 def test_the_shape_comes_first() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from graphcore.api.variable import Variable, placeholder
 from graphcore.base.shapes import Dim, bind
-from graphcore.ir.graph import toposort
+from graphcore.ir.graph import collect, toposort
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Op
 
@@ -72,6 +72,7 @@ def evaluate(
                 )
         values[t.key] = array
     given = {id(v): np.asarray(a) for v, a in (variables or {}).items()}
+    tensors = collect(tensors, (), feeds or ()).outputs
     fed = {key[0] for key in values}
     for node in toposort(tensors, lambda n: n.serial in fed):
         if node.serial not in fed:
