@@ -7,6 +7,7 @@ Pass ``in_axis=1, out_axis=0`` for PyTorch's (out, in) matrices.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ class Initializer:
 
     def __repr__(self) -> str:
         return f"init.{self.kind}({format_shape(self.shape)}, {self.dtype})"
+
+
+def generator(seed: int, key: str, rank: int) -> np.random.Generator:
+    """The generator of an initial value: of the variable with this checkpoint key that is the ``rank``-th of those with
+    the key, from 0, where a seed of 64 bits is set. Nothing else has a part in it."""
+    words = np.frombuffer(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "<u4")
+    return np.random.default_rng([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, rank, *map(int, words)])
 
 
 def _make(

@@ -14,25 +14,27 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
 from graphcore.api import operands as coercion
 from graphcore.api.elementwise import add, log, minimum, multiply, negative, subtract
+from graphcore.api.initializers import generator
 from graphcore.api.logic import clip, less
 from graphcore.api.operands import align, build, cast, fail, tensor
 from graphcore.api.reductions import argmax
 from graphcore.api.reductions import sum as total
 from graphcore.api.special import erfinv
-from graphcore.api.variable import Variable
+from graphcore.api.variable import Variable, placeholder
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, as_shape, format_shape
 from graphcore.base.signposts import missing
-from graphcore.ir.node import Tensor, device, make_node
+from graphcore.ir.graph import Graph, rebuild, toposort
+from graphcore.ir.node import Node, Tensor, device, make_node
 from graphcore.ir.op import Draw, lookup
 
 # fmt: off
@@ -61,10 +63,12 @@ _P = ParamSpec("_P")
 
 @dataclass
 class _Shared:
-    """What all random tensors of the process have in common: the seed last set, and the hidden variables."""
+    """What all draws of the process have in common: the seed last set, the hidden variables, and how many initial
+    values were drawn without a session since then, by key."""
 
     seed: int = 0
     state: tuple[Variable, Variable, Tensor] | None = None
+    drawn: dict[str, int] = field(default_factory=dict)
 
 
 _shared = _Shared()
@@ -89,6 +93,7 @@ def seed(value: int) -> None:
         raise UsageError(f"random.seed: {value!r} is no integer") from None
     with _lock:
         _shared.seed = number & 0xFFFFFFFFFFFFFFFF
+        _shared.drawn.clear()
         if _shared.state is not None:
             _shared.state[0].set_initial(_words(_shared.seed))
 
@@ -112,6 +117,35 @@ def state() -> tuple[Variable, Variable, Tensor]:
 def is_seed(variable: Variable) -> bool:
     """Whether a variable is the hidden seed, which every session starts with its own."""
     return _shared.state is not None and variable is _shared.state[0]
+
+
+def rekeyed(x: Tensor, words: Any) -> tuple[Tensor, dict[Tensor, Any]]:
+    """A tensor with draws from a seed of its own, at step 0, as an initial value is: they neither depend on a session's
+    step nor advance it.
+
+    Args:
+        x: any tensor; one without draws stays as it is.
+        words: the seed, uint32[2].
+
+    Returns:
+        The tensor, and what to feed for it.
+    """
+    draws = [node for node in toposort([x]) if node.op.draw is not None]
+    if not draws:
+        return x, {}
+    key, step = placeholder("uint32", (2,), "seed"), placeholder("uint32", (), "step")
+    copies = [Node(n.op, (key, step), n.types, n.origin, detached=n.detached, device=n.device) for n in draws]
+    mapping = {n.output().key: copy.output() for n, copy in zip(draws, copies, strict=True)}
+    return rebuild(Graph((x,)), mapping)[0], {key: words, step: np.uint32(0)}
+
+
+def own_generator(variable: Variable) -> np.random.Generator:
+    """The generator of an initial value that no session draws: that of the next variable with its key in a session
+    which takes the seed last set."""
+    with _lock:
+        rank = _shared.drawn.get(variable.draw_key, 0)
+        _shared.drawn[variable.draw_key] = rank + 1
+        return generator(_shared.seed, variable.draw_key, rank)
 
 
 def _shape(op: str, shape: Any) -> Shape:

@@ -110,7 +110,7 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = ("_initial", "_name", "_type", "key_hint", "live", "place", "trainable", "uid")
+    __slots__ = ("_initial", "_name", "_scoped", "_type", "key_hint", "live", "place", "trainable", "uid")
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
@@ -131,8 +131,8 @@ class Variable(Tensor):
         if not is_static(shape):
             raise ShapeError(f"Variable: the shape {format_shape(shape)} is symbolic; variables need fixed extents")
         self.uid = next(_numbers)
-        scope = source.current_scope()
-        self._name = "/".join((*scope, str(name) if name is not None else f"variable_{self.uid}"))
+        self._scoped = "/".join((*source.current_scope(), str(name) if name is not None else "variable"))
+        self._name = self._scoped if name is not None else f"{self._scoped}_{self.uid}"
         self.trainable = bool(trainable) and found.is_float
         self.grad = None
         self.key_hint: str | None = None
@@ -160,6 +160,12 @@ class Variable(Tensor):
     def name(self) -> str:
         """The path in the module that owns the variable, else its scoped name."""
         return self.key_hint or self._name
+
+    @property
+    def draw_key(self) -> str:
+        """What seeds the draw of the initial value beside a session's seed: the name, without the number of a variable
+        that was given none, which tells how many others were made before it."""
+        return self.key_hint or self._scoped
 
     @property
     def initial(self) -> Any:

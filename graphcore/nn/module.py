@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from graphcore.api.random import own_generator
 from graphcore.api.variable import Variable
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import as_dtype
@@ -302,9 +303,9 @@ class Module:
     def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
         """The initial values of parameters and buffers by path.
 
-        Initializers are drawn now (their draws depend on the path alone) and the drawn arrays become the initial
-        values, so that sessions start from what was returned. A session's current values are
-        ``sess.state_dict(module)``.
+        Initializers are drawn now, as a session would that takes the seed of ``gc.random.seed`` (of modules that are
+        alike each draws other numbers), and the drawn arrays become the initial values, so that sessions start from
+        what was returned. A session's current values are ``sess.state_dict(module)``.
 
         Raises:
             UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate
@@ -397,9 +398,7 @@ def _initial_array(key: str, variable: Variable) -> np.ndarray:
             )
         variable.set_initial(interpret(Graph((initial,)), {})[0])
     if hasattr(initial, "sample"):
-        # The letters of the path seed the draw: equal in every process, and independent of the order of construction.
-        rng = np.random.Generator(np.random.PCG64(list(key.encode())))
-        variable.set_initial(initial.sample(rng))
+        variable.set_initial(initial.sample(own_generator(variable)))
     return np.asarray(variable.initial)
 
 

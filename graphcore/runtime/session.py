@@ -95,7 +95,7 @@ class Session:
         self._line = Line()
         mine = weakref.ref(self)  # a closure over the session itself would keep it from dying
         self._variables = VariableStore(
-            self._backend, self._line, checked_seed(seed), lambda t: cast(Session, mine()).run(t), mine
+            self._backend, self._line, checked_seed(seed), lambda t, fed: cast(Session, mine()).run(t, fed), mine
         )
 
     # Life
@@ -317,8 +317,8 @@ class Session:
         return self._variables.seed
 
     def generator_for(self, variable: Variable) -> np.random.Generator:
-        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
-        same values."""
+        """The generator of a variable's initial value: by the seed, the checkpoint key and, among variables with equal
+        keys, the order of first use."""
         return self._variables.generator_for(variable)
 
     def get_value(self, variable: Variable) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import random
+from graphcore.api.initializers import generator
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DTypeError, SessionError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
@@ -27,12 +28,17 @@ class VariableStore:
         backend: holds the values.
         line: the session's runs.
         seed: of initial values; None takes the one that ``gc.random.seed`` set, at the first use.
-        evaluate: gives the value of an initial value that is a tensor.
+        evaluate: gives the value of an initial value that is a tensor, from it and feeds.
         owner: a weak reference to the session, which every used variable gets.
     """
 
     def __init__(
-        self, backend: Any, line: Line, seed: int | None, evaluate: Callable[[Tensor], Any], owner: Callable[[], Any]
+        self,
+        backend: Any,
+        line: Line,
+        seed: int | None,
+        evaluate: Callable[[Tensor, Mapping[Tensor, Any]], Any],
+        owner: Callable[[], Any],
     ) -> None:
         self._backend = backend
         self._line = line
@@ -43,7 +49,8 @@ class VariableStore:
         self._known: dict[int, Variable] = {}  # by uid, in the order of first use
         self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
         self._only_restored = False  # whether a variable that was not restored is an error
-        self._numbers: dict[int, int] = {}
+        self._ranks: dict[int, int] = {}  # by uid, among the variables with the same key
+        self._alike: dict[str, int] = {}  # how many variables have a key
 
     @property
     def seed(self) -> int:
@@ -63,8 +70,9 @@ class VariableStore:
         return {key: np.array(value) for key, value in self._pending.items()}
 
     def initialise(self, variables: Iterable[Variable]) -> None:
-        """Give variables that have no value yet their initial ones."""
-        missing = [v for v in variables if not self._backend.has(v)]
+        """Give variables that have no value yet their initial ones; of those with one key, to the one first that was
+        built first, whatever the order in which a run needs them."""
+        missing = sorted((v for v in variables if not self._backend.has(v)), key=lambda v: v.uid)
         if len(missing) > 1:
             self._reserve(missing)
         for variable in missing:
@@ -79,7 +87,8 @@ class VariableStore:
         """Forget all variables."""
         self._known.clear()
         self._pending.clear()
-        self._numbers.clear()
+        self._ranks.clear()
+        self._alike.clear()
 
     def _reserve(self, variables: Sequence[Variable]) -> None:
         turn = Turn()
@@ -101,7 +110,7 @@ class VariableStore:
             )
         initial = variable.initial
         if isinstance(initial, Tensor):
-            return self._evaluate(initial)
+            return self._evaluate(*random.rekeyed(initial, self._words_for(variable)))
         if hasattr(initial, "sample"):
             return np.asarray(initial.sample(self.generator_for(variable)))
         if random.is_seed(variable):
@@ -109,17 +118,25 @@ class VariableStore:
         return initial
 
     def generator_for(self, variable: Variable) -> np.random.Generator:
-        """The generator of a variable's initial value: by seed and order of first use, so the same script gives the
-        same values."""
-        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, self.note(variable)])
+        """The generator of a variable's initial value: by the seed, the checkpoint key and, among variables with equal
+        keys, the order of first use."""
+        rank = self.note(variable)
+        return generator(self.seed, variable.draw_key, rank)
+
+    def _words_for(self, variable: Variable) -> Any:
+        """The seed of the draws in an initial value that is a tensor."""
+        return self.generator_for(variable).integers(0, 2**32, 2, np.uint32)
 
     def note(self, variable: Variable) -> int:
-        """The place of a variable among all that the session has used."""
+        """Make a variable one of those that the session has used. Returns how many with the same key came before."""
         with self._lock:
-            number = self._numbers.setdefault(variable.uid, len(self._numbers))
+            if variable.uid not in self._ranks:
+                key = variable.draw_key
+                self._ranks[variable.uid] = self._alike.get(key, 0)
+                self._alike[key] = self._ranks[variable.uid] + 1
             variable.live = self._owner
             self._known[variable.uid] = variable
-            return number
+            return self._ranks[variable.uid]
 
     def write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
         """Set variables between two runs, all of them."""

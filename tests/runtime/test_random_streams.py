@@ -113,9 +113,11 @@ others = [gc.random.normal((3,)) for _ in range(4)]  # this process has built an
 with gc.name_scope("first"):
     others.append(gc.functional.dropout(gc.Variable(np.ones(3, np.float32)) + others[0], 0.5))
 gc.Session("numpy").run(others)
+with gc.Session(sys.argv[1], seed=11) as session:
+    initial = session.state_dict(gc.nn.Linear(3, 2))
 with gc.Session(sys.argv[1], seed=99) as session:
     session.restore(sys.argv[2])
-    np.savez(sys.argv[3], *steps(session, training(), 2))
+    np.savez(sys.argv[3], *steps(session, training(), 2), *initial.values())
 """
 
 
@@ -126,6 +128,8 @@ def test_another_process_goes_on_as_this_one(device: str, tmp_path: Path) -> Non
         steps(session, built, 2)
         session.save(tmp_path / "state.safetensors")
         wanted = steps(session, built, 2)
+    with opened(device, seed=11) as session:
+        initial = session.state_dict(gc.nn.Linear(3, 2))
     with opened(device) as session:
         session.restore(tmp_path / "state.safetensors")
         same(steps(session, training(), 2), wanted)
@@ -136,4 +140,4 @@ def test_another_process_goes_on_as_this_one(device: str, tmp_path: Path) -> Non
         check=True,
     )
     with np.load(tmp_path / "found.npz") as found:
-        same(list(found.values()), wanted)
+        same(list(found.values()), [*wanted, *initial.values()])
