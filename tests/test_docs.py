@@ -18,7 +18,7 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
     namespace: dict[str, object] = {"__name__": "__document__"}
     for block in blocks:
-        exec(compile(block, "example.py", "exec"), namespace)
+        exec(compile(block, "example.py", "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_dumps_are_what_the_program_prints(path: Path) -> None:
     namespace: dict[str, Any] = {}
     first = re.search(r"^```python\n(.*?)^```", text, re.S | re.M)
     assert first is not None
-    exec(compile(first[1], "example.py", "exec"), namespace)
+    exec(compile(first[1], "example.py", "exec", dont_inherit=True), namespace)
     for stage, shown in dumps:
         assert namespace["compiled"].as_text(stage) == shown, stage
 

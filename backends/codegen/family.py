@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.template import sizes_of
+from graphcore.base.errors import CompileError
 from graphcore.base.shapes import Extent
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
@@ -58,11 +59,22 @@ class Family:
         return [Piece(kernel, self.name, choices, tuple(range(len(kernel.params))))]
 
     def schedule(self, kernel: Kernel, device: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        """The launches that compute a kernel with the best guess; or why not."""
+        """The launches that compute a kernel with the best guess; or why not.
+
+        Raises:
+            CompileError: ``candidates`` is empty.
+        """
         if not self.serves(device):
             return Reject("it is made for other devices")
         found = self.candidates(kernel, device, hints)
-        return found if isinstance(found, Reject) else self.pieces(kernel, next(iter(found)), device, hints)
+        if isinstance(found, Reject):
+            return found
+        best = next(iter(found), None)
+        if best is None:
+            raise CompileError(
+                f"the family {self.name} offers no choices for {kernel.name}: give one, or return Reject(reason)"
+            )
+        return self.pieces(kernel, best, device, hints)
 
     def emit(self, kernel: Kernel, choices: Any, device: DeviceModel) -> str:
         """The function's text, named ``NAME``."""

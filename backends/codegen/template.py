@@ -13,7 +13,7 @@ from graphcore.kernel.ir import Kernel, symbolic_sizes
 from graphcore.plan.backend import Piece
 from graphcore.plan.target import Reject
 
-__all__ = ["NAME", "Scheduler", "signature", "sizes_of"]
+__all__ = ["NAME", "Scheduler", "function", "signature", "sizes_of"]
 
 NAME = "@NAME@"  # stands for the function's name, which is given when equal texts have been merged
 
@@ -40,3 +40,17 @@ def signature(language: Language, kernel: Kernel, extra: Sequence[str] = ()) -> 
         parts.append(f"{language.pointer(memory_type(p.dtype), const=i not in written)} p{i}")
     parts += [f"const {counter_type(kernel)} {n}" for n in sizes_of(kernel).values()]
     return ", ".join([*parts, *extra])
+
+
+def function(language: Language, kernel: Kernel, lines: Sequence[str], extra: Sequence[str] = ()) -> str:
+    """A kernel's function, to be named.
+
+    Args:
+        language: what it is written in.
+        kernel: whose parameters and symbolic extents it takes.
+        lines: its body.
+        extra: parameters behind the kernel's own, before the task numbers.
+    """
+    body = "\n".join(f"  {line}" for line in lines)
+    parameters = signature(language, kernel, extra)
+    return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"

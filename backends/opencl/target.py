@@ -1,4 +1,4 @@
-"""The OpenCL target: which template runs a kernel, and how."""
+"""The OpenCL target: which family runs a kernel, and how."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.loads import loads_on
-from backends.codegen.registry import BY_NAME, CPU_SCHEDULERS, GPU_SCHEDULERS, WIDE_SCHEDULERS
+from backends.codegen.registry import BY_NAME, identity, schedulers
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.language import language_of
 from graphcore.base.shapes import Extent, bind
@@ -56,8 +56,10 @@ def device_model(info: DeviceInfo) -> DeviceModel:
 
 
 def make_target(info: DeviceInfo) -> Target:
-    """The passes' view of a device."""
+    """The passes' view of a device, with the families of schedules that are registered now."""
     model = device_model(info)
+    families, wide_families = schedulers(model), schedulers(model, wide=True)
+    others = identity()
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         if isinstance(kernel.form, WholeForm):
@@ -66,22 +68,23 @@ def make_target(info: DeviceInfo) -> Target:
         wide = not is_narrow(kernel, hints)
         if wide:
             kernel = replace(kernel, wide=True)
-        for template in WIDE_SCHEDULERS if wide else GPU_SCHEDULERS if model.is_gpu else CPU_SCHEDULERS:
-            answer = template.schedule(kernel, model, hints)
+        for family in wide_families if wide else families:
+            answer = family.schedule(kernel, model, hints)
             if not isinstance(answer, Reject):
                 outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
                 if outgrown:
-                    reasons.append(f"{template.name}: {outgrown.kernel.name} would count further than 32 bits")
+                    reasons.append(f"{family.name}: {outgrown.kernel.name} would count further than 32 bits")
                     continue
                 work = [p for p in answer if not p.helper]
                 whole = kernel if len(work) == 1 else None
                 return [_with_work(p, whole, hints) for p in answer]
-            reasons.append(f"{template.name}: {answer.reason}")
+            reasons.append(f"{family.name}: {answer.reason}")
         return Reject("; ".join(reasons))
 
     gpu = info.is_gpu
+    marks = f"{':gpu' if gpu else ''}{f' with {others}' if others else ''}"
     return Target(
-        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{':gpu' if gpu else ''}",
+        name=f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{marks}",
         costs=model.costs,
         kind="gpu" if gpu else "cpu",
         cores=info.compute_units,

@@ -13,7 +13,7 @@ from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units, rows_of
 from backends.codegen.nest.work import nest_work
-from backends.codegen.template import NAME, signature, sizes_of
+from backends.codegen.template import function, sizes_of
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
@@ -51,10 +51,8 @@ class Nest(Family):
     def emit(self, kernel: Kernel, config: NestConfig, model: DeviceModel) -> str:
         emitter = Emitter(kernel, model)
         lines = NestCode(emitter, config).emit()
-        body = "\n".join("  " + line for line in lines)
         extra = [f"const {counter_type(kernel)} m0"] if config.leading else []
-        parameters = signature(model.language, kernel, extra)
-        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
+        return function(model.language, kernel, lines, extra)
 
     def tasks(self, kernel: Kernel, config: NestConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """Enough for all cores, each worth starting."""

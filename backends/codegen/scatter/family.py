@@ -28,7 +28,7 @@ from backends.codegen.nest.schedule import (
 )
 from backends.codegen.scatter.sums import BucketSum, find_sums, point_axis
 from backends.codegen.scatter.work import bucket_work, sort_amounts, sort_work
-from backends.codegen.template import NAME, signature
+from backends.codegen.template import function
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import (
@@ -130,9 +130,7 @@ class Scatter(Family):
 
     def emit(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel) -> str:
         lines = _Rows(_Buckets(kernel, model, config.starts), config.nest).emit()
-        body = "\n".join("  " + line for line in lines)
-        parameters = signature(model.language, kernel)
-        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
+        return function(model.language, kernel, lines)
 
     def tasks(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         units = int(bind(nest_units(kernel, config.nest), sizes))
@@ -173,9 +171,7 @@ class ScatterSort(Family):
         with em.loop(axis, "n"):
             em.line(f"const int key = {keys}[n];")
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
-        body = "\n".join("  " + line for line in em.lines)
-        parameters = signature(model.language, kernel)
-        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
+        return function(model.language, kernel, em.lines)
 
     def tasks(self, kernel: Kernel, config: SortConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         return 1

@@ -18,7 +18,7 @@ from backends.codegen.family import Family
 from backends.codegen.nest.schedule import columns_of, tail_widths
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
-from backends.codegen.template import NAME, signature
+from backends.codegen.template import function
 from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
@@ -106,9 +106,7 @@ class ScatterRows(Family):
                     with em.block(f"if ({key} < {axis.extent})", (s.axis,)):
                         em.line(f"row{i}[{key}] += {em.value(s.term)};")
             self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})
-        body = "\n".join("  " + line for line in em.lines)
-        parameters = signature(model.language, kernel)
-        return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
+        return function(model.language, kernel, em.lines)
 
     def results(self, em: Emitter, config: RowsConfig, axis: Axis, held: Mapping[Expr, str]) -> None:
         """Everything that is stored of one row, by vectors and what is left of them."""
