@@ -54,6 +54,11 @@ class Window:
     dilation: tuple[int, ...]
     groups: int
 
+    def __str__(self) -> str:
+        taps, stride, dilation = ("x".join(map(str, n)) for n in (self.taps, self.stride, self.dilation))
+        padding = ",".join(map(str, self.padding))
+        return f"{self.result} {taps} stride {stride} padding {padding} dilation {dilation} groups {self.groups}"
+
     def positions(self, axis: int, places: Extent) -> Extent:
         """How many positions it has along one of the axes that it walks."""
         low, high = self.padding[2 * axis : 2 * axis + 2]

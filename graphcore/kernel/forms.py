@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import VerifyError
-from graphcore.base.shapes import Extent, Shape, product
+from graphcore.base.shapes import Extent, Shape
 from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.expr import Expr, load, transform, walk
 from graphcore.kernel.index import Axis, as_index, flatten
@@ -37,6 +36,8 @@ class Computed:
     @property
     def param(self) -> int | None:
         """The parameter that holds the operand as it is, element after element; None if it has to be computed."""
+        if not all(isinstance(a.extent, int) for a in self.axes[1:]):  # no parameter has such an extent inside
+            return None
         at = flatten(tuple(as_index(a) for a in self.axes), tuple(a.extent for a in self.axes))
         held = self.value.fn == "load" and not self.value.args and self.value.index == at
         return self.value.param if held else None
@@ -44,6 +45,12 @@ class Computed:
     def loaded(self) -> frozenset[int]:
         """Parameters that it is made of."""
         return frozenset(v.param for v in walk(self.value) if v.fn == "load")
+
+    def __str__(self) -> str:
+        held = self.param is not None
+        made = ",".join(f"p{p}" for p in sorted(self.loaded()))
+        how = f" in {made}" if held else f" of {made}" if made else ""
+        return f"{self.value.dtype}[{','.join(map(str, self.axes))}]{how}"
 
     def renumbered(self, position: Mapping[int, int]) -> Computed:
         """The same over parameters at other positions."""
@@ -148,69 +155,15 @@ class Contraction:
             return left, right, result
         return (result, right, left) if self.window.result is WindowResult.PLACE else (left, result, right)
 
-    def verify(self, kernel: str, axes: Sequence[Axis], values: Sequence[Expr]) -> None:
-        """Check the rules of the form against its kernel's name, axes and values.
-
-        Raises:
-            VerifyError: an axis with two roles or none, a result that the kernel does not have, a type or an extent
-                that does not fit.
-        """
-        roles = (*self.rows, *self.columns, *self.terms, *self.batch)
-        if len(set(roles)) != len(roles):
-            raise VerifyError(f"kernel {kernel}: an axis of its contraction has two roles: {roles}")
-        if set(axes) != {a for a in self.result_axes if a in axes or a.extent != 1}:
-            raise VerifyError(f"kernel {kernel}: its contraction is over {self.result_axes}, its axes are {axes}")
-        total = self.total
-        if self.result not in values or total.fn != "reduce" or total.combine != "add" or total.args[0].fn != "mul":
-            raise VerifyError(f"kernel {kernel}: its contraction's result is no sum of products that it makes")
-        if total.reduce_axes != self.terms:
-            raise VerifyError(f"kernel {kernel}: its contraction sums over {total.reduce_axes}, not {self.terms}")
-        made = ContractionTypes(self.left.value.dtype, self.right.value.dtype, total.dtype, self.result.dtype)
-        if made != self.types:
-            raise VerifyError(f"kernel {kernel}: its contraction says {self.types}, it has {made}")
-        for operand in self.operands:
-            if not operand.value.axes <= set(operand.axes):
-                raise VerifyError(f"kernel {kernel}: an operand depends on axes that are not its own: {operand}")
-            if product(a.extent for a in operand.axes) != product(operand.shape):
-                raise VerifyError(f"kernel {kernel}: axes {operand.axes} do not walk an operand of {operand.shape}")
-        if self.window is not None:
-            self._verify_window(kernel, self.window)
-        elif not set(self.left.axes) <= {*self.batch, *self.rows, *self.terms} or not set(self.right.axes) <= {
-            *self.batch,
-            *self.columns,
-            *self.terms,
-        }:
-            raise VerifyError(f"kernel {kernel}: an operand of its contraction has axes of the other one")
-
-    def _verify_window(self, kernel: str, window: Window) -> None:
-        images, weights, made = self.parts()
-        rank = len(window.taps)
-        if {len(images), len(weights), len(made)} != {rank + 2} or {len(window.stride), len(window.dilation)} != {rank}:
-            raise VerifyError(f"kernel {kernel}: operands of {len(images)} axes do not fit a window of {rank}")
-        fits = (
-            images[0] == made[0]
-            and weights[0] == made[1]
-            and images[1] == weights[1] * window.groups
-            and tuple(weights[2:]) == window.taps
-            and tuple(made[2:]) == tuple(window.positions(axis, images[axis + 2]) for axis in range(rank))
-        )
-        if not fits:
-            raise VerifyError(
-                f"kernel {kernel}: images {tuple(images)}, weights {tuple(weights)} and {tuple(made)} positions "
-                f"do not fit {window}"
-            )
-
     def __str__(self) -> str:
         def named(axes: Sequence[Axis]) -> str:
             return " ".join(map(str, axes)) or "-"
 
-        t = self.types
-        walked = (
-            "" if self.window is None else f", window of {self.window.result} {'x'.join(map(str, self.window.taps))}"
-        )
+        walked = "" if self.window is None else f", window {self.window}"
         return (
             f"contraction rows {named(self.rows)}, columns {named(self.columns)}, terms {named(self.terms)}, "
-            f"batch {named(self.batch)}{walked}, {t.left} x {t.right} -> {t.accumulator} -> {t.result}"
+            f"batch {named(self.batch)}{walked}: {self.left} x {self.right} -> {self.types.accumulator} -> "
+            f"{self.types.result}"
         )
 
 

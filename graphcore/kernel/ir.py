@@ -13,6 +13,7 @@ from enum import Enum
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, Extent, Shape, product
+from graphcore.kernel.contraction_rules import verify_contraction
 from graphcore.kernel.expr import REDUCERS, Expr, walk
 from graphcore.kernel.forms import Contraction, find_product
 from graphcore.kernel.index import Axis, Index
@@ -96,6 +97,9 @@ class Kernel:
     scratch: tuple[tuple[int, str], ...] = ()
     wide: bool = False
 
+    def __str__(self) -> str:
+        return print_kernel(self)
+
     def product(self) -> Contraction | None:
         """Its contraction as a product; of a convolution, the one that its loops are. None where it has none."""
         if not isinstance(self.form, Contraction):
@@ -156,7 +160,17 @@ def verify_kernel(kernel: Kernel) -> None:
 
 
 def _verify_form(kernel: Kernel, form: Contraction | WholeForm) -> None:
-    form.verify(kernel.name, kernel.axes, kernel.values())
+    if isinstance(form, Contraction):
+        verify_contraction(form, kernel.name, kernel.axes, kernel.values())
+        for store in kernel.stores:
+            lost = sorted(map(str, (store.value.axes & set(form.result_axes)) - store.index.axes()))
+            if lost and store.mode == "set":
+                raise VerifyError(
+                    f"kernel {kernel.name}: the index of a store to p{store.param} lacks {', '.join(lost)}, rows, "
+                    "columns or batch of its contraction, on which its value depends"
+                )
+    else:
+        form.verify(kernel.name, kernel.axes, kernel.values())
     for operand in form.operands:
         for value in walk(operand.value):
             if value.fn == "load" and (

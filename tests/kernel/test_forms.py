@@ -9,86 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.form_kernels import lowered, product_kernel, window_kernel
 
 import graphcore as gc
-from backends.numpy.runtime import open_numpy
 from graphcore.api.operands import build
-from graphcore.base.dtypes import DType, as_dtype
-from graphcore.base.errors import VerifyError
-from graphcore.ir.graph import collect
-from graphcore.kernel import expr
+from graphcore.base.dtypes import as_dtype
 from graphcore.kernel.contraction import Window, WindowResult
-from graphcore.kernel.expr import Expr
-from graphcore.kernel.forms import Computed, Contraction, ContractionTypes, find_product
-from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.interpret import run_kernel
-from graphcore.kernel.ir import Kernel, KernelKind, Param, Store, verify_kernel
-from passes.fusion.lower import Kernels
-from passes.pipeline import compile_graph
+from graphcore.kernel.ir import Kernel, verify_kernel
 
 # --- kernels by hand --------------------------------------------------------------------------------------------------
-
-
-def wide(left: Expr, right: Expr, accumulator: DType) -> Expr:
-    return expr.call("mul", expr.cast(left, accumulator), expr.cast(right, accumulator))
-
-
-def product_kernel(operand: str, accumulator: str, result: str, turned: bool = False, batch: int = 3) -> Kernel:
-    """A batch of (4, 5) by (5, 6), with an epilogue that adds one."""
-    own, adds, made = map(as_dtype, (operand, accumulator, result))
-    b, i, j, k = Axis("i0", batch), Axis("i1", 4), Axis("i2", 6), Axis("r0", 5, REDUCE)
-    at_b, at_i, at_j, at_k = map(as_index, (b, i, j, k))
-    right = (at_b, at_j, at_k) if turned else (at_b, at_k, at_j)
-    shape = (batch, 6, 5) if turned else (batch, 5, 6)
-    loads = (
-        expr.load(0, flatten((at_b, at_i, at_k), (batch, 4, 5)), own),
-        expr.load(1, flatten(right, shape), own),
-    )
-    total = expr.cast(expr.total((k,), wide(*loads, adds)), made)
-    store = Store(2, flatten((at_b, at_i, at_j), (batch, 4, 6)), expr.call("add", total, expr.const(1, made)))
-    params = Param("p0", own, (batch, 4, 5)), Param("p1", own, shape), Param("p2", made, (batch, 4, 6))
-    kernel = Kernel("product", params, (b, i, j), (store,), KernelKind.CONTRACT)
-    return replace(kernel, form=find_product(kernel.axes, kernel.values()))
-
-
-def window_kernel(window: Window, places: tuple[int, ...], operand: str, accumulator: str, result: str) -> Kernel:
-    """Two images of four channels under a window over as many axes as there are places, into six channels."""
-    own, adds, made = map(as_dtype, (operand, accumulator, result))
-    rank, each, outputs = len(places), 4 // window.groups, 6
-    counts = tuple(int(window.positions(axis, e)) for axis, e in enumerate(places))  # type: ignore[call-overload]
-    images, weights, results = (2, 4, *places), (outputs, each, *window.taps), (2, outputs, *counts)
-    row, column, *positions = axes = tuple(Axis(f"i{n}", e) for n, e in enumerate(results))
-    channel, *taps = terms = tuple(Axis(f"r{n}", e, REDUCE) for n, e in enumerate(weights[1:]))
-    at = [
-        as_index(position) * stride + as_index(tap) * dilation - low
-        for position, tap, stride, dilation, low in zip(
-            positions, taps, window.stride, window.dilation, window.padding[0::2], strict=True
-        )
-    ]
-    guard: Expr | None = None
-    for index, extent in zip(at, places, strict=True):
-        inside = expr.in_range(index, 0, extent)
-        guard = inside if guard is None else expr.both(guard, inside)
-    group = as_index(column) // (outputs // window.groups)
-    source = (as_index(row), group * each + as_index(channel), *at)
-    loads = (
-        expr.load(0, flatten(source, images), own, guard),
-        expr.load(1, flatten((as_index(column), *map(as_index, terms)), weights), own),
-    )
-    total = expr.cast(expr.total(terms, wide(*loads, adds)), made)
-
-    def whole(param: int, shape: tuple[int, ...]) -> Computed:
-        walk = tuple(Axis(f"o{n}", e) for n, e in enumerate(shape))
-        return Computed(expr.load(param, flatten(tuple(map(as_index, walk)), shape), own), walk, shape)
-
-    form = Contraction(
-        (row, *positions), (column,), terms, (), whole(0, images), whole(1, weights), total,
-        ContractionTypes(own, own, adds, made), window,
-    )  # fmt: skip
-    params = Param("p0", own, images), Param("p1", own, weights), Param("p2", made, results)
-    store = Store(2, flatten(tuple(map(as_index, axes)), results), expr.call("mul", total, expr.const(2, made)))
-    assert rank == len(window.taps)
-    return Kernel("window", params, axes, (store,), KernelKind.CONTRACT, form=form)
 
 
 def filled(kernel: Kernel, seed: int = 0) -> list[Any]:
@@ -174,12 +104,6 @@ def test_a_window_over_any_number_of_axes_means_what_its_loops_do(
 # --- kernels that lowering makes ---
 
 
-def lowered(*fetches: Any) -> list[Kernel]:
-    graph = collect(tuple(fetches), (), ())
-    made = compile_graph(graph, open_numpy("numpy:kernels").target, {}, upto=Kernels, verify=True)
-    return [g.kernel for g in made.latest(Kernels).listed if g.kernel.form is not None]
-
-
 LAYERS = list(itertools.product([(1, 1), (2, 1)], [(0, 0, 0, 0), (1, 2, 0, 1)], [(1, 1), (1, 2)], [1, 2]))
 
 
@@ -207,36 +131,6 @@ def test_products_carry_their_form_through_views_prologues_and_epilogues() -> No
         (kernel,) = lowered(fetch)
         agree(kernel)
     assert kernel.form is not None and kernel.form.window is None
-
-
-# --- rules ------------------------------------------------------------------------------------------------------------
-
-
-def test_broken_forms_are_refused() -> None:
-    kernel = product_kernel("float32", "float32", "float32")
-    form = kernel.form
-    assert form is not None
-    other = Axis("i9", 4)
-    conv = window_kernel(GEOMETRIES[2].values[0], (6, 7), "float32", "float32", "float32")  # type: ignore[arg-type]
-    window = conv.form.window if conv.form is not None else None
-    assert conv.form is not None and window is not None
-    stray = Computed(expr.load(7, Index(0), as_dtype("float32")), form.left.axes, form.left.shape)
-    broken = {
-        "two roles": (kernel, replace(form, rows=form.columns)),
-        "is over": (kernel, replace(form, rows=(other,))),
-        "sums over": (kernel, replace(form, terms=(Axis("r5", 5, REDUCE),))),
-        "it has": (kernel, replace(form, types=replace(form.types, accumulator=as_dtype("float64")))),
-        "no sum of products": (kernel, replace(form, result=kernel.stores[0].value)),
-        "not its own": (kernel, replace(form, left=replace(form.left, axes=form.left.axes[1:]))),
-        "do not walk": (kernel, replace(form, left=replace(form.left, shape=(2, 2, 2)))),
-        "axes of the other one": (kernel, replace(form, left=form.right, right=form.left)),
-        "which no parameter is": (kernel, replace(form, left=stray)),
-        "do not fit Window": (conv, replace(conv.form, window=replace(window, stride=(2, 1)))),
-        "do not fit a window of": (conv, replace(conv.form, window=replace(window, taps=(3, 2, 1)))),
-    }
-    for words, (made, form_of) in broken.items():
-        with pytest.raises(VerifyError, match=words):
-            verify_kernel(replace(made, form=form_of))
 
 
 def test_a_kernel_without_a_form_has_one_meaning() -> None:
