@@ -91,7 +91,7 @@ class _Evaluation:
     def know_whole(self, form: WholeForm) -> None:
         """Compute what a form's leaves are."""
         with np.errstate(all="ignore"):
-            results = whole(form, [self.operand(o) for o in form.operands])
+            results = whole(form, [self.operand(o) for o in form.operands], self.sizes)
         for leaf, axes, made in zip(form.results, form.result_axes(), results, strict=True):
             self.values[leaf] = rounded(self.spread(made, axes), leaf.dtype)
 

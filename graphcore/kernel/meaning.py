@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.base.shapes import bind
 from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.forms import Contraction
-from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, Transform, WholeForm
+from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, Transform, TransformKind, WholeForm
 
 __all__ = ["contracted", "whole"]
 
@@ -86,8 +86,13 @@ def _taps(window: Window, positions: tuple[int, ...]) -> Iterator[tuple[tuple[in
         )
 
 
-def whole(form: WholeForm, operands: Sequence[Any]) -> list[Any]:
+def whole(form: WholeForm, operands: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
     """Every result of a form that loops cannot say, over the axes that it is over.
+
+    Args:
+        form: the form.
+        operands: arrays over the axes of its operands.
+        sizes: extents by name.
 
     Raises:
         NotImplementedError: a form without a NumPy meaning.
@@ -98,9 +103,7 @@ def whole(form: WholeForm, operands: Sequence[Any]) -> list[Any]:
     if isinstance(form, Sort):
         return _sorted(form, operands[0], axes.index(form.axis))
     if isinstance(form, Transform):
-        transform = np.fft.ifftn if form.inverse else np.fft.fftn
-        made = transform(operands[0] + 1j * operands[1], axes=[axes.index(a) for a in form.along])
-        return [made.real, made.imag]
+        return [_transformed(form, operands[0], [axes.index(a) for a in form.along], sizes)]
     if isinstance(form, Factor):
         return _factors(form.kind, operands[0])
     raise NotImplementedError(f"{type(form).__name__} has no meaning in NumPy")
@@ -116,6 +119,26 @@ def _scanned(form: Scan, x: Any, axis: int) -> Any:
         first = np.full_like(np.take(made, [0], axis) if x.shape[axis] else made, 0 if form.combine == "add" else 1)
         made = np.concatenate([first, np.delete(made, -1, axis)], axis) if x.shape[axis] else made
     return np.flip(made, axis) if form.reverse else made
+
+
+def _transformed(form: Transform, x: Any, axes: list[int], sizes: Mapping[str, int]) -> Any:
+    """NumPy divides by the number of elements in its inverses. Conjugating what is complex turns the sign of the
+    exponent; ``irfftn`` is an inverse and ``rfftn`` a forward transform."""
+    if form.kind is not TransformKind.FROM_REAL:
+        x = x[..., 0] + 1j * x[..., 1]
+    count = np.prod([x.shape[a] for a in axes])
+    if form.kind is TransformKind.COMPLEX:
+        made = np.fft.ifftn(x, axes=axes) * count if form.inverse else np.fft.fftn(x, axes=axes)
+    elif form.kind is TransformKind.FROM_REAL:
+        made = np.fft.rfftn(x, axes=axes)
+        made = np.conj(made) if form.inverse else made
+    else:
+        assert form.half is not None
+        extents = [x.shape[a] for a in axes[:-1]] + [int(bind(form.half.extent, sizes))]
+        count = np.prod(extents)
+        made = np.fft.irfftn(x if form.inverse else np.conj(x), extents, axes) * count
+    made = made / count if form.normalised else made
+    return made if form.kind is TransformKind.TO_REAL else np.stack([made.real, made.imag], -1)
 
 
 def _sorted(form: Sort, keys: Any, axis: int) -> list[Any]:

@@ -20,7 +20,7 @@ from graphcore.kernel.forms import Computed
 from graphcore.kernel.index import Axis, as_index, flatten
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
-from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, Transform, WholeForm
+from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, WholeForm
 from graphcore.plan.target import Reject
 
 B, J, K = Axis("i0", 3), Axis("i1", 4), Axis("i2", 5)
@@ -101,17 +101,6 @@ def test_sorts_are_stable_and_put_nan_last(descending: bool, dtype: str) -> None
     assert np.array_equal(keys, np.take_along_axis(x + 1, wanted, 1), equal_nan=True)
 
 
-@pytest.mark.parametrize("along", [(K,), (J, K), (B,)], ids=str)
-@pytest.mark.parametrize("inverse", [False, True])
-def test_transforms(along: tuple[Axis, ...], inverse: bool) -> None:
-    axes = (B, J, K)
-    kernel = kernel_of(lambda o, r: Transform(o, r, along, inverse), axes, [(None, axes)] * 2, "float64", parts=2)
-    re, im = numbers(3, 4, 5), numbers(3, 4, 5, seed=1)
-    got = run(kernel, re, im)
-    wanted = (np.fft.ifftn if inverse else np.fft.fftn)(re + 1 + 1j * (im + 1), axes=[axes.index(a) for a in along])
-    np.testing.assert_allclose(got[0] + 1j * got[1], wanted, atol=1e-12)
-
-
 def test_cholesky() -> None:
     n, m = Axis("i1", 4), Axis("i2", 4)
     kernel = kernel_of(lambda o, r: Factor(o, r, Factorisation.CHOLESKY), (B, n, m), [(None, (B, n, m))], "float64")
@@ -153,11 +142,12 @@ def scan_kernel() -> Kernel:
 def test_broken_forms_are_refused() -> None:
     scan = scan_kernel()
     square = kernel_of(lambda o, r: Factor(o, r, Factorisation.LU), (B, J), [(None, (B, J)), (int64, (B,))], "float64")
-    pair = kernel_of(lambda o, r: Transform(o, r, (J,)), (B, J), [(None, (B, J))] * 2, "float32", parts=2)
-    form, transform = scan.form, pair.form
-    assert isinstance(form, Scan) and isinstance(transform, Transform)
+    form = scan.form
+    assert isinstance(form, Scan)
     other = expr.leaf("result0", as_dtype("float64"), (B, J))
+    stray = replace(form.operands[0], value=expr.load(7, form.operands[0].value.args[0].index, as_dtype("float32")))
     broken: dict[str, tuple[Kernel, Any]] = {
+        "which no parameter is": (scan, replace(form, operands=(stray,))),
         "cannot combine by and": (scan, replace(form, combine="and")),
         "cannot combine by exclusive max": (scan, replace(form, combine="max", exclusive=True)),
         "is along i2, which its operand lacks": (scan, replace(form, axis=K)),
@@ -166,11 +156,10 @@ def test_broken_forms_are_refused() -> None:
         "has results of": (scan, replace(form, results=(other,))),
         "is no leaf over": (scan, replace(form, results=(form.operands[0].value,))),
         "does not make": (scan, replace(form, results=(expr.leaf("else", as_dtype("float32"), (B, J)),))),
-        "0 operands and 1 results": (scan, replace(form, operands=(), results=form.results[:1])),
+        "has no operands": (scan, replace(form, operands=())),
+        "has 1 results, not 2": (scan, replace(form, results=form.results * 2)),
         "no form makes": (scan, None),
         "takes square matrices, not 3 x 4": (square, square.form),
-        "takes a pair of": (pair, replace(transform, operands=transform.operands[:1])),
-        "Transform is along": (pair, replace(transform, along=(K,))),
     }
     for words, (kernel, made) in broken.items():
         with pytest.raises(VerifyError, match=words):
@@ -178,7 +167,14 @@ def test_broken_forms_are_refused() -> None:
 
 
 def test_a_form_is_printed() -> None:
-    assert "\n  scan of float32 -> float32[i0,i1]\n" in print_kernel(scan_kernel())
+    kernel = scan_kernel()
+    line = "scan axis i1, combine add, reverse False, exclusive False: float32[i0,i1] of p0 -> float32[i0,i1]"
+    assert f"\n  {line}\n" in print_kernel(kernel) and str(kernel) == print_kernel(kernel)
+    n, m, k = Axis("i1", 4), Axis("i2", 3), Axis("i3", 3)
+    results: list[tuple[Any, tuple[Axis, ...]]] = [(None, (B, n, k)), (None, (B, k, m))]
+    qr = kernel_of(lambda o, r: Factor(o, r, Factorisation.QR, k), (B, n, m), results, "float64")
+    line = "factor kind qr, inner i3: float64[i0,i1,i2] of p0 -> float64[i0,i1,i3], float64[i0,i3,i2]"
+    assert f"\n  {line}\n" in str(qr)
 
 
 @pytest.mark.parametrize("device", ["intel", "h100"])
