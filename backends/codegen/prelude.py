@@ -7,6 +7,7 @@ import re
 from backends.codegen.bodies import body_text, has_body
 from backends.codegen.cnames import KIND_BYTES
 from backends.codegen.language import Language
+from backends.codegen.transposition import is_transposition, transposition
 
 __all__ = ["prelude_for"]
 
@@ -46,4 +47,6 @@ def _collect(name: tuple[str, str, str], language: Language, found: dict[tuple[s
 
 
 def _definition(fn: str, kind: str, n: str, language: Language) -> str | None:
+    if is_transposition(fn):
+        return transposition(fn, kind, int(n), language)
     return body_text(fn, kind, int(n or 1), language) if has_body(fn) else language.definition(fn, kind, n)

@@ -37,6 +37,7 @@ from backends.codegen.cpu_conv.weight_schedule import (
     weight_workspace_elements,
 )
 from backends.codegen.language import Language, Space
+from backends.codegen.transposition import FROM_GLOBAL, FROM_PRIVATE, PRIVATE, transpose
 
 __all__ = [
     "WeightConfig",
@@ -93,20 +94,6 @@ def reduce_code(
     return text.reduce_text(name, params, epilogue)
 
 
-def emit_transpose(w: Writer, width: int, rows: list[str]) -> list[str]:
-    """Transpose ``width`` vectors of ``width`` lanes in registers; returns the names of the results."""
-    level = 0
-    while 1 << level < width:
-        merged: list[str] = []
-        for i in range(width // 2):
-            for high in (False, True):
-                name = f"t{level}_{len(merged)}"
-                w.add(w.language.interleave(name, rows[i], rows[i + width // 2], high, w.dtype, width))
-                merged.append(name)
-        rows, level = merged, level + 1
-    return rows
-
-
 class _WeightText:
     """The two functions being written."""
 
@@ -118,6 +105,7 @@ class _WeightText:
         self.language = language
         self.target, self.source = language.pointer(dtype), language.pointer(dtype, const=True)
         self.zeros = language.splat("0", dtype, config.width)
+        self.plain_dy = load_dy is None
         self.load_dy = load_dy or plain_load(self.language, names.source, dtype)
         self.load_x = load_x or plain_load(self.language, names.weight, dtype)
         self.sizes = weight_sizes(shape, config)
@@ -230,13 +218,21 @@ class _WeightText:
         """Transpose one vector of channels, of which ``channels`` exist, over the pixels of one image."""
         w, width = self.w, self.config.width
         w.add(f"const int row = from + b * {width * plane};", "int p = 0;")
+        plain = self.plain_dy and channels == width
+        if not plain:
+            w.add(f"{self.language.private(f'{self.dtype} made[{width * width}]')};")
+            for lane in range(channels, width):
+                w.add(store(self.language, self.zeros, f"made + {lane * width}", width, self.dtype, Space.PRIVATE))
         with w.block(f"for (; p + {width} <= count; p += {width})"):
-            for lane in range(width):
-                value = self.load_dy(f"(row + {lane * plane} + p)", width) if lane < channels else self.zeros
-                w.add(f"const {self.vec} r{lane} = {value};")
-            results = emit_transpose(w, width, [f"r{lane}" for lane in range(width)])
-            for lane, result in enumerate(results):
-                w.add(store(self.language, result, f"to + (p + {lane}) * {pitch}", width, self.dtype))
+            to = f"to + p * {pitch}"
+            if plain:
+                origin = f"{self.names.source} + (row + p)"
+                w.add(transpose(FROM_GLOBAL, self.dtype, width, origin, str(plane), to, str(pitch)))
+            else:
+                with w.block(f"for (int l = 0; l < {channels}; ++l)"):
+                    value = self.load_dy(f"(row + l * {plane} + p)", width)
+                    w.add(store(self.language, value, f"made + l * {width}", width, self.dtype, Space.PRIVATE))
+                w.add(transpose(FROM_PRIVATE, self.dtype, width, "made", str(width), to, str(pitch)))
         with w.block("for (; p < count; ++p)"):
             with w.block(f"for (int l = 0; l < {channels}; ++l)"):
                 w.add(f"to[p * {pitch} + l] = {self.load_dy(f'(row + l * {plane} + p)', 1)};")
@@ -343,7 +339,7 @@ class _WeightText:
                 w.add(
                     f"{self.source} const from = {self.names.workspace} + (group * {depth} + k) * {z.padded_out} + o;"
                 )
-                w.add(f"{self.dtype} tile[{c.width * c.width}];")
+                w.add(f"{self.language.private(f'{self.dtype} tile[{c.width * c.width}]')};")
                 with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
                     w.add(f"{self.vec} sum = {self.zeros};")
                     with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
@@ -356,13 +352,7 @@ class _WeightText:
     def _store_tile(self, epilogue: WeightEpilogue) -> None:
         """Transpose a tile of sums and hand its rows to the epilogue."""
         c, z, w = self.config, self.sizes, self.w
-        with w.block():
-            for lane in range(c.width):
-                value = load(self.language, f"tile + {lane * c.width}", c.width, self.dtype, Space.PRIVATE)
-                w.add(f"const {self.vec} r{lane} = {value};")
-            results = emit_transpose(w, c.width, [f"r{lane}" for lane in range(c.width)])
-            for lane, result in enumerate(results):
-                w.add(store(self.language, result, f"tile + {lane * c.width}", c.width, self.dtype, Space.PRIVATE))
+        w.add(transpose(PRIVATE, self.dtype, c.width, "tile", str(c.width), "tile", str(c.width)))
         with w.block(f"for (int m = 0; m < min({c.width}, {z.group_out} - o); ++m)"):
             w.add("int q = 0;")
             for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:

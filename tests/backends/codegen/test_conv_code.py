@@ -30,6 +30,8 @@ from backends.codegen.cpu_conv.code import (
     store,
 )
 from backends.codegen.opencl_c import OpenCL
+from backends.codegen.prelude import prelude_for
+from backends.codegen.transposition import FROM_GLOBAL, FROM_PRIVATE, PRIVATE
 
 GUARD = 64
 """Elements before and after every buffer that must keep (outputs) or must not leak (inputs) their value."""
@@ -171,7 +173,7 @@ class Runner:
                 f"__kernel GC_HINT void k_{function}({pointers}, int N) "
                 f"{{ {shifted} {function}({', '.join(names)}, N, (int)get_group_id(0)); }}\n"
             )
-        program = self.cl.Program(self.context, HEAD + source).build()
+        program = self.cl.Program(self.context, HEAD + prelude_for(source, OpenCL()) + source).build()
         return [(self.cl.Kernel(program, f"k_{function}"), tasks) for function, tasks in launches]
 
     def run(self, kernels: list[tuple[Any, int]], buffers: list[Any], n: int) -> None:
@@ -344,6 +346,23 @@ def test_text_has_no_tiles_and_tails_that_no_image_meets(size: int, tiles: int, 
 @pytest.mark.parametrize(("limits", "pieces"), [([48, 16], [16]), ([], []), ([196], [16, 4]), ([9, 2], [8, 1])])
 def test_a_row_is_walked_in_the_widths_that_its_lengths_take(limits: list[int], pieces: list[int]) -> None:
     assert row_pieces(limits, 16) == pieces
+
+
+def test_a_program_has_every_transposition_once() -> None:
+    """Functions call them, whatever their sizes are."""
+    text = ""
+    for size, filters in ((16, 32), (8, 64), (8, 24)):
+        shape = ConvShape(16, size, size, filters, (3, 3), padding=(1, 1))
+        config = weight.choose_weight(shape, width=16, batch=8, cores=2)
+        text += weight.weight_code(OpenCL(), f"sums{filters}", params("float"), shape, config)
+        text += weight.reduce_code(
+            OpenCL(), f"total{filters}", params("float"), shape, config, lambda o, k, a, w: [f"sink({a});"]
+        )
+    helpers = prelude_for(text, OpenCL())
+    for fn in (FROM_GLOBAL, FROM_PRIVATE, PRIVATE):
+        assert text.count(f"gc_{fn}_float16(") > 0
+        assert helpers.count(f"gc_{fn}_float16(") == 1
+    assert ".even" in helpers and ".even" not in text
 
 
 def test_direct_schedules_refuse_fused_loads() -> None:
