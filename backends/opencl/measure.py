@@ -71,7 +71,7 @@ def measure_steps(
     found = [MeasuredStep(s, r) for s, r in zip(bound.plan.steps, rows, strict=True) if r.tasks]
     if alone:
         for kernel, _ in bound.kernels:
-            kernel.set_arg(6, np.int32(1))
+            kernel.set_arg(bound.program.pointers + 3, np.int32(1))
     end, done = time.perf_counter() + seconds, 0
     while done < passes or time.perf_counter() < end:
         for measured, (kernel, size) in zip(found, bound.kernels, strict=True):

@@ -1,30 +1,36 @@
 """Device memory: the arena, the variables and the constants of one backend.
 
-Each is one block that grows geometrically, so that what is copied on the way to a size is at most a few times that
-size; a pool knows the places of values in one. On CPU devices memory is ours: page-aligned NumPy arrays that OpenCL
+Each is a space of one block, or of several where the device's largest allocation asks for it. Blocks grow
+geometrically, so that what is copied on the way to a size is at most a few times that size; a pool knows the places of
+values in a space. On CPU devices memory is ours: page-aligned NumPy arrays that OpenCL
 uses in place, so feeding and fetching are plain copies with no call into the runtime. On GPUs it is a device buffer
 with explicit transfers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from backends.opencl.device.device import Device
+from backends.opencl.device.device import Device, DeviceInfo
 from graphcore.base.errors import OutOfMemoryError
 from graphcore.base.lazy import pyopencl as cl
 
-__all__ = ["Memory", "Pool", "Slot"]
+__all__ = ["Memory", "Pool", "Slot", "Space", "section_bytes"]
 
 _ALIGN = 128
 _PAGE = 4096
 _SLACK = 256  # bytes after the last value: explicit vectors may be loaded from an aligned start near the end
 _GROWTH = 1.5
+
+
+def section_bytes(info: DeviceInfo) -> int:
+    """The most bytes of values in one block."""
+    return (info.max_alloc - _SLACK) // _ALIGN * _ALIGN
 
 
 class Memory:
@@ -47,7 +53,7 @@ class Memory:
         self.generation = 0
         self.buffer: Any = None
         self.host: Any = None
-        self.grow(_PAGE)
+        self.grow(min(_PAGE, section_bytes(device.info)))
         self.beside.append(self)
 
     @property
@@ -64,6 +70,8 @@ class Memory:
         if size <= self.size:
             return
         needed = -(-(size + _SLACK) // _PAGE) * _PAGE
+        if size <= section_bytes(self.device.info):
+            needed = min(needed, self.device.info.max_alloc)
         roomy = int(min(self.size * _GROWTH, self._most()) // _PAGE) * _PAGE
         if roomy > needed:
             try:
@@ -78,7 +86,12 @@ class Memory:
         return min(info.max_alloc, info.global_mem - sum(memory.size for memory in self.beside))
 
     def _move(self, wanted: int) -> None:
-        flags = cl.mem_flags
+        flags, info = cl.mem_flags, self.device.info
+        taken = sum(memory.size for memory in self.beside if memory is not self)
+        if taken + wanted > info.global_mem:
+            raise OutOfMemoryError(
+                f"{info.name} has {info.global_mem:,} bytes, of which {taken:,} are taken: no {wanted:,} more"
+            )
         try:
             if self.on_host:
                 raw = np.empty(wanted + _PAGE, np.uint8)
@@ -145,47 +158,144 @@ class Slot:
     written: bool = False
 
 
-class Pool:
-    """Values side by side in one block of memory; the place of one that nobody holds any more is given to others."""
+class Space:
+    """One or more blocks, none above the device's largest allocation.
 
-    def __init__(self, memory: Memory) -> None:
+    An address is the number of a block times ``section`` plus the offset in it. No value crosses from one block into
+    the next: who places them sees to that.
+
+    Args:
+        device: an open device.
+        beside: what else the owner has on the device.
+    """
+
+    def __init__(self, device: Device, beside: list[Memory] | None = None) -> None:
+        self.device = device
+        self.beside: list[Memory] = [] if beside is None else beside
+        self.section = section_bytes(device.info)
+        self.blocks = [Memory(device, self.beside)]
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the memory is ours."""
+        return self.blocks[0].on_host
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks."""
+        return sum(b.size for b in self.blocks)
+
+    @property
+    def growths(self) -> int:
+        """How often blocks have grown."""
+        return sum(b.growths for b in self.blocks)
+
+    @property
+    def copied(self) -> int:
+        """Bytes that growing has copied so far."""
+        return sum(b.copied for b in self.blocks)
+
+    @property
+    def generation(self) -> int:
+        """Changes when the handle of a block does, or there is another one."""
+        return sum(b.generation for b in self.blocks)
+
+    def locate(self, address: int) -> tuple[int, int]:
+        """The number of a block, and the offset in it."""
+        return divmod(address, self.section)
+
+    def tops(self, ends: Iterable[int]) -> dict[int, int]:
+        """How far values reach in every block, by the addresses right behind them."""
+        found: dict[int, int] = {}
+        for end in ends:
+            number, last = self.locate(max(end, 1) - 1)
+            found[number] = max(found.get(number, 0), last + 1)
+        return found
+
+    def grow(self, *ends: int) -> None:
+        """Make room for values that end at these addresses.
+
+        Raises:
+            OutOfMemoryError: the device cannot give so much; what is there is kept.
+        """
+        for number, top in sorted(self.tops(ends).items()):
+            while len(self.blocks) <= number:
+                self.blocks.append(Memory(self.device, self.beside))
+            self.blocks[number].grow(top)
+
+    def hold(self, ends: Iterable[int]) -> None:
+        """Say where the values end whose contents outlast a run."""
+        tops = self.tops(ends)
+        for number, block in enumerate(self.blocks):
+            block.used = tops.get(number, 0)
+
+    def release(self) -> None:
+        """Give all blocks back."""
+        for block in self.blocks:
+            block.release()
+
+    def write(self, address: int, array: Any) -> None:
+        """Copy an array in."""
+        number, offset = self.locate(address)
+        self.blocks[number].write(offset, array)
+
+    def read(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A fresh array of what is at an address."""
+        number, offset = self.locate(address)
+        return self.blocks[number].read(offset, shape, dtype)
+
+
+class Pool:
+    """Values side by side in a space; the place of one that nobody holds any more is given to others."""
+
+    def __init__(self, memory: Space) -> None:
         self.memory = memory
         self.slots: WeakValueDictionary[Any, Slot] = WeakValueDictionary()
 
     def place(self, sizes: Mapping[Any, int]) -> dict[Any, Slot]:
-        """Slots for values by key, those that are there or fresh ones; the memory grows once at most.
+        """Slots for values by key, those that are there or fresh ones; every block grows once at most.
 
         Args:
             sizes: bytes of each value.
 
         Raises:
-            OutOfMemoryError: the device cannot give so much; nothing has changed.
+            OutOfMemoryError: the device cannot give so much, or not at once; nothing has changed.
         """
         found = {key: slot for key in sizes if (slot := self.slots.get(key)) is not None}
         missing = {key: -(-max(size, 1) // _ALIGN) * _ALIGN for key, size in sizes.items() if key not in found}
         if not missing:
             return found
         held = sorted((slot.offset, slot.end) for slot in list(self.slots.values()))
-        fresh = _fill(held, missing)
-        self.memory.grow(max(slot.end for slot in fresh.values()))
-        self.memory.used = max(end for _, end in [*held, *((slot.offset, slot.end) for slot in fresh.values())])
+        fresh = _fill(held, missing, self.memory.section)
+        self.memory.grow(*(slot.end for slot in fresh.values()))
+        self.memory.hold([*(end for _, end in held), *(slot.end for slot in fresh.values())])
         self.slots.update(fresh)
         return found | fresh
 
 
-def _fill(held: list[tuple[int, int]], sizes: Mapping[Any, int]) -> dict[Any, Slot]:
-    """Slots in the first gaps between what is held, or behind all of it."""
+def _fill(held: list[tuple[int, int]], sizes: Mapping[Any, int], section: int) -> dict[Any, Slot]:
+    """Slots in the first gaps between what is held, or behind all of it; each in one section."""
     end = max((end for _, end in held), default=0)
-    gaps = []
+    gaps: list[list[int]] = []
     begin = 0
     for offset, behind in held:
-        if offset > begin:
-            gaps.append([begin, offset])
+        while begin < offset:
+            border = min(offset, (begin // section + 1) * section)
+            gaps.append([begin, border])
+            begin = border
         begin = behind
     fresh: dict[Any, Slot] = {}
     for key, size in sizes.items():
+        if size > section:
+            raise OutOfMemoryError(
+                f"a value takes {size:,} bytes, and the device allocates at most {section:,} at once"
+            )
         gap = next((g for g in gaps if g[1] - g[0] >= size), None)
         if gap is None:
+            if end % section + size > section:
+                border = (end // section + 1) * section
+                gaps.append([end, border])
+                end = border
             fresh[key] = Slot(end, end + size)
             end += size
         else:

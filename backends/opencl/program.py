@@ -1,7 +1,8 @@
 """The programs of a plan: the distinct step functions, and the kernels that call them by rows of a table.
 
-A row of the table is ``[function, first task, tasks, (space, offset) per parameter, sizes...]``. Functions are merged
-by their text, so the optimizer's update of every parameter is one function and many rows.
+A row of the table is ``[function, first task, tasks, (pointer, offset) per parameter, sizes...]``. Kernels take a
+pointer for each of the arena, the variables and the constants, and more only where a space has several blocks.
+Functions are merged by their text, so the optimizer's update of every parameter is one function and many rows.
 
 On CPUs one dispatch kernel switches over the functions, and the same compiled program can run a launch per step, a
 launch per level or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
@@ -29,9 +30,11 @@ from backends.opencl.splitting import Splitting, split_functions
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.plan import Plan, Step
 
-__all__ = ["Function", "Source", "compile_source", "compile_whole", "generate"]
+__all__ = ["POINTERS", "Function", "Source", "compile_source", "compile_whole", "generate"]
 
 _ROW_HEAD = 3
+_SPACES = ("arena", "variables", "constants")
+POINTERS = len(_SPACES)
 _NOINLINE = "__attribute__((noinline))"  # on GPUs calls cost more than text
 
 
@@ -84,13 +87,14 @@ class Source:
         return replace(self, texts=(), functions=tuple(replace(f, text="") for f in self.functions), whole="")
 
 
-def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None) -> Source:
+def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None, pointers: int = POINTERS) -> Source:
     """The programs of a plan.
 
     Args:
         plan: with a schedule for every step.
         model: of the device.
         splitting: how a CPU's plan may be divided into several programs; not at all without.
+        pointers: blocks of memory that the kernels take.
     """
     found: dict[str, Function] = {}
     of_step: list[int] = []
@@ -119,21 +123,23 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None)
     if model.is_gpu:
         body = "\n".join(f.text for f in functions)
         shared = model.language.header.replace(_NOINLINE, "") + prelude_for(body, model.language) + body + "\n"
-        whole = shared + _whole_kernel(functions, model.group)
-        return Source((shared + _step_kernels(functions, model.group),), functions, tuple(of_step), first, whole)
+        whole = shared + _whole_kernel(functions, model.group, pointers)
+        return Source(
+            (shared + _step_kernels(functions, model.group, pointers),), functions, tuple(of_step), first, whole
+        )
     if splitting is None:
-        return Source((_cpu_text(functions, model),), functions, tuple(of_step), first)
+        return Source((_cpu_text(functions, model, pointers),), functions, tuple(of_step), first)
     numbers = iter(of_step)
     levels = [[next(numbers) for _ in steps] for steps in plan.levels]
     split = split_functions([round(len(f.text) * f.weight) for f in functions], levels, splitting)
-    texts = tuple(_cpu_text([functions[n] for n in members], model) for members in split.members)
+    texts = tuple(_cpu_text([functions[n] for n in members], model, pointers) for members in split.members)
     return Source(texts, functions, tuple(of_step), split.of_step)
 
 
-def _cpu_text(functions: Sequence[Function], model: DeviceModel) -> str:
+def _cpu_text(functions: Sequence[Function], model: DeviceModel, pointers: int) -> str:
     """The text of one program: some functions and the kernel that calls them."""
     body = "\n".join(f.text for f in functions)
-    return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions)
+    return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions, pointers)
 
 
 def _commented(step: Step, text: str) -> str:
@@ -158,21 +164,30 @@ def _call(f: Function, *more: str) -> str:
     return f"{f.name}({', '.join([*args, *more])});"
 
 
-_SPACES = """\
-  __global char* space[3];
-  space[0] = arena; space[1] = variables; space[2] = constants;
-"""
+def _names(pointers: int) -> list[str]:
+    return [*_SPACES, *(f"block_{i}" for i in range(POINTERS, pointers))]
+
+
+def _declared(pointers: int) -> str:
+    return ", ".join(f"__global char* {name}" for name in _names(pointers))
+
+
+def _spaces(pointers: int) -> str:
+    assigned = " ".join(f"space[{i}] = {name};" for i, name in enumerate(_names(pointers)))
+    return f"  __global char* space[{pointers}];\n  {assigned}\n"
+
+
 _GPU_HEAD = """
 #ifdef cl_intel_vec_len_hint
 __attribute__((intel_vec_len_hint(1)))
 #endif
 __kernel __attribute__((reqd_work_group_size({group}, 1, 1))) void {name}(
-    __global char* arena, __global char* variables, __global char* constants, __global const long* table,
+    {pointers}, __global const long* table,
     const int first, const int last) {{
 """
 
 
-def _step_kernels(functions: tuple[Function, ...], group: int) -> str:
+def _step_kernels(functions: tuple[Function, ...], group: int, pointers: int) -> str:
     """A kernel for every function: the rows ``first`` to ``last`` of the table, every group a task of one of them."""
     parts = []
     for f in functions:
@@ -183,9 +198,9 @@ def _step_kernels(functions: tuple[Function, ...], group: int) -> str:
                 _call(f, "task", "(int)r[2]", "(__local char*)pool"),
             )
         parts.append(
-            _GPU_HEAD.format(group=group, name=f"step_{f.number}")
+            _GPU_HEAD.format(group=group, name=f"step_{f.number}", pointers=_declared(pointers))
             + f"""\
-{pool}{_SPACES}  const int g = (int)get_group_id(0);
+{pool}{_spaces(pointers)}  const int g = (int)get_group_id(0);
   int i = first;
   while (i + 1 < last && g >= (int)table[table[i + 1] + 1]) ++i;  // rows are in the order of their first tasks
   __global const long* r = table + table[i];
@@ -197,7 +212,7 @@ def _step_kernels(functions: tuple[Function, ...], group: int) -> str:
     return "".join(parts)
 
 
-def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
+def _whole_kernel(functions: tuple[Function, ...], group: int, pointers: int) -> str:
     """One work-group runs the rows ``first`` to ``last`` one after another."""
     size = max((f.local_bytes or 8 for f in functions), default=8)
     calls = [
@@ -208,10 +223,10 @@ def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
     ]
     cases = "\n".join(f"      case {f.number}: {call} break;" for f, call in zip(functions, calls, strict=True))
     return (
-        _GPU_HEAD.format(group=group, name="run_whole")
+        _GPU_HEAD.format(group=group, name="run_whole", pointers=_declared(pointers))
         + f"""\
   __local long pool[{-(-size // 8)}];
-{_SPACES}  for (int i = first; i < last; ++i) {{
+{_spaces(pointers)}  for (int i = first; i < last; ++i) {{
     __global const long* r = table + table[i];
     switch ((int)r[0]) {{
 {cases}
@@ -223,14 +238,13 @@ def _whole_kernel(functions: tuple[Function, ...], group: int) -> str:
     )
 
 
-def _dispatch(functions: Sequence[Function]) -> str:
+def _dispatch(functions: Sequence[Function], pointers: int) -> str:
+    declared, names = _declared(pointers), ", ".join(_names(pointers))
     switch = "\n".join(f"    case {f.number}: {_call(f, 'task', 'tasks')} break;" for f in functions)
     return f"""\
-GC_NOINLINE static void run_row(__global char* arena, __global char* variables, __global char* constants,
+GC_NOINLINE static void run_row({declared},
                                 __global const long* r, const int task, const int tasks) {{
-  __global char* space[3];
-  space[0] = arena; space[1] = variables; space[2] = constants;
-  switch ((int)r[0]) {{
+{_spaces(pointers)}  switch ((int)r[0]) {{
 {switch}
   }}
 }}
@@ -238,12 +252,12 @@ GC_NOINLINE static void run_row(__global char* arena, __global char* variables, 
 #ifdef cl_intel_vec_len_hint
 __attribute__((intel_vec_len_hint(1)))
 #endif
-__kernel void run_plan(__global char* arena, __global char* variables, __global char* constants,
+__kernel void run_plan({declared},
                        __global const long* table, const int first, const int last, const int whole) {{
   if (whole) {{  // one work item runs everything
     for (int i = first; i < last; ++i) {{
       __global const long* r = table + table[i];
-      for (int t = 0; t < (int)r[2]; ++t) run_row(arena, variables, constants, r, t, (int)r[2]);
+      for (int t = 0; t < (int)r[2]; ++t) run_row({names}, r, t, (int)r[2]);
     }}
     return;
   }}
@@ -252,7 +266,7 @@ __kernel void run_plan(__global char* arena, __global char* variables, __global 
     __global const long* r = table + table[i];
     const int t = g - (int)r[1];
     if (t >= 0 && t < (int)r[2]) {{
-      run_row(arena, variables, constants, r, t, (int)r[2]);
+      run_row({names}, r, t, (int)r[2]);
       return;
     }}
   }}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import call
 from typing import Any
@@ -17,18 +17,17 @@ from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
-from backends.opencl.memory import Memory, Pool, Slot
-from backends.opencl.program import Source, compile_source, compile_whole, generate
+from backends.opencl.memory import Memory, Pool, Slot, Space
+from backends.opencl.program import POINTERS, Source, compile_source, compile_whole, generate
 from backends.opencl.splitting import Splitting
 from backends.opencl.target import counts_fit, device_model, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
-from graphcore.base.shapes import bind
+from graphcore.base.shapes import bind, format_shape
 from graphcore.plan.backend import MemoryInfo
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
 
 __all__ = ["BoundPlan", "OpenCLBackend", "Program", "open_opencl"]
 
-_SPACES = {ARENA: 0, VARIABLE: 1, CONSTANT: 2}
 _AS_GPU = ":as-gpu"
 _BUILT_BYTES, _BYTES_OF_TEXT = 2 << 20, 80  # what runtimes keep of a program, and of each byte of its text
 
@@ -36,7 +35,13 @@ _BUILT_BYTES, _BYTES_OF_TEXT = 2 << 20, 80  # what runtimes keep of a program, a
 @dataclass
 class Program:
     """A compiled plan: its text and its built programs: a CPU has one or several, a GPU one for single launches and one
-    for all others; ``length`` is that of the text, which is not kept, but made again with the same ``splitting``."""
+    for all others.
+
+    Attributes:
+        length: of the text, which is not kept, but made again with the same ``splitting``.
+        pointers: blocks of memory that its kernels take.
+        wider: the same plan's programs with more pointers, for sizes or variables that need more blocks.
+    """
 
     plan: Plan
     source: Source
@@ -44,6 +49,8 @@ class Program:
     whole: Any = None
     length: int = 0
     splitting: Splitting | None = None
+    pointers: int = POINTERS
+    wider: dict[int, Program] = field(default_factory=dict)
 
 
 class OpenCLBackend:
@@ -68,8 +75,8 @@ class OpenCLBackend:
         if builds_apart(device):
             self.splitting = Splitting(self.target.costs, most=device.info.compute_units)
         self.cl = icd.load()
-        spaces: list[Memory] = []
-        self.arena, self.variables, self.constants = (Memory(device, spaces) for _ in range(3))
+        blocks: list[Memory] = []
+        self.arena, self.variables, self.constants = (Space(device, blocks) for _ in range(3))
         self.variable_pool, self.constant_pool = Pool(self.variables), Pool(self.constants)
         self._slots: dict[int, tuple[Slot, Any]] = {}
 
@@ -94,6 +101,13 @@ class OpenCLBackend:
         """Give all variables that have none a slot in the pool, with one allocation at most."""
         missing = {id(v): v for v in variables if id(v) not in self._slots}
         sizes = {key: int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for key, v in missing.items()}
+        most = self.variables.section
+        for v in missing.values():
+            if sizes[id(v)] > most:
+                raise OutOfMemoryError(
+                    f"variable {v.name} is {v.dtype}{format_shape(v.shape)} of {sizes[id(v)]:,} bytes, and "
+                    f"{self.device.info.name} allocates at most {most:,} at once: divide it, or use a narrower dtype"
+                )
         slots = self.variable_pool.place(sizes)
         self._slots.update({key: (slots[key], v) for key, v in missing.items()})
 
@@ -115,22 +129,24 @@ class OpenCLBackend:
         self._slots[id(variable)][0].written = True
 
     def memory(self) -> MemoryInfo:
-        blocks = self.variables, self.constants, self.arena
+        spaces = self.variables, self.constants, self.arena
         return MemoryInfo(
             self.variables.size,
             self.constants.size,
             self.arena.size,
-            sum(b.growths for b in blocks),
-            sum(b.copied for b in blocks),
+            sum(s.growths for s in spaces),
+            sum(s.copied for s in spaces),
+            tuple(b.size for s in spaces for b in s.blocks),
         )
 
     def close(self) -> None:
         self._slots.clear()
-        for block in (self.variables, self.constants, self.arena):
-            block.release()
+        for space in (self.variables, self.constants, self.arena):
+            space.release()
 
     def nbytes(self, program: Program) -> int:
-        return sum(_BUILT_BYTES + _BYTES_OF_TEXT * program.length for p in (program.built, program.whole) if p)
+        built = sum(1 for p in (program, *program.wider.values()) for b in (p.built, p.whole) if b)
+        return built * (_BUILT_BYTES + _BYTES_OF_TEXT * program.length)
 
     def place_constants(self, plan: Plan) -> dict[int, Slot]:
         """Slots of the plan's constants, by buffer: equal ones share one, for as long as it is held."""
@@ -151,9 +167,30 @@ class OpenCLBackend:
         splitting = None if self._launch == "one" else self.splitting
         source = generate(plan, self.model, splitting)
         program = Program(plan, source, length=len(source.text), splitting=splitting)
-        if plan.steps and not self.device.info.is_gpu:  # there the way to launch decides
+        # The way to launch decides on a GPU, and the number of blocks where there may be several: binding knows.
+        if plan.steps and not self.device.info.is_gpu and self._fits_one_block(plan):
             self.built(program)
         return program
+
+    def _fits_one_block(self, plan: Plan) -> bool:
+        """Whether one block of every space holds the plan for the hinted sizes, whatever its placement."""
+        spaces = {ARENA: self.arena, VARIABLE: self.variables, CONSTANT: self.constants}
+        room = {name: space.section - space.size for name, space in spaces.items()}
+        room[ARENA] = self.arena.section
+        for buffer in plan.buffers:
+            room[buffer.space] -= int(bind(buffer.nbytes, plan.hints))
+        return min(room.values()) >= 0
+
+    def widened(self, program: Program, pointers: int) -> Program:
+        """A program of the same plan whose kernels take so many blocks of memory, or more."""
+        found = min((n for n in (program.pointers, *program.wider) if n >= pointers), default=None)
+        if found is None:
+            source = generate(program.plan, self.model, program.splitting, pointers)
+            program.wider[pointers] = replace(
+                program, source=source, built=None, whole=None, pointers=pointers, wider={}
+            )
+            return program.wider[pointers]
+        return program if found == program.pointers else program.wider[found]
 
     def built(self, program: Program, number: int = 0, whole: bool = False) -> Any:
         """A plan's programs, built on first use: the one of this number, or the one that runs it as one work-group
@@ -168,7 +205,10 @@ class OpenCLBackend:
 
     def _texts(self, program: Program) -> Source:
         """The source with its texts, which are not kept once they are built."""
-        return program.source if program.source.texts else generate(program.plan, self.model, program.splitting)
+        return program.source if program.source.texts else self._generated(program)
+
+    def _generated(self, program: Program) -> Source:
+        return generate(program.plan, self.model, program.splitting, program.pointers)
 
     def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
         return BoundPlan(self, program, placed)
@@ -208,13 +248,17 @@ class BoundPlan:
     """
 
     def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed, mode: str | None = None) -> None:
-        self.backend, self.program, self.placed = backend, program, placed
+        self.backend, self.placed = backend, placed
         self.plan = program.plan
         self.generations: tuple[int, ...] = ()
         self.compiled: Any = None
-        backend.arena.grow(placed.arena_bytes)
+        self.spaces = backend.arena, backend.variables, backend.constants
+        tops = placed.tops or (placed.arena_bytes,)
+        backend.arena.grow(*(number * backend.arena.section + top for number, top in enumerate(tops) if top))
         backend.reserve([v for v, _ in self.plan.variables])
         self.constants = backend.place_constants(self.plan)
+        self.blocks = self._touched()
+        self.program = backend.widened(program, len(self.blocks))
         self.launch = backend.launch
         levels = self.levels
         self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode(levels)
@@ -230,13 +274,36 @@ class BoundPlan:
 
     # The table
 
-    def _place(self, number: int) -> tuple[int, int]:
+    def _touched(self) -> dict[tuple[int, int], int]:
+        """The blocks that the plan touches, by space and number, and which of the kernels' pointers each is: one of
+        every space, then the others."""
+        first = {0: 0, 1: 0, 2: 0}
+        others = []
+        if any(len(space.blocks) > 1 for space in self.spaces):
+            numbers = {*self.placed.offsets, *self.constants, *(number for _, number in self.plan.variables)}
+            touched = sorted({self._place(number)[:2] for number in numbers})
+            first |= dict(reversed(touched))
+            others = [block for block in touched if first[block[0]] != block[1]]
+        return {block: i for i, block in enumerate([*first.items(), *others])}
+
+    def _place(self, number: int) -> tuple[int, int, int]:
+        """The space of a value, the number of the block in it, and the offset in that."""
         buffer = self.plan.buffers[number]
         if buffer.space == VARIABLE:
-            return 1, self.backend.slot(buffer.owner)
+            return 1, *self.backend.variables.locate(self.backend.slot(buffer.owner))
         if buffer.space == CONSTANT:
-            return 2, self.constants[number].offset
-        return 0, self.placed.offsets[number]
+            return 2, *self.backend.constants.locate(self.constants[number].offset)
+        return 0, *self.backend.arena.locate(self.placed.offsets[number])
+
+    def _memory(self, number: int) -> tuple[Memory, int]:
+        """The block of a value, and its offset there."""
+        space, block, offset = self._place(number)
+        return self.spaces[space].blocks[block], offset
+
+    def _words(self, number: int) -> tuple[int, int]:
+        """What a row says of where a value is: which pointer, and the offset."""
+        space, block, offset = self._place(number)
+        return self.blocks[space, block], offset
 
     @property
     def levels(self) -> list[list[Row]]:
@@ -251,7 +318,7 @@ class BoundPlan:
                 tasks = template.tasks(step.kernel, step.choices, model, sizes)
                 if stores and all(any(bind(a.extent, sizes) == 0 for a in s.index.axes()) for s in stores):
                     tasks = 0
-                words = [word for number in step.buffers for word in self._place(number)]
+                words = [word for number in step.buffers for word in self._words(number)]
                 words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.choices)]
                 function, program = next(calls)
                 levels[-1].append(Row(function, tasks, tuple(words), step.work.bound(sizes), program))
@@ -294,15 +361,15 @@ class BoundPlan:
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
         b = self.backend
-        now = (b.arena.generation, b.variables.generation, b.constants.generation)
+        now = tuple(space.generation for space in self.spaces)
         if now == self.generations:
             return
+        buffers = [self.spaces[space].blocks[block].buffer for space, block in self.blocks]
+        buffers += buffers[:1] * (self.program.pointers - len(buffers))  # none of the rows names them
         for (kernel, _), launch in zip(self.kernels, self._launches, strict=True):
             whole = (np.int32(self.mode == "one launch"),) if launch.kernel == "run_plan" else ()
             kernel.set_args(
-                b.arena.buffer,
-                b.variables.buffer,
-                b.constants.buffer,
+                *buffers,
                 self._table,
                 np.int32(launch.first),
                 np.int32(launch.last),
@@ -323,7 +390,7 @@ class BoundPlan:
     def _feeder(self, number: int) -> Callable[[Any], None]:
         buffer = self.plan.buffers[number]
         shape, dtype = self._shape(buffer.shape), buffer.dtype.storage
-        arena, offset = self.backend.arena, self.placed.offsets[number]
+        arena, offset = self._memory(number)
         if arena.on_host:
             view = arena.view(offset, shape, dtype)
 
@@ -341,8 +408,7 @@ class BoundPlan:
         if fetch.buffer is None:
             return lambda: np.array(fetch.array).reshape(shape)
 
-        space, offset = self._place(fetch.buffer)
-        memory = (self.backend.arena, self.backend.variables, self.backend.constants)[space]
+        memory, offset = self._memory(fetch.buffer)
         if memory.on_host:
             view = memory.view(offset, shape, dtype)
             return lambda: view.copy()

@@ -11,6 +11,7 @@ from backends.codegen.loads import loads_on
 from backends.codegen.registry import BY_NAME, identity, schedulers
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.language import language_of
+from backends.opencl.memory import section_bytes
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.whole_forms import WholeForm
@@ -90,7 +91,8 @@ def make_target(info: DeviceInfo) -> Target:
         cores=info.compute_units,
         vector_width=info.vector_width,
         local_memory=info.local_mem,
-        max_alloc=info.max_alloc,
+        max_alloc=section_bytes(info),
+        memory=info.global_mem,
         fp64=info.fp64,
         schedule=schedule,
         loads=loads_on(info.compute_units),

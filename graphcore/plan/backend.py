@@ -52,8 +52,9 @@ class MemoryInfo:
 
     Attributes:
         variables, constants, arena: sizes of the blocks for state, for constants and for what lives during a run.
-        growths: how often one of them was replaced by a larger one.
+        growths: how often a block was replaced by a larger one.
         copied: bytes that were copied into larger blocks.
+        blocks: sizes of all blocks: those of variables, of constants and of the arena, each one or more.
     """
 
     variables: int
@@ -61,6 +62,7 @@ class MemoryInfo:
     arena: int
     growths: int = 0
     copied: int = 0
+    blocks: tuple[int, ...] = ()
 
 
 class Executable(Protocol):

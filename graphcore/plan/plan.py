@@ -156,10 +156,13 @@ class Placed:
 
     Attributes:
         sizes: values of the symbolic extents.
-        offsets: by buffer number, bytes.
+        offsets: by buffer number, bytes. Where one allocation would be too large they go through several: the number
+            of a section times its size, which the target gives (``max_alloc``), plus the offset in it.
         arena_bytes: size of the arena.
         lower_bound_bytes: the largest sum of live bytes at any level: no placement can need less.
         lifetimes: first and last level of every arena buffer.
+        strategy: how they were placed.
+        tops: bytes of each section, where there are several; their sum is the arena's size.
     """
 
     sizes: dict[str, int]
@@ -168,6 +171,7 @@ class Placed:
     lower_bound_bytes: int
     lifetimes: dict[int, tuple[int, int]]
     strategy: str = ""
+    tops: tuple[int, ...] = ()
 
 
 def print_plan(plan: Plan, placed: Placed | None = None) -> str:

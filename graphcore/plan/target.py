@@ -38,7 +38,8 @@ class Target:
         costs: what it takes for work.
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
         loads: how often its products load an operand; None where they compute none while they load it.
-        max_alloc: bytes of the largest allocation.
+        max_alloc: the most bytes of values in one allocation.
+        memory: bytes of memory in all.
         fp64: whether it computes in float64.
         max_operands, max_ops, max_reductions: caps on one kernel.
     """
@@ -50,6 +51,7 @@ class Target:
     vector_width: int = 8
     local_memory: int = 32768
     max_alloc: int = 2**63
+    memory: int = 2**63
     fp64: bool = True
     alignment: int = 128
     max_operands: int = 32

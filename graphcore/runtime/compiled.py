@@ -108,7 +108,7 @@ class Compiled:
     def place(self, sizes: dict[str, int]) -> Placed:
         key = _key(sizes)
         if key not in self._placed:
-            placed = place(self.plan, sizes)
+            placed = place(self.plan, sizes, section=self.backend.target.max_alloc)
             refuse_oversized(self.plan, placed, self.backend.target)
             self._placed[key] = placed
             while len(self._placed) > 64:

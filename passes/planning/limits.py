@@ -35,8 +35,8 @@ def refuse_oversized(plan: Plan, placed: Placed, target: Target) -> None:
     """Refuse values that the device cannot allocate.
 
     Raises:
-        OutOfMemoryError: one value is larger than the largest allocation, or all that live at once are together; the
-            message says which, their sizes and the user's lines.
+        OutOfMemoryError: one value is larger than the largest allocation, or all that live at once are larger than the
+            memory together with variables and constants; the message says which, their sizes and the user's lines.
     """
     held = [b for b in plan.buffers if b.number in placed.offsets or b.owner is not None]
     for buffer in held:
@@ -45,11 +45,11 @@ def refuse_oversized(plan: Plan, placed: Placed, target: Target) -> None:
                 f"{_described(buffer, placed.sizes)}, and {target.name} allocates at most {target.max_alloc:,} bytes "
                 f"at once: compute it in parts, or use a narrower dtype"
             )
-    if placed.arena_bytes > target.max_alloc:
+    outside = sum(int(bind(b.nbytes, placed.sizes)) for b in held if b.owner is not None)
+    if placed.arena_bytes + outside > target.memory:
         raise OutOfMemoryError(
-            f"the values that live at once take {placed.arena_bytes:,} bytes, and {target.name} allocates at most "
-            f"{target.max_alloc:,} at once; the largest:\n  "
-            + "\n  ".join(_largest((b for b in held if b.owner is None), placed.sizes))
+            f"the values that live at once take {placed.arena_bytes:,} bytes, variables and constants {outside:,}, and "
+            f"{target.name} has {target.memory:,}; the largest:\n  " + "\n  ".join(_largest(held, placed.sizes))
         )
 
 

@@ -94,21 +94,22 @@ class Tight:
             b.constant_pool.slots[key].written = True
         return replace(placed, offsets=offsets, arena_bytes=end)
 
-    def _filled(self, pool: memory.Pool, places: Mapping[Any, int], size: int) -> memory.Memory:
+    def _filled(self, pool: memory.Pool, places: Mapping[Any, int], size: int) -> memory.Space:
         """Move a pool to a fresh block of ``size`` bytes, with its values in other places."""
         pool.memory = self._block(size, 255)
-        pool.memory.used = size
+        pool.memory.hold([size])
         end = -(-size // _ALIGN) * _ALIGN  # where the next one may start
         fresh = {key: memory.Slot(offset, end) for key, offset in places.items()}
         pool.slots.update(fresh)
         self.held.update(fresh)
         return pool.memory
 
-    def _block(self, size: int, filling: int) -> memory.Memory:
-        block = _Block(self.backend.device)
+    def _block(self, size: int, filling: int) -> memory.Space:
+        space, block = memory.Space(self.backend.device), _Block(self.backend.device)
         block.grow(size)
         block.write(0, np.full(block.size, filling, np.uint8))
-        return block
+        space.blocks = [block]
+        return space
 
 
 class _Rotating:

@@ -11,7 +11,7 @@ import pytest
 from support.sessions import opened
 
 import graphcore as gc
-from backends.opencl.memory import Memory, Pool
+from backends.opencl.memory import Memory, Pool, Space
 
 DEVICES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 
@@ -91,7 +91,7 @@ def content(pool: Pool, slot: Any, size: int) -> set[int]:
 
 
 def test_places_nobody_holds_are_given_to_others(device: Any) -> None:
-    pool = Pool(Memory(device))
+    pool = Pool(Space(device))
     sizes = {"a": 1000, "b": 5000, "c": 300}
     held = filled(pool, sizes)
     size, middle = pool.memory.size, held["b"].offset

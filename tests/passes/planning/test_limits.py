@@ -55,10 +55,11 @@ def test_one_value_that_is_too_large() -> None:
 
 def test_values_that_are_too_large_together() -> None:
     x, y = (gc.placeholder("uint8", (3 * 2**24,), name=n) for n in "xy")
-    text = refused(
-        gc.OutOfMemoryError, "live at once", "100,663,", outputs=[(x + y).sum()], feeds=(x, y), max_alloc=LIMIT
-    )
-    assert "'x'" in text and "'y'" in text
+    w = gc.Variable(gc.init.zeros((2**20,)), name="table")
+    call = {"outputs": [(x + y).sum() + w.sum()], "feeds": (x, y), "max_alloc": LIMIT}
+    text = refused(gc.OutOfMemoryError, "live at once", "100,663,", "constants 4,194,304", **call, memory=100 * 2**20)
+    assert "'x'" in text and "'y'" in text and "variable table" in text
+    assert compiled(**call, memory=2**28), "two allocations hold them"
 
 
 def test_symbolic_extents_by_their_sizes() -> None:
