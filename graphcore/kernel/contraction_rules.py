@@ -262,6 +262,8 @@ def _may_hold(guard: Expr) -> bool:
 
 def _load_faults(probe: _Probe) -> Iterator[str]:
     """What differs when positions, taps and channels move says which part of the window is wrong."""
+    if any(extent == 0 for operand in probe.form.operands for extent in operand.shape):
+        return  # nothing is loaded
     seen: dict[_Point, list[tuple[str, int | None]]] = {}
     for point in probe.points():
         found = probe.differences(point)
