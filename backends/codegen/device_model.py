@@ -8,6 +8,7 @@ from functools import cached_property
 from backends.codegen.cnames import register_bytes
 from backends.codegen.device_costs import costs_of
 from backends.codegen.language import Language
+from backends.codegen.recognition import recognised
 from graphcore.base.dtypes import int32
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.ir import Kernel
@@ -57,6 +58,7 @@ class DeviceModel:
         return max(1, self.width * 4 // max(widest, 4))
 
 
+@recognised
 def narrow_positions(kernel: Kernel) -> frozenset[Expr]:
     """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
     wide = {s.value for s in kernel.stores}

@@ -46,6 +46,7 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.language import Language
+from backends.codegen.recognition import recognised
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import DType, float32, float64
 from graphcore.base.shapes import Dim, Extent, bind
@@ -114,6 +115,7 @@ def _problem(config: _Config) -> ConvProblem:
     return forward_problem(config.shape) if forward else input_gradient_problem(config.shape)
 
 
+@recognised
 def _reason(kernel: Kernel) -> str | None:
     """Why this family does not take the kernel."""
     form = kernel.form
@@ -129,17 +131,19 @@ def _reason(kernel: Kernel) -> str | None:
     return None
 
 
-def _positions(kernel: Kernel) -> dict[Axis, int]:
+@recognised
+def _positions(kernel: Kernel) -> Mapping[Axis, int]:
     """Which axis of the contraction's result every axis of the kernel is."""
     assert isinstance(kernel.form, Contraction)
     return {a: place for place, a in enumerate(kernel.form.result_axes)}
 
 
-def _flat_axes(kernel: Kernel, positions: Sequence[int]) -> tuple[list[Axis], str | None]:
+@recognised
+def _flat_axes(kernel: Kernel, positions: tuple[int, ...]) -> tuple[tuple[Axis, ...], str | None]:
     """The kernel's axes at result positions that the generator walks as one flat axis, and whether all accesses do
     too."""
     places = _positions(kernel)
-    axes = sorted((a for a in kernel.axes if places[a] in positions), key=places.__getitem__)
+    axes = tuple(sorted((a for a in kernel.axes if places[a] in positions), key=places.__getitem__))
     inside = _epilogue_indices(kernel)
     for index in inside:
         steps = [index.stride(a) for a in axes]

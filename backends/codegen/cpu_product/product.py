@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backends.codegen.recognition import recognised
 from graphcore.base.dtypes import float32, float64
 from graphcore.kernel.expr import Expr, dynamic_values
 from graphcore.kernel.index import Axis
@@ -26,6 +27,7 @@ class Product:
     batch: tuple[Axis, ...]
 
 
+@recognised
 def find_product(kernel: Kernel) -> Product | Reject:
     """The product inside a kernel, or why there is none."""
     form = kernel.product()

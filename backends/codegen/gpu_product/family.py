@@ -21,6 +21,7 @@ from backends.codegen.family import Family
 from backends.codegen.gpu_rows.family import decode
 from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
+from backends.codegen.recognition import recognised
 from backends.codegen.template import NAME, signature
 from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
@@ -79,6 +80,7 @@ class TileConfig:
         return f"tile {self.tile[0]}x{self.tile[1]}x{self.depth}, {self.rows}x{self.cols} a work item"
 
 
+@recognised
 def find_contraction(kernel: Kernel) -> TiledProduct | Reject:
     """The sum of products inside a kernel, or why there is none."""
     form = kernel.product()

@@ -20,6 +20,7 @@ from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
 from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
 from backends.codegen.nest.work import nest_work
+from backends.codegen.recognition import recognised
 from backends.codegen.template import NAME, signature
 from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr, children, dynamic_values
@@ -164,7 +165,8 @@ def _slot_bytes(r: Expr, config: RowsConfig) -> int:
     return config.group * (8 + (8 if r.combine.startswith("arg") else 0))
 
 
-def _depths(kernel: Kernel) -> dict[Expr, int]:
+@recognised
+def _depths(kernel: Kernel) -> Mapping[Expr, int]:
     """The phase after which a value is known: 0 for what needs no row reduction."""
     reductions = set(row_reductions(kernel))
     depth: dict[Expr, int] = {}

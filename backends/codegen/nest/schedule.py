@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.codegen.device_model import DeviceModel
+from backends.codegen.recognition import recognised
 from graphcore.base.shapes import Extent, product
 from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr
@@ -62,6 +63,7 @@ class NestConfig:
         )
 
 
+@recognised
 def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
     """The domain axes that reductions bind."""
     bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
@@ -121,6 +123,7 @@ def _contiguity(kernel: Kernel, axis: Axis) -> float:
     return score
 
 
+@recognised
 def rows_of(kernel: Kernel) -> tuple[Axis, ...]:
     columns = columns_of(kernel)
     return tuple(a for a in kernel.axes if a not in columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backends.codegen.recognition import recognised
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent
 from graphcore.kernel.expr import Expr, both, cast, const, dynamic_values, select, size_value, transform, walk
@@ -38,6 +39,7 @@ class BucketSum:
     slot: int
 
 
+@recognised
 def find_sums(kernel: Kernel, along: bool = False) -> tuple[BucketSum, ...] | Reject:
     """The sums of a kernel that take what indices name, or why there are none.
 
