@@ -82,6 +82,9 @@ class NumpyBackend:
     def functions(self, program: Plan) -> tuple[int, ...]:
         return tuple(range(len(program.steps)))
 
+    def texts(self, program: Plan) -> tuple[tuple[str, int], ...]:
+        return ()
+
     def source(self, program: Plan) -> str:
         return "the NumPy oracle interprets; it generates no source\n"
 

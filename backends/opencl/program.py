@@ -42,7 +42,7 @@ _NOINLINE = "__attribute__((noinline))"  # on GPUs calls cost more than text
 class Function:
     """A distinct step function; ``local_bytes`` is None where work items do not work together.
 
-    ``weight`` says how long a byte of its text takes compilers, against others'.
+    ``weight`` says how long a byte of its text takes compilers, against others'; ``nbytes`` outlives the text.
     """
 
     number: int
@@ -52,6 +52,7 @@ class Function:
     arguments: int
     local_bytes: int | None = None
     weight: float = 1.0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,16 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None,
             taken[base] = taken.get(base, 0) + 1
             name = f"{base}_{taken[base]}"
             local = family.local_bytes(step.kernel, step.choices, model)
+            named = _commented(step, text.replace(NAME, name))
             function = found[text] = Function(
                 len(found),
                 name,
-                _commented(step, text.replace(NAME, name)),
+                named,
                 step.kernel,
                 len(family.arguments(step.kernel, step.choices)),
                 local,
                 family.build_weight,
+                len(named),
             )
         of_step.append(function.number)
     functions = tuple(found.values())

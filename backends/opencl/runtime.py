@@ -221,6 +221,10 @@ class OpenCLBackend:
         """Which function every step calls."""
         return program.source.of_step
 
+    def texts(self, program: Program) -> tuple[tuple[str, int], ...]:
+        """The name of every function, and the bytes of its text."""
+        return tuple((f.name, f.nbytes) for f in program.source.functions)
+
     def source(self, program: Program) -> str:
         """The OpenCL C of a program."""
         return self._texts(program).text

@@ -99,6 +99,9 @@ class Backend(Protocol):
     def functions(self, program: Any) -> tuple[int, ...]:
         """Which distinct function every step of the plan calls."""
 
+    def texts(self, program: Any) -> tuple[tuple[str, int], ...]:
+        """The name and the bytes of text of every distinct function, by number; nothing where none is generated."""
+
     def source(self, program: Any) -> str:
         """The generated source."""
 

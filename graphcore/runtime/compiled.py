@@ -262,9 +262,26 @@ class Compiled:
 
     def explain(self) -> str:
         """What each stage of the pipeline did and decided (why each value is stored, each fusion was refused), which
-        family runs each kernel, and how the plan is launched."""
+        family runs each kernel, which functions there are, how long their texts are and which kernels share them, and
+        how the plan is launched."""
         mode = f"launched as: {self.bound.mode}, {self.bound.launches} launches" if self.bound is not None else ""
-        return self.compilation.explain() + "\n" + mode
+        return "\n".join([self.compilation.explain(), *self._functions(), mode])
+
+    def _functions(self) -> list[str]:
+        """A line for every distinct function, the longest first; none where a backend generates no text."""
+        texts = self.backend.texts(self.program)
+        if not texts:
+            return []
+        callers: list[list[str]] = [[] for _ in texts]
+        for kernel, function in enumerate(self.backend.functions(self.program)):
+            callers[function].append(str(kernel))
+        lines = [
+            f"functions: {len(texts)} for {len(self.plan.steps)} kernels, {sum(n for _, n in texts):,} bytes of text"
+        ]
+        for number in sorted(range(len(texts)), key=lambda i: -texts[i][1]):
+            (name, nbytes), its = texts[number], callers[number]
+            lines.append(f"  {name}: {nbytes:,} bytes, {'kernel' if len(its) == 1 else 'kernels'} {' '.join(its)}")
+        return lines
 
 
 def _key(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
