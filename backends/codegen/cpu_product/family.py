@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.codegen.cnames import register_type
-from backends.codegen.cpu_product.code import GemmConfig, Operand, choose, emit_gemm, tasks
+from backends.codegen.cpu_product.code import GemmConfig, Operand, emit_gemm, tasks
 from backends.codegen.cpu_product.product import Product, find_product, is_plain
+from backends.codegen.cpu_product.schedule import menu
 from backends.codegen.cpu_product.work import product_work
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
@@ -119,7 +120,7 @@ class Matmul(Family):
         if width < 2:
             return Reject("the device has no vectors of this type")
         a, b, _ = self.operands(kernel, product, model, dict.fromkeys(product.batch, "0"))
-        config = choose(
+        found = menu(
             m,
             n,
             k,
@@ -132,7 +133,7 @@ class Matmul(Family):
             literal_n=_literal(product.col),
             task=round(costs.product_operations(costs.least_task_seconds, rate) / 2),
         )
-        return [MatmulConfig(config)]
+        return [MatmulConfig(config) for config in found]
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from backends.codegen.language import Language
 
-__all__ = ["PANEL", "GemmConfig", "Operand", "added", "choose", "tasks", "times"]
+__all__ = ["PANEL", "GemmConfig", "Operand", "added", "choose", "menu", "tasks", "times"]
 
 PANEL = 128  # rows or columns of one operand that share a load of the other one from memory
 
@@ -112,6 +113,7 @@ def tasks(config: GemmConfig, m: int, n: int) -> int:
     return down * across * config.split_k
 
 
+_MOST_TILES = 3  # that are ranked for one product
 _PACKED = 128 * 1024  # bytes: what one private array may take of the second-level cache and of the stack
 
 
@@ -128,6 +130,8 @@ def choose(
     literal_n: bool = True,
     splits: int = 1,
     task: int = 65536,
+    *,
+    rank: int = 0,
 ) -> GemmConfig:
     """Returns a good schedule; it is valid also for other values of M and K, which may be known only at run time.
 
@@ -144,6 +148,7 @@ def choose(
         literal_n: whether N is known when the text is built.
         splits: the largest ``split_k`` that the caller can sum up afterwards.
         task: multiply-adds that are worth a task of their own.
+        rank: which of the register tiles to take, 0 for the best; of those that there are, the last for a higher one.
     """
     amd = "amd" in vendor.lower()
     if a.col == 1 and b.row == 1 and b.col != 1 and m <= 24 and k >= 2 * width and n >= 8 and literal_n:
@@ -156,7 +161,8 @@ def choose(
     few = 160 if amd and k <= 1024 else 40
     pack_b = not literal_n or b.col != 1 or (m > few and (k >= 512 and not wide if turned_a else True))
     pack_b = pack_b or (b.load is not None and m > 16)
-    mr, nr = _choose_tile(m, n, width, cores, dtype, amd, pack_b)
+    tiles = _ranked_tiles(m, n, width, cores, dtype, amd, pack_b)
+    mr, nr = tiles[min(rank, len(tiles) - 1)]
     pack_b = pack_b or n < nr
     element = 8 if dtype == "double" else 4
     k_block = 0
@@ -176,6 +182,17 @@ def choose(
     return _split(config, m, n, k, cores, splits)
 
 
+def menu(*args: Any, **options: Any) -> tuple[GemmConfig, ...]:
+    """Returns what can be chosen, the schedule of ``choose`` first, then those with other register tiles.
+
+    Takes the arguments of ``choose``. With ``splits`` 1 none of them changes the bits of the product: every tile adds
+    terms up in their order, whatever the blocks, and whether a schedule is a dot one does not depend on the tile. They
+    do change those of sums that are gathered in the epilogue, block of rows by block of rows.
+    """
+    found = (choose(*args, **options, rank=rank) for rank in range(_MOST_TILES))
+    return tuple(dict.fromkeys(found))
+
+
 def _wide(width: int, dtype: str) -> bool:
     """Whether vectors have 64 bytes, which comes with 32 registers for them rather than 16."""
     return width * (8 if dtype == "double" else 4) >= 64
@@ -187,14 +204,14 @@ def _choose_dot(m: int, n: int, k: int, width: int, cores: int, dtype: str, task
     return GemmConfig(mr, nr, width, 0, 1, 0, max(1, n // nr // want), dot=True, dtype=dtype)
 
 
-def _choose_tile(m: int, n: int, width: int, cores: int, dtype: str, amd: bool, pack_b: bool) -> tuple[int, int]:
-    """Returns (mr, nr) with the least padding and idle time among the tiles that fit the registers."""
+def _ranked_tiles(m: int, n: int, width: int, cores: int, dtype: str, amd: bool, pack_b: bool) -> list[tuple[int, int]]:
+    """Returns the tiles (mr, nr) that fit the registers, those with the least padding and idle time first."""
     wide = _wide(width, dtype)
     if m < (8 if wide else 4):
         vectors = {1: 8, 2: 8, 3: 6, 4: 4, 5: 4, 6: 4}.get(m, 3) if wide else {1: 8, 2: 4}.get(m, 3)
         while vectors > 1 and (vectors * width > n or n * 2 < cores * vectors * width):
             vectors //= 2
-        return m, vectors * width
+        return [(m, vectors * width)]
     if wide:
         tiles = [(8, 2, 1.0 if amd else 1.04), (8, 3, 1.01 if amd else 1.0), (8, 1, 1.1)]
     else:
@@ -207,8 +224,7 @@ def _choose_tile(m: int, n: int, width: int, cores: int, dtype: str, amd: bool, 
         idle = -(-parts // cores) * cores / parts if parts >= cores else 1.0
         return factor * idle * (-(-m // mr) * mr) * (panels * vectors * width)
 
-    mr, vectors, _ = min(tiles, key=cost)
-    return mr, vectors * width
+    return [(mr, vectors * width) for mr, vectors, _ in sorted(tiles, key=cost)]
 
 
 def _even(k: int, limit: int) -> int:

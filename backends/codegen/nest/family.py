@@ -37,7 +37,11 @@ class Nest(Family):
     wide = True
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[NestConfig]:
-        return [replace(choose_nest(kernel, model), leading=_leading_is_free(kernel), strided=model.is_gpu)]
+        """The best width of vectors, then smaller ones: of lanes along a summed axis each gives other bits."""
+        best = replace(choose_nest(kernel, model), leading=_leading_is_free(kernel), strided=model.is_gpu)
+        widths = [best.width >> i for i in range(1, best.width.bit_length() - 1)]
+        narrower = [replace(best, width=w) for w in widths]
+        return [best, *narrower, *([replace(best, lane=None, width=1, tiled=None)] if best.width > 1 else [])]
 
     def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
         return self.pieces(kernel, self.candidates(kernel, model, hints)[0], model, hints)

@@ -1,0 +1,80 @@
+"""What families offer for a kernel: frozen choices, the best guess first, each of them right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphcore as gc
+from backends.codegen.cpu_product.family import Matmul
+from backends.codegen.family import Family
+from backends.codegen.nest.family import Nest
+from backends.codegen.registry import registered
+
+DEVICES = ("opencl:intel", "opencl:pocl")
+
+
+def taking(parent: type[Family], number: int) -> Family:
+    """The family with its choice of a number, or its last one, as the best guess; ``seen`` keeps what was offered."""
+
+    class Other(parent):  # type: ignore[misc, valid-type]
+        name = f"{parent.name}-{number}"
+
+        def candidates(self, kernel, model, hints):
+            found = super().candidates(kernel, model, hints)
+            if not isinstance(found, list):
+                return found
+            self.seen = found
+            return [found[min(number, len(found) - 1)]]
+
+    return Other()
+
+
+def results(device, parent, number, fetches, feeds):
+    family = taking(parent, number)
+    with registered(family, before=parent.name), gc.Session(device) as session:
+        values = session.run(fetches, feeds)
+        used = {s.family for s in session.compile(fetches, feeds).plan.steps}
+    assert family.name in used, used
+    assert len(set(family.seen)) == len(family.seen) and all(c.describe() for c in family.seen)
+    return values, len(family.seen)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("m", "k", "n", "turned"),
+    [(70, 130, 45, False), (64, 700, 96, False), (70, 530, 45, True), (257, 33, 16, False)],
+    ids=["edges", "long", "gradient", "narrow"],
+)
+def test_all_tiles_of_a_product_give_the_same_bits(device: str, m: int, k: int, n: int, turned: bool) -> None:
+    rng = np.random.default_rng(7)
+    a = gc.placeholder("float32", (k, m) if turned else (m, k), name="a")
+    b = gc.placeholder("float32", (k, n), name="b")
+    feeds = {t: rng.standard_normal(t.shape).astype(np.float32) for t in (a, b)}
+    product = gc.relu((gc.transpose(a) if turned else a) @ b + 1)
+    left = feeds[a].T if turned else feeds[a]
+    wanted = np.maximum(left.astype(np.float64) @ feeds[b].astype(np.float64) + 1, 0)
+    first, count = results(device, Matmul, 0, product, feeds)
+    np.testing.assert_allclose(first, wanted, rtol=1e-4, atol=1e-4)
+    assert count >= 2
+    for number in range(1, count):
+        other, _ = results(device, Matmul, number, product, feeds)
+        np.testing.assert_array_equal(other.view(np.int32), first.view(np.int32))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_all_widths_of_the_loop_nest(device: str) -> None:
+    rng = np.random.default_rng(8)
+    x, y = (gc.placeholder("float32", (None, 37), name=n) for n in "xy")
+    feeds = {t: rng.standard_normal((5, 37)).astype(np.float32) for t in (x, y)}
+    fetches = [gc.tanh(x) * 2 + 1, gc.softmax(y, axis=1)]
+    with gc.Session("numpy") as oracle:
+        wanted = oracle.run(fetches, feeds)
+    firsts, count = results(device, Nest, 0, fetches, feeds)
+    assert count >= 4
+    for number in range(count):
+        values, _ = results(device, Nest, number, fetches, feeds)
+        for value, right in zip(values, wanted, strict=True):
+            np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
+        # Lanes along an axis that is not summed keep the bits.
+        np.testing.assert_array_equal(values[0].view(np.int32), firsts[0].view(np.int32))
