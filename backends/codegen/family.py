@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from backends.codegen.device_model import DeviceModel
@@ -75,6 +75,12 @@ class Family:
                 f"the family {self.name} offers no choices for {kernel.name}: give one, or return Reject(reason)"
             )
         return self.pieces(kernel, best, device, hints)
+
+    def order_of_sums(self, kernel: Kernel, choices: Any) -> Hashable:
+        """What the order of a kernel's sums follows from: choices for which this is equal give equal bits, so that time
+        may decide between them. By default that is known of equal choices only."""
+        known: Hashable = choices
+        return known
 
     def emit(self, kernel: Kernel, choices: Any, device: DeviceModel) -> str:
         """The function's text, named ``NAME``."""

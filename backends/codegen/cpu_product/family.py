@@ -7,7 +7,7 @@ a prologue: it is computed while its panels are packed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,14 @@ class Matmul(Family):
             task=round(costs.product_operations(costs.least_task_seconds, rate) / 2),
         )
         return [MatmulConfig(config) for config in found]
+
+    def order_of_sums(self, kernel: Kernel, config: MatmulConfig) -> Hashable:
+        """Tiles add terms up in their order; dot schedules by lanes, split sums in parts, and sums of results that the
+        epilogue gathers by blocks of rows."""
+        gemm = config.gemm
+        if gemm.dot or gemm.split_k > 1 or any(s.mode == "add" for s in kernel.stores):
+            return gemm
+        return "terms in order"
 
     def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
-from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units, rows_of
+from backends.codegen.nest.schedule import NestConfig, choose_nest, columns_of, nest_units, rows_of
 from backends.codegen.nest.work import nest_work
 from backends.codegen.template import function, sizes_of
 from graphcore.base.shapes import Extent, bind
@@ -42,6 +42,12 @@ class Nest(Family):
         widths = [best.width >> i for i in range(1, best.width.bit_length() - 1)]
         narrower = [replace(best, width=w) for w in widths]
         return [best, *narrower, *([replace(best, lane=None, width=1, tiled=None)] if best.width > 1 else [])]
+
+    def order_of_sums(self, kernel: Kernel, config: NestConfig) -> Hashable:
+        """The lanes and the tiles along summed axes: other axes are walked by each sum alone."""
+        columns = columns_of(kernel)
+        lanes = (config.lane, config.width) if config.lane in columns else None
+        return lanes, config.tiled if config.tiled in columns else None
 
     def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
         return self.pieces(kernel, self.candidates(kernel, model, hints)[0], model, hints)

@@ -15,16 +15,20 @@ DEVICES = ("opencl:intel", "opencl:pocl")
 
 
 def taking(parent: type[Family], number: int) -> Family:
-    """The family with its choice of a number, or its last one, as the best guess; ``seen`` keeps what was offered."""
+    """The family with its choice of a number, or its last one, as the best guess; ``seen`` keeps kernels and what was
+    offered for them."""
 
     class Other(parent):  # type: ignore[misc, valid-type]
         name = f"{parent.name}-{number}"
+
+        def __init__(self):
+            self.seen = []
 
         def candidates(self, kernel, model, hints):
             found = super().candidates(kernel, model, hints)
             if not isinstance(found, list):
                 return found
-            self.seen = found
+            self.seen.append((kernel, found))
             return [found[min(number, len(found) - 1)]]
 
     return Other()
@@ -36,8 +40,10 @@ def results(device, parent, number, fetches, feeds):
         values = session.run(fetches, feeds)
         used = {s.family for s in session.compile(fetches, feeds).plan.steps}
     assert family.name in used, used
-    assert len(set(family.seen)) == len(family.seen) and all(c.describe() for c in family.seen)
-    return values, len(family.seen)
+    for _, found in family.seen:
+        assert len(set(found)) == len(found) and all(c.describe() for c in found)
+    kernel, found = max(family.seen, key=lambda one: len(one[1]))
+    return values, [family.order_of_sums(kernel, c) for c in found]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -54,10 +60,10 @@ def test_all_tiles_of_a_product_give_the_same_bits(device: str, m: int, k: int, 
     product = gc.relu((gc.transpose(a) if turned else a) @ b + 1)
     left = feeds[a].T if turned else feeds[a]
     wanted = np.maximum(left.astype(np.float64) @ feeds[b].astype(np.float64) + 1, 0)
-    first, count = results(device, Matmul, 0, product, feeds)
+    first, orders = results(device, Matmul, 0, product, feeds)
     np.testing.assert_allclose(first, wanted, rtol=1e-4, atol=1e-4)
-    assert count >= 2
-    for number in range(1, count):
+    assert len(orders) >= 2 and len(set(orders)) == 1
+    for number in range(1, len(orders)):
         other, _ = results(device, Matmul, number, product, feeds)
         np.testing.assert_array_equal(other.view(np.int32), first.view(np.int32))
 
@@ -70,11 +76,28 @@ def test_all_widths_of_the_loop_nest(device: str) -> None:
     fetches = [gc.tanh(x) * 2 + 1, gc.softmax(y, axis=1)]
     with gc.Session("numpy") as oracle:
         wanted = oracle.run(fetches, feeds)
-    firsts, count = results(device, Nest, 0, fetches, feeds)
-    assert count >= 4
-    for number in range(count):
+    firsts, orders = results(device, Nest, 0, fetches, feeds)
+    assert len(orders) >= 4
+    for number in range(len(orders)):
         values, _ = results(device, Nest, number, fetches, feeds)
         for value, right in zip(values, wanted, strict=True):
             np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
         # Lanes along an axis that is not summed keep the bits.
         np.testing.assert_array_equal(values[0].view(np.int32), firsts[0].view(np.int32))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_widths_of_one_order_of_sums_give_the_same_bits(device: str, axis: int) -> None:
+    x = gc.placeholder("float32", (43, 53), name="x")
+    feeds = {x: np.random.default_rng(9).standard_normal((43, 53)).astype(np.float32)}
+    total = gc.exp(x).sum(axis=axis)
+    by_order: dict[object, set[bytes]] = {}
+    _, orders = results(device, Nest, 0, total, feeds)
+    for number, order in enumerate(orders):
+        value, again = results(device, Nest, number, total, feeds)
+        np.testing.assert_allclose(value, np.exp(feeds[x].astype(np.float64)).sum(axis), rtol=1e-5)
+        assert again == orders
+        by_order.setdefault(order, set()).add(value.tobytes())
+    assert all(len(bits) == 1 for bits in by_order.values())
+    assert len(by_order) == (1 if axis == 0 else len(orders))  # along summed rows every width is another order
