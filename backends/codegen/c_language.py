@@ -241,6 +241,9 @@ class CLanguage(Language):
     def unrolled(self, loop: str) -> str:
         return loop
 
+    def rolled(self, loop: str) -> str:
+        return loop
+
 
 def _helper(result: str, name: str, arguments: str, body: str) -> str:
     return f"static inline {result} {name}({arguments}) {{ {body} }}"

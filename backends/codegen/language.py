@@ -235,6 +235,10 @@ class Language(ABC):
     def unrolled(self, loop: str) -> str:
         """A loop's header with a wish to unroll it."""
 
+    @abstractmethod
+    def rolled(self, loop: str) -> str:
+        """A loop's header with a wish not to unroll it, however short it is."""
+
     # What is made of these, for dtypes
 
     def literal(self, value: bool | int | float, dtype: DType) -> str:

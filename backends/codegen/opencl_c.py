@@ -137,3 +137,6 @@ class OpenCL(Language):
 
     def unrolled(self, loop: str) -> str:
         return f'_Pragma("unroll") {loop}'
+
+    def rolled(self, loop: str) -> str:
+        return f'_Pragma("unroll 1") {loop}'

@@ -225,7 +225,9 @@ class _Tiles:
                 decode(em, f.batch, "product")
             em.line(f"{self.kind} sums[{c.rows}][{c.cols}];")
             em.line(f"{self.each()} sums[i][j] = 0;")
-            with em.block(f"for (int term_start = 0; term_start < k; term_start += {c.depth})"):
+            # A few blocks of terms, unrolled, have all their loads in flight and take the registers of two groups.
+            blocks = em.language.rolled(f"for (int term_start = 0; term_start < k; term_start += {c.depth})")
+            with em.block(blocks):
                 self.fill("left", f.left, f.rows, "row_start", "m", height)
                 self.fill("right", f.right, f.cols, "col_start", "n", width)
                 em.line(em.language.barrier())
