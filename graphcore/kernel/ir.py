@@ -191,7 +191,7 @@ def print_kernel(kernel: Kernel) -> str:
     names: dict[Expr, str] = {}
     lines = [f"kernel {kernel.name} ({kernel.kind})"]
     lines += [f"  p{i}: {p.name} {p.dtype}{list(p.shape)}" for i, p in enumerate(kernel.params)]
-    if isinstance(kernel.form, WholeForm):
+    if kernel.form is not None:
         lines.append(f"  {kernel.form}")
     lines.append("  for " + ", ".join(f"{a}<{a.extent}" for a in kernel.axes) if kernel.axes else "  once")
     for value in order:

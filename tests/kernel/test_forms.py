@@ -137,3 +137,23 @@ def test_a_kernel_without_a_form_has_one_meaning() -> None:
     kernel = replace(product_kernel("float32", "float32", "float32"), form=None)
     with pytest.raises(ValueError, match="has no form"):
         run_kernel(kernel, filled(kernel), by_form=True)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_says_what_it_is() -> None:
+    text = str(product_kernel("float16", "float32", "float16", turned=True))
+    line = "contraction rows i1, columns i2, terms r0, batch i0: float16[i0,i1,r0] in p0 x float16[i0,i2,r0] in p1"
+    assert f"\n  {line} -> float32 -> float16\n" in text
+    window = Window(WindowResult.POSITION, (3, 2), (2, 1), (1, 0, 0, 2), (1, 3), 2)
+    line = (
+        "contraction rows i0 i2 i3, columns i1, terms r0 r1 r2, batch -, window forward 3x2 stride 2x1 padding 1,0,0,2"
+    )
+    operands = "float32[o0,o1,o2,o3] in p0 x float32[o0,o1,o2,o3] in p1"
+    made = str(window_kernel(window, (6, 7), "float32", "float32", "float32"))
+    assert f"\n  {line} dilation 1x3 groups 2: {operands} -> float32 -> float32\n" in made
+    (computed,) = lowered(
+        (gc.placeholder("float32", (4, 5), name="a") * 2) @ gc.placeholder("float32", (5, 3), name="b")
+    )
+    assert "float32[i0,r0] of p0 x float32[i1,r0] of p1" in str(computed)
