@@ -31,12 +31,14 @@ class Family:
         version: what tells this family's texts and choices from those of others of its name, such as a package's
             version; graphcore's own leave it empty.
         wide: whether its functions count in 64 bits where a kernel's loops must.
+        flattens: whether its functions may count the points of all parallel axes together.
         build_weight: how many times longer than others' a byte of its text keeps the runtime's compiler busy.
     """
 
     name: str
     version: ClassVar[str] = ""
     wide: ClassVar[bool] = False
+    flattens: ClassVar[bool] = True
     build_weight: ClassVar[float] = 1.0
 
     def serves(self, device: DeviceModel) -> bool:

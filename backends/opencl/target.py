@@ -103,8 +103,9 @@ def counts_fit(piece: Piece | Step, sizes: Mapping[str, int]) -> bool:
     """Whether the integers of a piece's function hold everything that it counts, for these sizes."""
     if piece.kernel.wide:
         return True
-    arguments = BY_NAME[piece.family].arguments(piece.kernel, piece.choices)
-    return within(arguments, sizes) and is_narrow(piece.kernel, sizes)
+    family = BY_NAME[piece.family]
+    arguments = family.arguments(piece.kernel, piece.choices)
+    return within(arguments, sizes) and is_narrow(piece.kernel, sizes, family.flattens)
 
 
 def _with_work(piece: Piece, whole: Kernel | None, hints: Mapping[str, int]) -> Piece:

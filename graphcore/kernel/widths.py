@@ -23,17 +23,18 @@ def within(extents: Iterable[Extent], sizes: Mapping[str, int]) -> bool:
     return all(bind(e, sizes) <= NARROW for e in extents)
 
 
-def is_narrow(kernel: Kernel, sizes: Mapping[str, int]) -> bool:
+def is_narrow(kernel: Kernel, sizes: Mapping[str, int], flat: bool = True) -> bool:
     """Whether 32 bits hold everything that a kernel's loops count, for these sizes of the symbolic extents.
 
-    These are the elements of its parameters, the points of its parallel axes, the positions of arg-reductions, and all
-    indices with the terms that they are summed of.
+    These are the elements of its parameters, the points of its parallel axes (of all of them together, if the loops may
+    be ``flat``), the positions of arg-reductions, and all indices with the terms that they are summed of.
     """
     values = kernel.values()
     reductions = [v for v in values if v.fn == "reduce"]
     bound = {a for v in reductions for a in v.reduce_axes}
     counts: list[Extent] = [p.size for p in kernel.params]
-    counts.append(product(a.extent for a in kernel.axes if a not in bound))
+    if flat:
+        counts.append(product(a.extent for a in kernel.axes if a not in bound))
     counts += [a.extent for a in (*kernel.axes, *bound)]
     counts += [product(a.extent for a in v.reduce_axes) for v in reductions if v.combine.startswith("arg")]
     counts += [v.extent for v in values if v.fn == "size"]

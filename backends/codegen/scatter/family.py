@@ -147,6 +147,7 @@ class ScatterSort(Family):
     """One task's stable counting sort of the points by row, for CPUs: a pass over the rows and two over the points."""
 
     name = "scatter-sort"
+    flattens = False  # it walks the points, and then the rows
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[SortConfig] | Reject:
         return Reject("it is a part of the family scatter")

@@ -152,3 +152,22 @@ def test_the_extents_of_large_draws_are_bound() -> None:
     graph = Graph(((bits + x).max(),), (), (key, step, x))
     for size, bound in ((2**20, frozenset()), (2**34, frozenset({"n"}))):
         assert compile_graph(graph, None, {"n": size}, upto="specialize").bound == bound
+
+
+def test_what_loops_count_that_walk_one_axis_after_another() -> None:
+    i, j = Axis("i", 50_000), Axis("j", 50_000)
+    one = expr.const(1, dtypes.float32)
+    params = tuple(Param(f"p{n}", dtypes.float32, (50_000,)) for n in range(2))
+    kernel = Kernel("k", params, (i, j), (Store(0, as_index(i), one), Store(1, as_index(j), one)))
+    assert widths.is_narrow(kernel, {}, flat=False) and not widths.is_narrow(kernel, {})
+
+
+@pytest.mark.parametrize("device", RUNTIMES)
+def test_many_rows_and_many_indices_are_sorted(device: str) -> None:
+    """Their product is more than 32 bits hold, but the sort walks one after the other."""
+    table, g, at = (
+        gc.placeholder(d, s) for d, s in (("float32", (50_000, 8)), ("float32", (65_536, 8)), ("int64", (65_536,)))
+    )
+    graph = Graph((gc.index_add(table, 0, at, g),), (), (table, g, at))
+    plan = compile_graph(graph, backend(device).target, {}).plan
+    assert [s.family for s in plan.steps] == ["scatter-sort", "scatter"] and not any(s.kernel.wide for s in plan.steps)
