@@ -25,6 +25,7 @@ from passes.graph.base import Pass
 from passes.graph.inline_regions import InlineRegions
 from passes.graph.simplify import Simplify
 from passes.graph.specialize import Specialize
+from passes.kernels.rewrite import RewriteKernels
 from passes.planning.levels import Levels
 from passes.planning.placement import Memory
 from passes.planning.plan_builder import Schedule, Updates
@@ -113,6 +114,7 @@ DEFAULT = Pipeline(
         Fuse(),
         Recompute(),
         Lower(),
+        RewriteKernels(),
         Schedule(),
         Updates(),
         Levels(),

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("passes.stage",),
     ("passes.graph",),
     ("passes.fusion",),
+    ("passes.kernels",),
     ("passes.planning",),
     ("passes.driver",),
     ("passes.pipeline",),

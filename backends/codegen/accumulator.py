@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.codegen.cnames import register_type
-from backends.codegen.scalars import identity
 from graphcore.kernel.expr import Expr
+from graphcore.kernel.monoids import identity
 
 if TYPE_CHECKING:
     from backends.codegen.emitter import Emitter, Scope

@@ -9,11 +9,12 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.template import sizes_of
 from graphcore.base.errors import CompileError
 from graphcore.base.shapes import Extent
+from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.plan import Choices
-from graphcore.plan.target import Reject
+from graphcore.plan.target import Reject, Sharing
 
 __all__ = ["Family"]
 
@@ -99,6 +100,16 @@ class Family:
     def work(self, kernel: Kernel, choices: Any) -> Work:
         """What all tasks do together, for any sizes."""
         raise NotImplementedError
+
+    def blocks(self, kernel: Kernel, choices: Any) -> Mapping[Axis, int | None] | None:
+        """The axes that a block of the work sums over in stores of mode "add", which come last, each with the block's
+        extent (None: all of it); None where an epilogue adds up nothing. Every block has a place of its own."""
+        return None
+
+    def sharing(self, kernel: Kernel, choices: Any, device: DeviceModel, sizes: Mapping[str, int]) -> Sharing | None:
+        """What parts of the kernel's reductions, which are all over the same axes, would be good for; None where the
+        family shares out sums by itself."""
+        return None
 
     def local_bytes(self, kernel: Kernel, choices: Any, device: DeviceModel) -> int | None:
         """Bytes of local memory of a function whose tasks are whole work-groups; None where work items do not work

@@ -22,9 +22,6 @@ from backends.codegen.gpu_rows.family import GpuRows
 from backends.codegen.nest.family import Nest
 from backends.codegen.scatter.family import Scatter, ScatterSort
 from backends.codegen.scatter.rows import ScatterRows
-from backends.codegen.sums.split import Split
-from backends.codegen.sums.statistics import Statistics
-from backends.codegen.template import Scheduler
 from graphcore.base.errors import UsageError
 
 __all__ = ["BY_NAME", "GROUP", "identity", "register", "registered", "schedulers"]
@@ -32,18 +29,15 @@ __all__ = ["BY_NAME", "GROUP", "identity", "register", "registered", "schedulers
 GROUP = "graphcore.families"  # of entry points
 
 _NEST = Nest()
-_MATMUL = Matmul()
-_CONV = Convolution()
-_SCATTER = Scatter()
-_GROUPS: tuple[Family, ...] = (GpuMatmul(), GpuRows())
 _OWN: tuple[Family, ...] = (
-    _CONV,
+    Convolution(),
     ConvolutionWeightSums(),
-    _MATMUL,
-    _SCATTER,
+    Matmul(),
+    Scatter(),
     ScatterSort(),
     ScatterRows(),
-    *_GROUPS,
+    GpuMatmul(),
+    GpuRows(),
     _NEST,
 )
 _NEEDED = ("candidates", "emit", "tasks", "work")  # what a family has to write itself
@@ -83,7 +77,7 @@ def registered(family: Family, *, before: str = _NEST.name) -> Iterator[None]:
             del _by_name[family.name]
 
 
-def schedulers(device: DeviceModel, *, wide: bool = False) -> tuple[Scheduler, ...]:
+def schedulers(device: DeviceModel, *, wide: bool = False) -> tuple[Family, ...]:
     """What is asked about a device's kernels, in order.
 
     Args:
@@ -92,13 +86,7 @@ def schedulers(device: DeviceModel, *, wide: bool = False) -> tuple[Scheduler, .
     """
     with _lock:
         _load_installed()
-        asked = [f for f in _order if f.serves(device) and (f.wide or not wide)]
-    parts = (_NEST,) if wide else (*_GROUPS, _NEST) if device.is_gpu else (_SCATTER, _NEST)
-    place = asked.index(parts[0] if device.is_gpu else _NEST)
-    ordered: tuple[Scheduler, ...] = (*asked[:place], Split(parts), *asked[place:])
-    if wide:
-        return ordered
-    return (Statistics((_MATMUL, _CONV) if device.is_cpu else (), ordered), *ordered)
+        return tuple(f for f in _order if f.serves(device) and (f.wide or not wide))
 
 
 def identity() -> str:

@@ -1,30 +1,17 @@
-"""What schedules kernels, and the C signature that all families share."""
+"""The C signature that all families share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from backends.codegen.cnames import counter_type, memory_type
-from backends.codegen.device_model import DeviceModel
 from backends.codegen.language import Language
 from graphcore.base.shapes import Dim
 from graphcore.kernel.ir import Kernel, symbolic_sizes
-from graphcore.plan.backend import Piece
-from graphcore.plan.target import Reject
 
-__all__ = ["NAME", "Scheduler", "function", "signature", "sizes_of"]
+__all__ = ["NAME", "function", "signature", "sizes_of"]
 
 NAME = "@NAME@"  # stands for the function's name, which is given when equal texts have been merged
-
-
-class Scheduler(Protocol):
-    """Says how a kernel is run: with which family, or as which other kernels."""
-
-    name: str
-
-    def schedule(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
-        """The pieces that run a kernel, or why not."""
 
 
 def sizes_of(kernel: Kernel) -> dict[Dim, str]:

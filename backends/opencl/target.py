@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.loads import loads_on
@@ -12,15 +11,16 @@ from backends.codegen.registry import BY_NAME, identity, schedulers
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.language import language_of
 from backends.opencl.memory import section_bytes
-from graphcore.base.shapes import Extent, bind
+from graphcore.kernel.estimate import estimate
+from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.whole_forms import WholeForm
 from graphcore.kernel.widths import is_narrow, within
 from graphcore.plan.backend import Piece
 from graphcore.plan.plan import Step
-from graphcore.plan.target import Reject, Target
+from graphcore.plan.target import Reject, Sharing, Target
 
-__all__ = ["counts_fit", "device_model", "estimate", "make_target"]
+__all__ = ["counts_fit", "device_model", "make_target"]
 
 _GROUP = 256  # work items of every work-group on GPUs, where the device allows as many
 # GPUs where a work item should load vectors. Elsewhere four scalar loads of neighbouring work items coalesce at least
@@ -62,7 +62,8 @@ def make_target(info: DeviceInfo) -> Target:
     families, wide_families = schedulers(model), schedulers(model, wide=True)
     others = identity()
 
-    def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+    def scheduled(kernel: Kernel, hints: Mapping[str, int]) -> list[Piece] | Reject:
+        """The pieces of the first family that takes a kernel."""
         if isinstance(kernel.form, WholeForm):
             return Reject(f"no family takes a {type(kernel.form).__name__} kernel")
         reasons = []
@@ -71,16 +72,30 @@ def make_target(info: DeviceInfo) -> Target:
             kernel = replace(kernel, wide=True)
         for family in wide_families if wide else families:
             answer = family.schedule(kernel, model, hints)
-            if not isinstance(answer, Reject):
-                outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
-                if outgrown:
-                    reasons.append(f"{family.name}: {outgrown.kernel.name} would count further than 32 bits")
-                    continue
-                work = [p for p in answer if not p.helper]
-                whole = kernel if len(work) == 1 else None
-                return [_with_work(p, whole, hints) for p in answer]
-            reasons.append(f"{family.name}: {answer.reason}")
+            if isinstance(answer, Reject):
+                reasons.append(f"{family.name}: {answer.reason}")
+                continue
+            outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
+            if outgrown is None:
+                return list(answer)
+            reasons.append(f"{family.name}: {outgrown.kernel.name} would count further than 32 bits")
         return Reject("; ".join(reasons))
+
+    def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
+        pieces = scheduled(kernel, hints)
+        return pieces if isinstance(pieces, Reject) else [_with_work(p, kernel, hints) for p in pieces]
+
+    def blocks(kernel: Kernel, hints: Mapping[str, int]) -> Mapping[Axis, int | None] | None:
+        pieces = scheduled(kernel, hints)
+        if isinstance(pieces, Reject):
+            return None
+        return BY_NAME[pieces[-1].family].blocks(pieces[-1].kernel, pieces[-1].choices)
+
+    def shares(kernel: Kernel, hints: Mapping[str, int]) -> Sharing | None:
+        pieces = scheduled(kernel, hints)
+        if isinstance(pieces, Reject):
+            return None
+        return BY_NAME[pieces[-1].family].sharing(pieces[-1].kernel, pieces[-1].choices, model, hints)
 
     gpu = info.is_gpu
     marks = f"{':gpu' if gpu else ''}{f' with {others}' if others else ''}"
@@ -96,6 +111,8 @@ def make_target(info: DeviceInfo) -> Target:
         fp64=info.fp64,
         schedule=schedule,
         loads=loads_on(info.compute_units),
+        blocks=blocks,
+        shares=shares,
     )
 
 
@@ -108,47 +125,8 @@ def counts_fit(piece: Piece | Step, sizes: Mapping[str, int]) -> bool:
     return within(arguments, sizes) and is_narrow(piece.kernel, sizes, family.flattens)
 
 
-def _with_work(piece: Piece, whole: Kernel | None, hints: Mapping[str, int]) -> Piece:
-    """The piece with its work; what reports count is that of the kernel that all pieces make, where they make one."""
-    flops, nbytes = (0.0, 0.0) if piece.helper else estimate(whole or piece.kernel, hints)
+def _with_work(piece: Piece, whole: Kernel, hints: Mapping[str, int]) -> Piece:
+    """The piece with its work; what reports count is that of the kernel that all pieces make."""
+    flops, nbytes = (0.0, 0.0) if piece.helper else estimate(whole, hints)
     work = BY_NAME[piece.family].work(piece.kernel, piece.choices)
     return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes, work=work)
-
-
-def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
-    """Arithmetic operations and bytes of a kernel: every distinct value over the axes it depends on, every buffer
-    once."""
-    flops = 0.0
-    extents = {a: float(_number(a.extent, hints)) for a in kernel.axes}
-    touched: dict[int, float] = {}
-    for value in kernel.values():
-        if value.fn == "reduce":
-            extents.update({a: float(_number(a.extent, hints)) for a in value.reduce_axes})
-    for value in kernel.values():
-        axes = set(value.axes)
-        if value.fn == "reduce":
-            axes |= value.args[0].axes
-        count = 1.0
-        for a in axes:
-            count *= extents.get(a, 1.0)
-        if value.fn == "load":
-            p = kernel.params[value.param]
-            size = float(_number(p.size, hints))
-            touched[value.param] = touched.get(value.param, 0.0) + min(count, size) * p.dtype.itemsize
-        elif value.fn not in ("const", "index", "size", "in_range", "cast", "let"):
-            flops += count
-    for number, total in touched.items():
-        p = kernel.params[number]
-        touched[number] = min(total, float(_number(p.size, hints)) * p.dtype.itemsize)
-    stored = 0.0
-    for store in kernel.stores:
-        count = 1.0
-        for a in store.index.axes():
-            count *= extents.get(a, 1.0)
-        count = min(count, float(_number(kernel.params[store.param].size, hints)))
-        stored += count * kernel.params[store.param].dtype.itemsize
-    return flops, sum(touched.values()) + stored
-
-
-def _number(extent: Extent, hints: Mapping[str, int]) -> Any:
-    return bind(extent, hints)

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from graphcore.base.dtypes import DType, as_dtype
-from graphcore.base.shapes import bind
+from graphcore.base.shapes import bind, product
 from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr, let_ref, transform, walk
 from graphcore.kernel.forms import Computed, Contraction
 from graphcore.kernel.index import Axis, Div, Dynamic, Index, Mod
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.meaning import contracted, whole
+from graphcore.kernel.parts import Parts
 from graphcore.kernel.whole_forms import WholeForm
 
-__all__ = ["apply", "evaluate", "reduced", "rounded", "run_kernel", "step"]
+__all__ = ["apply", "evaluate", "reduced", "rounded", "run_kernel", "run_parts", "step"]
 
 
 def run_kernel(
@@ -48,6 +49,31 @@ def run_kernel(
             raise ValueError(f"kernel {kernel.name} has no form")
         evaluation.know(kernel.form)
     evaluation.run()
+
+
+def run_parts(parts: Parts, buffers: list[Any], sizes: Mapping[str, int] | None = None) -> None:
+    """Execute what a kernel was cut into, one part after the other.
+
+    Workspaces hold what is no result (NaN in every floating type) until a part writes them; those that a part adds to
+    start at zero, as the families of schedules start them.
+
+    Args:
+        parts: the kernel's parts.
+        buffers: one a parameter of the whole kernel.
+        sizes: extents by name.
+    """
+    spaces = []
+    for number, space in enumerate(parts.workspaces):
+        added = any(
+            s.mode == "add" and part.params[s.param] == len(buffers) + number
+            for part in parts.parts
+            for s in part.kernel.stores
+        )
+        nbytes = int(bind(product(space.shape), sizes or {})) * space.dtype.itemsize
+        spaces.append(np.full(nbytes, 0 if added else 0xFF, np.uint8).view(space.dtype.storage))
+    behind = [*buffers, *spaces]
+    for part in parts.parts:
+        run_kernel(part.kernel, [behind[p] for p in part.params], sizes)
 
 
 class _Evaluation:

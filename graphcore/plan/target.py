@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphcore.base.shapes import Shape
 from graphcore.kernel.contraction import ContractionRoles
+from graphcore.kernel.index import Axis
+from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import CostModel
 
-__all__ = ["Loads", "Reject", "Target"]
+__all__ = ["Blocks", "Loads", "Reject", "Shares", "Sharing", "Target"]
 
 # loads(roles, shapes, operand, elements): how often each element of a value is loaded, that has so many elements and is
 # an operand of a sum of products; None where the schedules take only operands that are in memory. ``shapes`` are those
 # of the two operands and of the result.
 Loads = Callable[[ContractionRoles, tuple[Shape, ...], int, float], "float | None"]
+# blocks(kernel, sizes): where every block of a product's work can add up in its epilogue what it makes (stores of mode
+# "add", last of a kernel's stores): the axes that a block sums over, each with the block's extent, None for all of it.
+# None where the family that takes the kernel has no such epilogue.
+Blocks = Callable[[Kernel, Mapping[str, int]], "Mapping[Axis, int | None] | None"]
+# shares(kernel, sizes): how the family that takes a kernel would share out longer work on its sums; None where it
+# shares them out by itself.
+Shares = Callable[[Kernel, Mapping[str, int]], "Sharing | None"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,21 @@ class Reject:
     """A family's or fusion's refusal, with its reason."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What a device could do beside the units of work that a kernel's results are.
+
+    Attributes:
+        parts: parts of every sum that keep the device busy, each worth its start; 1 where it is busy already.
+        shortest: terms of a sum that are worth a part.
+        saved: seconds that parts save at most, as far as the cost model can be relied on.
+    """
+
+    parts: int
+    shortest: int
+    saved: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,8 @@ class Target:
         costs: what it takes for work.
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
         loads: how often its products load an operand; None where they compute none while they load it.
+        blocks: over which blocks a product's epilogue gathers sums; None where kernels stay as they were lowered.
+        shares: what parts of long sums would be good for; None where kernels stay as they were lowered.
         max_alloc: the most bytes of values in one allocation.
         memory: bytes of memory in all.
         fp64: whether it computes in float64.
@@ -59,3 +85,5 @@ class Target:
     max_reductions: int = 4
     schedule: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
     loads: Loads | None = field(default=None, compare=False, repr=False)
+    blocks: Blocks | None = field(default=None, compare=False, repr=False)
+    shares: Shares | None = field(default=None, compare=False, repr=False)

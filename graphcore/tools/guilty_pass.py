@@ -15,7 +15,8 @@ from graphcore.ir.graph import Graph, collect
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
-from graphcore.kernel.interpret import run_kernel
+from graphcore.kernel.interpret import run_kernel, run_parts
+from graphcore.kernel.parts import uncut
 from graphcore.plan.backend import open_backend
 from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Placed, Plan, Step
 from graphcore.runtime.feeds import feed_points
@@ -174,11 +175,11 @@ class _Oracle:
     def kernels(self, kernels: Kernels) -> list[Any]:
         """One kernel after the other, each value in an array of its own."""
         found = {key: np.ascontiguousarray(a).reshape(-1) for key, a in self.leaves(kernels.graph).items()}
-        for _, kernel, values in kernels.listed:
+        for _, kernel, values, parts in kernels.listed:
             for position in kernel.written():
                 t = values[position]
                 found[t.key] = _unwritten(int(bind(t.size, self.sizes)) * t.dtype.itemsize).view(t.dtype.storage)
-            run_kernel(kernel, [found.get(t.key, _NOTHING) for t in values], self.sizes)
+            run_parts(parts or uncut(kernel), [found.get(t.key, _NOTHING) for t in values], self.sizes)
         return self.results(kernels.graph, found)
 
     def results(self, graph: Graph, found: Mapping[tuple[int, int], Any]) -> list[Any]:

@@ -21,6 +21,8 @@ from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Node, Tensor, describe
 from graphcore.ir.op import Kind
 from graphcore.ir.printer import attribute_text
+from graphcore.kernel.parts import uncut
+from graphcore.plan.backend import Piece
 from graphcore.runtime.feeds import feed_points
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.session import Session, default_session
@@ -30,6 +32,7 @@ from graphcore.viz.theme import clip
 from passes.fusion.lower import Kernels
 from passes.fusion.partition import Group
 from passes.pipeline import Compilation, compile_graph, installed
+from passes.planning.plan_builder import scheduled
 
 if TYPE_CHECKING:
     from graphcore.runtime.session import Session
@@ -202,12 +205,12 @@ class _Subject:
         stages = self.compile()
         if stage == "plan":
             return plan_diagram(stages.plan, stages.placed, stages.simplified, title, self.facts())
-        kernels = {made.group.number: made.kernel for made in stages.latest(Kernels).listed}
+        kernels = {made.group.number: made for made in stages.latest(Kernels).listed}
 
-        def pieces(group: Group) -> Sequence[Any]:
-            kernel = kernels[group.number]
-            made: Sequence[Any] = self.target.schedule(kernel, self.target, self.sizes) if kernel.stores else ()
-            return made
+        def pieces(group: Group) -> Sequence[Piece]:
+            made = kernels[group.number]
+            parts = (made.parts or uncut(made.kernel)).parts if made.kernel.stores else ()
+            return [p for part in parts for p in scheduled(part, self.target, self.sizes)]
 
         return fused_diagram(stages.partition, pieces, self.sizes, title, self.facts())
 

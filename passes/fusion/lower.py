@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from graphcore.base.errors import CompileError
+from graphcore.base.errors import CompileError, VerifyError
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node, Tensor
@@ -24,6 +24,7 @@ from graphcore.kernel.expr import Expr
 from graphcore.kernel.forms import Computed, Contraction, ContractionTypes, find_product
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
+from graphcore.kernel.parts import Parts, print_parts, verify_parts
 from passes.fusion.partition import Group, Key, Partition, contraction_of, is_scalar_constant
 from passes.stage import Stage, StageContext
 
@@ -201,11 +202,13 @@ def _both(a: Expr | None, b: Expr | None) -> Expr | None:
 
 
 class GroupKernel(NamedTuple):
-    """A group's kernel, and the values behind its parameters."""
+    """A group's kernel, the values behind its parameters, and the parts that run instead of it; None where it runs
+    itself."""
 
     group: Group
     kernel: Kernel
     values: tuple[Tensor, ...]
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -216,18 +219,22 @@ class Kernels:
     listed: tuple[GroupKernel, ...]
 
     def __str__(self) -> str:
-        return "\n\n".join(print_kernel(k.kernel) for k in self.listed)
+        return "\n\n".join(print_kernel(k.kernel) if k.parts is None else print_parts(k.parts) for k in self.listed)
 
 
 def verify_kernels(kernels: Kernels) -> None:
-    """Check every kernel by itself.
+    """Check every kernel by itself, and the parts that run instead of it.
 
     Raises:
-        VerifyError: naming the kernel.
+        VerifyError: naming the kernel; or parts that are those of another kernel.
     """
     for made in kernels.listed:
         if made.kernel.stores:
             verify_kernel(made.kernel)
+        if made.parts is not None:
+            if made.parts.whole is not made.kernel:
+                raise VerifyError(f"kernel {made.kernel.name} was changed after it was cut into parts")
+            verify_parts(made.parts)
 
 
 @dataclass(frozen=True)

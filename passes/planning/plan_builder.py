@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from graphcore.base.errors import CompileError
@@ -12,19 +12,22 @@ from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel import expr
+from graphcore.kernel.estimate import estimate
 from graphcore.kernel.expr import walk
 from graphcore.kernel.index import PARALLEL, Axis, as_index
-from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel
+from graphcore.kernel.ir import Kernel, Param, Store
+from graphcore.kernel.parts import Part, Parts, uncut
+from graphcore.plan.backend import Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step, print_plan
-from graphcore.plan.target import Reject
-from passes.fusion.lower import Kernels
+from graphcore.plan.target import Reject, Target
+from passes.fusion.lower import Kernels, verify_kernels
 from passes.fusion.partition import Key, is_scalar_constant, stored_root
 from passes.planning.flow import Flow, accesses
 from passes.planning.levels import Unordered
 from passes.planning.limits import refuse_doubles
 from passes.stage import Stage, StageContext
 
-__all__ = ["Draft", "Schedule", "Updates"]
+__all__ = ["Draft", "Schedule", "Updates", "scheduled"]
 
 
 class Draft:
@@ -43,11 +46,11 @@ class Draft:
     def schedule_all(self, kernels: Kernels) -> None:
         for t in self.graph.inputs:
             self.plan.feeds.append((t.key, self.buffer(t, "feed")))
-        for _, kernel, values in kernels.listed:
-            if kernel.stores:  # else every value it would store is empty
-                verify_kernel(kernel)
-                refuse_doubles(kernel, self.target)
-                self.schedule(kernel, tuple(self.buffer(t) for t in values))
+        verify_kernels(kernels)
+        for made in kernels.listed:
+            if made.kernel.stores:  # else every value it would store is empty
+                refuse_doubles(made.kernel, self.target)
+                self.schedule_parts(made.parts or uncut(made.kernel), tuple(self.buffer(t) for t in made.values))
 
     # Buffers
 
@@ -94,19 +97,33 @@ class Draft:
 
     # Steps
 
-    def schedule(self, kernel: Kernel, buffers: tuple[int, ...], why: str = "") -> None:
-        assert self.target.schedule is not None
-        pieces = self.target.schedule(kernel, self.target, self.plan.hints)
-        if isinstance(pieces, Reject):
-            raise CompileError(
-                f"{self.target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins)
-            )
+    def schedule_parts(self, parts: Parts, buffers: tuple[int, ...], why: str = "") -> None:
+        """Steps for what a kernel was cut into; ``buffers`` are behind the kernel's parameters."""
+        spaces: dict[int, int] = {}
+        for part in parts.parts:
+            shared = [p for p in sorted(part.params) if p >= len(buffers)]
+            for p in shared:
+                if p not in spaces:
+                    space = parts.workspaces[p - len(buffers)]
+                    spaces[p] = self.scratch(space.shape, space.dtype, f"workspace of {parts.whole.name}")
+            behind = tuple(buffers[p] if p < len(buffers) else spaces[p] for p in part.params)
+            self.schedule(part, behind, tuple(spaces[p] for p in shared), why)
+
+    def schedule(self, part: Part, buffers: tuple[int, ...], shared: tuple[int, ...], why: str) -> None:
+        """Steps for one kernel.
+
+        Args:
+            part: the kernel and how reports count it.
+            buffers: behind its parameters.
+            shared: those of them that are workspaces.
+            why: what the steps are there for, where they compute nothing.
+        """
         work: dict[int, int] = {}
-        for piece in pieces:
-            extra = []
+        for piece in scheduled(part, self.target, self.plan.hints):
+            extra = [*shared]
             for number, shape, dtype in piece.workspace:
                 if number not in work:
-                    work[number] = self.scratch(shape, dtype, f"workspace of {kernel.name}")
+                    work[number] = self.scratch(shape, dtype, f"workspace of {part.kernel.name}")
                 extra.append(work[number])
             # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
             mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
@@ -141,7 +158,7 @@ class Draft:
             (Store(1, at, expr.load(0, at, b.dtype)),),
             origins=(why,),
         )
-        self.schedule(kernel, (source, target), why)
+        self.schedule_parts(uncut(kernel), (source, target), why)
 
     def finish_updates(self) -> Flow:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the
@@ -237,6 +254,23 @@ class Draft:
         if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
             self.plan.buffers[number].role = "fetch"
         return Fetch(number, t.shape, t.dtype)
+
+
+def scheduled(part: Part, target: Target, sizes: Mapping[str, int]) -> list[Piece]:
+    """How a target runs a kernel, counted as reports count it.
+
+    Raises:
+        CompileError: no family of the target can run it; the message names its ops and lines.
+    """
+    assert target.schedule is not None
+    kernel = part.kernel
+    pieces = target.schedule(kernel, target, sizes)
+    if isinstance(pieces, Reject):
+        raise CompileError(f"{target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins))
+    if part.counted is kernel:
+        return list(pieces)
+    flops, nbytes = (0.0, 0.0) if part.counted is None else estimate(part.counted, sizes)
+    return [p if p.helper else replace(p, helper=part.helper, flops=flops, nbytes=nbytes) for p in pieces]
 
 
 def _elements(b: Buffer) -> Any:

@@ -187,7 +187,7 @@ def test_explain_groups_lines_by_stage() -> None:
     with gc.Session("numpy:kernels", passes=pipeline) as sess:
         text = sess.compile(fetches, feeds).explain()
     heads = re.findall(r"^([a-z-]+): [0-9.]+ ms, \d+ (\w+)(?:, \d+ rewrites)?$", text, re.M)
-    units = ["nodes"] * 4 + ["groups"] * 2 + ["kernels"] + ["steps"] * 3 + ["buffers"]
+    units = ["nodes"] * 4 + ["groups"] * 2 + ["kernels"] * 2 + ["steps"] * 3 + ["buffers"]
     assert heads == list(zip([*NAMES[:2], "talks", *NAMES[2:]], units, strict=True))
     told = dict(re.findall(r"^([a-z-]+): .*\n((?:  .*\n)*)", text, re.M))
     assert told["talks"] == "  I have seen it\n"

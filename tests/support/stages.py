@@ -15,7 +15,7 @@ from graphcore.plan.target import Target
 from passes.graph.base import Pass
 from passes.stage import StageContext
 
-NAMES = "inline-regions simplify specialize fuse recompute lower schedule updates levels memory".split()
+NAMES = "inline-regions simplify specialize fuse recompute lower rewrite-kernels schedule updates levels memory".split()
 
 
 def small_program() -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from benchmarks.models import STEPS
 from graphcore import nn, optim
 from graphcore.base.shapes import symbols_of
 from graphcore.ir.graph import Graph, collect
+from graphcore.kernel.parts import uncut
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.tools.pictures import SUFFIXES, dump
 from graphcore.viz.adapters import Splats
@@ -27,6 +28,7 @@ from graphcore.viz.lowered import fused_diagram
 from passes.fusion.fuse import Fuse
 from passes.fusion.lower import Kernels
 from passes.pipeline import DEFAULT, compile_graph
+from passes.planning.plan_builder import scheduled
 
 PROGRAMS: dict[str, Callable[[], Any]] = {}
 
@@ -206,11 +208,12 @@ def fused(graph: Graph, session: gc.Session, allow: Any = None) -> tuple[Diagram
     sizes = dict.fromkeys(symbols_of(e for n in graph.nodes() for t in n.types for e in t.shape), 6)
     made = compile_graph(graph, target, sizes, pipeline=DEFAULT.replace(Fuse.name, Fuse(allow)))
     kernels = made.latest(Kernels)
-    by_group = {k.group.number: k.kernel for k in kernels.listed}
+    by_group = {k.group.number: k for k in kernels.listed}
 
     def pieces(group: Any) -> Any:
-        kernel = by_group[group.number]
-        return target.schedule(kernel, target, sizes) if kernel.stores else ()
+        found = by_group[group.number]
+        parts = (found.parts or uncut(found.kernel)).parts if found.kernel.stores else ()
+        return [p for part in parts for p in scheduled(part, target, sizes)]
 
     return fused_diagram(made.partition, pieces, sizes, "fused"), kernels
 
@@ -224,7 +227,7 @@ def reads(diagram: Diagram, kernels: Kernels) -> list[tuple[set[str], set[str]]]
     ops = {n.id for n in diagram.nodes if n.style != "update"}
     splats = Splats()
     found = []
-    for group, kernel, values in kernels.listed:
+    for group, kernel, values, _ in kernels.listed:
         if not kernel.stores:
             continue
         own, mine = f"k{group.number}", {t.key for t in group.stored}

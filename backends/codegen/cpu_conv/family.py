@@ -216,9 +216,8 @@ class Convolution(Family):
         size = max(workspace_elements(_problem(config), config.schedule), 1)  # type: ignore[arg-type]
         return self._image_pieces(kernel, config, (0, (size,), dtype), model, hints)
 
-    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+    def blocks(self, kernel: Kernel, config: _Config) -> Mapping[Axis, int | None] | None:
         """The images and rows of a unit, as they are cut for every pixel of a channel."""
-        config: _Config = piece.choices
         if config.gathers or _private_sums(config) > _MOST_PRIVATE:
             return None
         rows = config.schedule.rows * _problem(config).phase_step[0]

@@ -26,7 +26,6 @@ from graphcore.base.shapes import bind
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel, Store
-from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject
 
@@ -143,9 +142,9 @@ class Matmul(Family):
             return gemm
         return "terms in order"
 
-    def blocks(self, kernel: Kernel, piece: Piece) -> Mapping[Axis, int | None] | None:
+    def blocks(self, kernel: Kernel, config: MatmulConfig) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""
-        product, gemm = find_product(kernel), piece.choices.gemm
+        product, gemm = find_product(kernel), config.gemm
         if (
             isinstance(product, Reject)
             or product.row is None

@@ -22,6 +22,7 @@ from backends.codegen.gpu_rows.family import decode
 from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
 from backends.codegen.recognition import recognised
+from backends.codegen.sharing import among_groups
 from backends.codegen.template import NAME, signature
 from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
@@ -29,13 +30,14 @@ from graphcore.kernel.expr import Expr, dynamic_values, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import Work
-from graphcore.plan.target import Reject
+from graphcore.plan.target import Reject, Sharing
 
 __all__ = ["GpuMatmul", "TileConfig", "TiledProduct", "find_contraction"]
 
 _SMALLEST = 8  # rows or columns below which a tile is mostly empty
 _SHORTEST = 8  # terms below which the tiles are not used again
 _GROUPS_PER_CORE = 16
+_BUSY = 2  # tiles a multiprocessor that keep it busy
 _SHARES = {
     2: 20,
     4: 35,
@@ -152,10 +154,11 @@ class GpuMatmul(Family):
 
     def tasks(self, kernel: Kernel, config: TileConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
         """Work-groups: one a tile, but no more than keep the device busy."""
-        found = _contraction(kernel)
-        (height, width), batch = config.tile, _count(found.batch, sizes)
-        tiles = batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
-        return max(1, min(tiles, _GROUPS_PER_CORE * model.cores))
+        return max(1, min(_tiles(_contraction(kernel), config, sizes), _GROUPS_PER_CORE * model.cores))
+
+    def sharing(self, kernel: Kernel, config: TileConfig, model: DeviceModel, sizes: Mapping[str, int]) -> Sharing:
+        tiles = _tiles(_contraction(kernel), config, sizes)
+        return among_groups(kernel, _BUSY * model.cores // max(tiles, 1), model, sizes)
 
     def work(self, kernel: Kernel, config: TileConfig) -> Work:
         found = _contraction(kernel)
@@ -186,6 +189,12 @@ def _contraction(kernel: Kernel) -> TiledProduct:
     found = find_contraction(kernel)
     assert isinstance(found, TiledProduct)
     return found
+
+
+def _tiles(found: TiledProduct, config: TileConfig, sizes: Mapping[str, int]) -> int:
+    """How many tiles the result has."""
+    (height, width), batch = config.tile, _count(found.batch, sizes)
+    return batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
 
 
 def _extent(axes: Sequence[Axis]) -> Extent:

@@ -18,18 +18,20 @@ from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
-from backends.codegen.nest.schedule import NestConfig, columns_of, rows_of
+from backends.codegen.nest.schedule import NestConfig
 from backends.codegen.nest.work import nest_work
 from backends.codegen.recognition import recognised
+from backends.codegen.sharing import ITEMS_PER_CORE, among_groups, among_items, points
 from backends.codegen.template import NAME, signature
 from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
+from graphcore.kernel.rows import columns_of, is_contiguous, row_reductions, rows_of
 from graphcore.plan.costs import Work
-from graphcore.plan.target import Reject
+from graphcore.plan.target import Reject, Sharing
 
-__all__ = ["GpuRows", "RowsConfig", "row_length", "row_reductions"]
+__all__ = ["GpuRows", "RowsConfig", "row_length"]
 
 _SHORTEST = 32  # elements of a row below which one work item a row is as good
 _FEW_ROWS, _LONG_ROW = 1024, 1024  # few long rows are worth a group each even where their elements lie apart
@@ -53,41 +55,9 @@ class RowsConfig:
         return f"{self.lanes} work items a row, {self.group // self.lanes} rows a group"
 
 
-def row_reductions(kernel: Kernel) -> list[Expr]:
-    """The reductions with one result a row, in an order where operands come first."""
-    rows = frozenset(rows_of(kernel))
-    return [v for v in kernel.values() if v.fn == "reduce" and v.axes <= rows]
-
-
 def row_length(kernel: Kernel, reductions: Sequence[Expr], sizes: Mapping[str, int]) -> int:
     """Elements of the longest reduction of a row."""
     return max((int(bind(product(a.extent for a in r.reduce_axes), sizes)) for r in reductions), default=0)
-
-
-def contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:
-    """Whether neighbouring elements of a row, rather than neighbouring rows, are neighbours in memory."""
-    rows = rows_of(kernel)
-    along = across = 0
-    for r in reductions:
-        for value in _below(r):
-            # What all rows share stays in the cache.
-            if value.fn == "load" and (not rows or rows[-1] in value.index.axes()):
-                along += value.index.stride(r.reduce_axes[-1]) == 1
-                across += bool(rows) and value.index.stride(rows[-1]) == 1
-    return along >= across
-
-
-def _below(r: Expr) -> set[Expr]:
-    """The values that a reduction computes for every element."""
-    seen: set[Expr] = set()
-    stack = [r.args[0]]
-    while stack:
-        value = stack.pop()
-        if value in seen or value.fn == "reduce":
-            continue
-        seen.add(value)
-        stack.extend(children(value))
-    return seen
 
 
 def _reason(kernel: Kernel, hints: Mapping[str, int]) -> str | None:
@@ -110,7 +80,7 @@ def _reason(kernel: Kernel, hints: Mapping[str, int]) -> str | None:
     if length < _SHORTEST:
         return f"rows of {length} elements are too short to share"
     count = int(bind(product(a.extent for a in rows_of(kernel)), hints))
-    if not contiguous(kernel, reductions) and (count > _FEW_ROWS or length < _LONG_ROW):
+    if not is_contiguous(kernel, reductions) and (count > _FEW_ROWS or length < _LONG_ROW):
         return "its rows' elements lie apart"
     return None
 
@@ -134,6 +104,12 @@ class GpuRows(Family):
         if not rows_of(kernel):
             lanes = model.group
         return [RowsConfig(lanes, model.group)]
+
+    def sharing(self, kernel: Kernel, config: RowsConfig, model: DeviceModel, sizes: Mapping[str, int]) -> Sharing:
+        if not is_contiguous(kernel, row_reductions(kernel)):  # parts are as well summed up by a work item each
+            return among_items(kernel, model, sizes)
+        items = points(rows_of(kernel), sizes) * config.lanes
+        return among_groups(kernel, ITEMS_PER_CORE * model.cores // max(items, 1), model, sizes)
 
     def local_bytes(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> int:
         levels: dict[int, int] = {}

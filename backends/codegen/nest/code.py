@@ -18,10 +18,8 @@ from backends.codegen.nest.schedule import (
     TILE,
     NestConfig,
     blocks,
-    columns_of,
     is_expensive,
     nest_units,
-    rows_of,
     tail_widths,
 )
 from graphcore.base.dtypes import float64
@@ -29,6 +27,7 @@ from graphcore.base.shapes import product
 from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Store
+from graphcore.kernel.rows import columns_of, rows_of
 
 __all__ = ["NestCode", "store_free"]
 

@@ -11,13 +11,16 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
-from backends.codegen.nest.schedule import NestConfig, choose_nest, columns_of, nest_units, rows_of
+from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units
 from backends.codegen.nest.work import nest_work
+from backends.codegen.sharing import among_cores, among_items
 from backends.codegen.template import function, sizes_of
 from graphcore.base.shapes import Extent, bind
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.rows import columns_of, rows_of
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
+from graphcore.plan.target import Sharing
 
 __all__ = ["Nest"]
 
@@ -71,6 +74,12 @@ class Nest(Family):
             return max(1, min(-(-units // model.group), _GROUPS_PER_CORE * model.cores))
         seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
         return max(1, min(units, _TASKS_PER_CORE * model.cores, model.costs.tasks_worth(seconds)))
+
+    def sharing(self, kernel: Kernel, config: NestConfig, model: DeviceModel, sizes: Mapping[str, int]) -> Sharing:
+        if model.is_gpu:
+            return among_items(kernel, model, sizes)
+        seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
+        return among_cores(int(bind(nest_units(kernel, config), sizes)), seconds, model)
 
     def work(self, kernel: Kernel, config: NestConfig) -> Work:
         return nest_work(kernel, config)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.recognition import recognised
 from graphcore.base.shapes import Extent, product
 from graphcore.kernel import functions
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.rows import columns_of, rows_of
 
 __all__ = [
     "TILE",
     "NestConfig",
     "blocks",
     "choose_nest",
-    "columns_of",
     "is_expensive",
     "nest_units",
-    "rows_of",
     "tail_widths",
 ]
 
@@ -61,13 +59,6 @@ class NestConfig:
             + (", strided" if self.strided else "")
             + (f", tiled over {self.tiled}" if self.tiled is not None else "")
         )
-
-
-@recognised
-def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
-    """The domain axes that reductions bind."""
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
-    return tuple(a for a in kernel.axes if a in bound)
 
 
 def choose_nest(kernel: Kernel, model: DeviceModel) -> NestConfig:
@@ -121,12 +112,6 @@ def _contiguity(kernel: Kernel, axis: Axis) -> float:
         step = index.stride(axis)
         score += weight * (1.0 if step == 1 else 0.2 if step == 0 else 0.5 if step in (-1, 2) else -1.0)
     return score
-
-
-@recognised
-def rows_of(kernel: Kernel) -> tuple[Axis, ...]:
-    columns = columns_of(kernel)
-    return tuple(a for a in kernel.axes if a not in columns)
 
 
 def nest_units(kernel: Kernel, config: NestConfig) -> Extent:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backends.codegen.amounts import Amounts
-from backends.codegen.nest.schedule import NestConfig, blocks, columns_of, nest_units, rows_of, tail_widths
+from backends.codegen.nest.schedule import NestConfig, blocks, nest_units, tail_widths
 from graphcore.base.shapes import Extent
 from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.rows import columns_of, rows_of
 from graphcore.plan.costs import Work
 
 __all__ = ["nest_work"]

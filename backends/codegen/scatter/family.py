@@ -22,7 +22,6 @@ from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
     NestConfig,
     choose_nest,
-    columns_of,
     nest_units,
     tail_widths,
 )
@@ -44,6 +43,7 @@ from graphcore.kernel.expr import (
 )
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Dynamic, as_index
 from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
+from graphcore.kernel.rows import columns_of
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject

@@ -15,7 +15,7 @@ from backends.codegen.cnames import register_type
 from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
-from backends.codegen.nest.schedule import columns_of, tail_widths
+from backends.codegen.nest.schedule import tail_widths
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
 from backends.codegen.template import function
@@ -23,6 +23,7 @@ from graphcore.base.shapes import bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Param
+from graphcore.kernel.rows import columns_of
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.target import Reject

@@ -1,1 +1,0 @@
-"""Long sums shared out among tasks."""

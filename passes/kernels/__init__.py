@@ -1,0 +1,1 @@
+"""Rewrites of kernels: one kernel as several, proven on the kernel oracle."""
