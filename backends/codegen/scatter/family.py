@@ -86,6 +86,7 @@ class Scatter(Family):
     """The rows' sums after the steps that sort their terms."""
 
     name = "scatter"
+    wide = True
 
     def candidates(
         self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]
@@ -409,7 +410,7 @@ class _Buckets(Emitter):
         at, point = self.fresh("q"), self.fresh(s.axis.name + "_")
         header = self.language.in_order if accumulator.width == 1 else ""
         with self.block(f"{header}for (int {at} = {begin}; {at} < {end}; ++{at})", (s.axis,)):
-            self.line(f"const int {point} = p{self.starts + 2 * s.slot + 1}[{at}];")
+            self.line(f"const {self.counter} {point} = p{self.starts + 2 * s.slot + 1}[{at}];")
             self.name_axis(s.axis, point)
             # Never one operation with a product: the loop nest adds what a guard has selected.
             added = accumulator.merged(accumulator.name, self.vector(s.term, accumulator.width), accumulator.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,48 @@ def test_many_rows_and_many_indices_are_sorted(device: str) -> None:
     graph = Graph((gc.index_add(table, 0, at, g),), (), (table, g, at))
     plan = compile_graph(graph, backend(device).target, {}).plan
     assert [s.family for s in plan.steps] == ["scatter-sort", "scatter"] and not any(s.kernel.wide for s in plan.steps)
+
+
+def scattered(rows: int, width: int, points: int) -> tuple[list[Any], dict[Any, Any]]:
+    """Sums by index, the gradient of a lookup with work fused to it, and what they are fed."""
+    table, g = gc.placeholder("float32", (rows, width)), gc.placeholder("float32", (points, width))
+    at = gc.placeholder("int64", (points,))
+    looked_up = gc.tanh(gc.take(table, at, axis=0))
+    (slope,) = gc.gradients((looked_up * g).sum(), [table])
+    return [gc.index_add(table, 0, at, g), slope], {table: (rows, width), g: (points, width), at: (points,)}
+
+
+@pytest.mark.parametrize("device", [*RUNTIMES, f"{RUNTIMES[0]}:as-gpu"])
+def test_sums_by_index_sort_their_indices_where_only_the_results_are_many(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, width, points = 300, 40, 200
+    outputs, shapes = scattered(rows, width, points)
+    rng = np.random.default_rng(4)
+    table, g, at = shapes
+    feeds = {t: rng.standard_normal(shapes[t], np.float32) for t in (table, g)}
+    feeds[at] = rng.integers(0, rows, points) * 2 // 3
+    usual = run_on(device, outputs, feeds)
+    monkeypatch.setattr(widths, "NARROW", 9000)  # holds rows and indices, but not the elements of the table
+    bound = run_plan(device, outputs, feeds)
+    wide = [s for s in bound.plan.steps if s.family == "scatter"]
+    assert len(wide) == 2 and all(s.kernel.wide for s in wide)
+    for found, wanted in zip(bound.run(feeds), usual, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("device", RUNTIMES)
+def test_tables_past_32_bits_and_rows_past_them(device: str) -> None:
+    def families(rows: int, width: int) -> set[str]:
+        outputs, shapes = scattered(rows, width, 4096)
+        opened = backend(device)
+        plan = compile_graph(
+            Graph(tuple(outputs), (), tuple(shapes)), replace(opened.target, max_alloc=2**50, memory=2**50), {}
+        ).plan
+        sums = [s for s in plan.steps if any(p.shape == (rows, width) for p in s.kernel.params) and not s.helper]
+        written = [BY_NAME[s.family].emit(s.kernel, s.choices, opened.model) for s in sums if s.family == "scatter"]
+        assert all(re.search(r"const long r0\w* = p\d+\[q\d+\];", text) for text in written)
+        return {s.family for s in sums if s.kernel.scratch or s.family == "nest"}
+
+    assert "scatter" in families(2**21, 1024)
+    assert families(2**31 + 7, 1) == {"nest"}, "the rows themselves are counted by what sorts"
