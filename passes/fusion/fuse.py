@@ -320,7 +320,7 @@ class _Scan:
             axes = frozenset(a for a in bound.values() if a is not None)
             if group.columns is not None and axes != group.columns:
                 raise _Refused("it reduces other axes than the kernel's reductions")
-            if any(isinstance(a.extent, Dim) and a is not group.axes[0] for a in axes):
+            if any(isinstance(a.extent, Dim) and a != group.axes[0] for a in axes):
                 raise _Refused("it reduces an inner symbolic axis")
 
         def read(t: Tensor, at: Indices, guard: Expr | None = None) -> Expr:
