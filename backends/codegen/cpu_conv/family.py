@@ -33,8 +33,10 @@ from backends.codegen.cpu_conv.prologue import (
 )
 from backends.codegen.cpu_conv.schedule import ConvConfig, choose, part_channels, task_count, workspace_elements
 from backends.codegen.cpu_conv.weight_code import (
+    REDUCE_ARGUMENTS,
     WeightConfig,
     choose_weight,
+    reduce_arguments,
     reduce_code,
     reduce_task_count,
     weight_code,
@@ -53,7 +55,7 @@ from graphcore.base.shapes import Dim, Extent, bind
 from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.expr import INDEXED, Expr
 from graphcore.kernel.forms import Computed, Contraction
-from graphcore.kernel.index import Axis
+from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel, KernelKind, Param, Store
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
@@ -62,6 +64,7 @@ from graphcore.plan.target import Reject
 __all__ = ["Convolution", "ConvolutionWeightSums"]
 
 _MOST_PRIVATE = 16 * 1024  # elements of the sums that a task may hold in its private memory
+_OWN = ("nb",)  # argument: the batch
 _FIRST = "(group * {channels} + first_o)"  # the first channel that a unit makes
 
 
@@ -153,6 +156,13 @@ def _flat_axes(kernel: Kernel, positions: tuple[int, ...]) -> tuple[tuple[Axis, 
             if step != finer * inner.extent:
                 return axes, "its epilogue does not walk the pixels in order"
     return axes, None
+
+
+def _flattened(kernel: Kernel, axes: Sequence[Axis]) -> Kernel:
+    """The kernel with the last of the axes that it walks in order for the position on all of them."""
+    others = {a: Index(0) for a in axes[:-1]}
+    stores = (replace(s, index=s.index.substitute(others), value=s.value.substitute(others)) for s in kernel.stores)
+    return replace(kernel, stores=tuple(stores))
 
 
 def _epilogue_indices(kernel: Kernel) -> list[Any]:
@@ -262,14 +272,23 @@ class Convolution(Family):
         return [first, last]
 
     def arguments(self, kernel: Kernel, config: _Config) -> list[Extent]:
-        return [*_sizes(kernel, config), config.batch]
+        own = [config.batch]
+        if config.gathers:
+            own = reduce_arguments(config.shape, config.schedule, config.batch)  # type: ignore[arg-type]
+        return [*_sizes(kernel, config), *own]
 
     def emit(self, kernel: Kernel, config: _Config, model: DeviceModel) -> str:
-        total = next(v for v in kernel.values() if v.fn == "reduce")
-        dtype, weights, language = register_type(total.dtype), config.gathers, model.language
+        weights, language = config.gathers, model.language
         names, prologues = _names(kernel, config), Prologues(kernel, model, _sizes(kernel, config))
-        inner, params = f"{NAME}_block", _parameters(model.language, kernel, config)
+        own = REDUCE_ARGUMENTS if weights else _OWN
+        inner, params = f"{NAME}_block", _parameters(model.language, kernel, config, own)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
+        everything, problem = _flat_axes(kernel, (0, 1, 2, 3)) if weights else ([], None)
+        whole = bool(everything) and problem is None
+        if whole:  # of the result's sizes, nothing is left in the text
+            kernel, axes = _flattened(kernel, everything), everything
+        total = next(v for v in kernel.values() if v.fn == "reduce")
+        dtype = register_type(total.dtype)
         elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 
         places = _positions(kernel)
@@ -299,11 +318,12 @@ class Convolution(Family):
                 language,
                 inner,
                 params,
-                config.shape,
                 config.schedule,  # type: ignore[arg-type]
-                lambda o, k, acc, width: finish([f"({o})"], k, acc, width),
+                lambda o, k, acc, width: (
+                    finish([], f"{o} * depth + {k}", acc, width) if whole else finish([f"({o})"], k, acc, width)
+                ),
                 dtype=dtype,
-                names=names,
+                workspace=names.workspace,
             )
         else:
             before, after = self._sums(kernel, config, sums, model, dtype)
@@ -321,7 +341,7 @@ class Convolution(Family):
                 after=after,
                 private=[f"gs{i}" for i in range(len(sums))],
             )
-        return prologues.functions() + text + _wrapper(model.language, inner, kernel, config)
+        return prologues.functions() + text + _wrapper(model.language, inner, kernel, config, own)
 
     def _sums(
         self, kernel: Kernel, config: _Config, sums: Sequence[Store], model: DeviceModel, dtype: str
@@ -417,17 +437,17 @@ def _sizes(kernel: Kernel, config: _Config) -> dict[Dim, str]:
     return sizes_with(kernel, config.operands)
 
 
-def _parameters(language: Language, kernel: Kernel, config: _Config) -> str:
-    """The parameter list: pointers, symbolic extents, the batch."""
+def _parameters(language: Language, kernel: Kernel, config: _Config, arguments: Sequence[str] = _OWN) -> str:
+    """The parameter list: pointers, symbolic extents, a family's own arguments."""
     own = sizes_of(kernel)
     extra = (f"const int {name}" for d, name in _sizes(kernel, config).items() if d not in own)
-    return signature(language, kernel, [*extra, "const int nb"])
+    return signature(language, kernel, [*extra, *(f"const int {name}" for name in arguments)])
 
 
-def _wrapper(language: Language, inner: str, kernel: Kernel, config: _Config) -> str:
+def _wrapper(language: Language, inner: str, kernel: Kernel, config: _Config, arguments: Sequence[str] = _OWN) -> str:
     """The function with the signature that all templates share."""
-    names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), "nb"]
-    parameters = _parameters(language, kernel, config)
+    names = [*(f"p{i}" for i in range(len(kernel.params))), *_sizes(kernel, config).values(), *arguments]
+    parameters = _parameters(language, kernel, config, arguments)
     return (
         f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{"
         f"\n  {inner}({', '.join(names)}, task);\n}}\n"

@@ -6,7 +6,8 @@ Schedule: lanes are output channels. A block of dy (some rows of one image, or s
 once to [pixel][channel]; the rows of x that it meets are copied once with their padding. A register tile of channel
 vectors times taps then walks the pixels with a few aligned vector loads and one broadcast of x per tap, the taps
 being literal offsets. Sums of one task stay in its part of the workspace; a second function adds the tasks' sums in
-order, transposes them back and runs the epilogue. No atomics: the same sizes give the same bits.
+order, transposes them back and runs the epilogue: one text for all sizes. No atomics: the same sizes give the same
+bits.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from backends.codegen.cpu_conv.code import (
     widths_below,
 )
 from backends.codegen.cpu_conv.weight_schedule import (
+    REDUCE_ARGUMENTS,
     WeightConfig,
     choose_weight,
     even_runs,
+    reduce_arguments,
     reduce_task_count,
-    reduce_tiles,
     weight_sizes,
     weight_task_count,
     weight_workspace_elements,
@@ -40,9 +42,11 @@ from backends.codegen.language import Language, Space
 from backends.codegen.transposition import FROM_GLOBAL, FROM_PRIVATE, PRIVATE, transpose
 
 __all__ = [
+    "REDUCE_ARGUMENTS",
     "WeightConfig",
     "WeightEpilogue",
     "choose_weight",
+    "reduce_arguments",
     "reduce_code",
     "reduce_task_count",
     "weight_code",
@@ -81,21 +85,58 @@ def weight_code(
 
 
 def reduce_code(
-    language: Language, name: str, params: str, shape: ConvShape, config: WeightConfig, epilogue: WeightEpilogue, *,
-    dtype: str = "float", names: Names | None = None,
+    language: Language, name: str, params: str, config: WeightConfig, epilogue: WeightEpilogue, *,
+    dtype: str = "float", workspace: str = Names().workspace,
 ) -> str:  # fmt: skip
     """Write ``GC_NOINLINE static void name(params, int task)``: add the tasks' sums in order and store dw.
 
+    Every size is an argument, so that convolutions of any size share its text.
+
     Args:
-        language, name, params, shape, config, dtype, names: as for ``weight_code``.
+        language: what it is written in.
+        name: function name.
+        params: C parameter list without the final ``int task``; declares an ``int`` for all of ``REDUCE_ARGUMENTS``.
+        config: from ``choose_weight``; of it, only the lanes and the most tasks count.
         epilogue: stores the results.
+        dtype: ``float`` or ``double``.
+        workspace: the parameter that holds the sums.
     """
-    text = _WeightText(language, shape, config, dtype, names or Names("dy", "x"), None, None)
-    return text.reduce_text(name, params, epilogue)
+    w, width = Writer(language, dtype), config.width
+    vec, source = language.vector(dtype, width), language.pointer(dtype, const=True)
+    with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
+        w.add(*vector_types(language, dtype))
+        w.add(f"const int across = padded / {width}, down = (depth + {width - 1}) / {width};")
+        w.add("const int tiles = groups * across * down;")
+        w.add(f"const int tasks = min(tiles, {config.reduce_tasks}), last = (int)((long)tiles * (task + 1) / tasks);")
+        with w.block("for (int t = (int)((long)tiles * task / tasks); t < last; ++t)"):
+            w.add(f"const int group = t / (across * down), o = (t / down) % across * {width};")
+            w.add(f"const int k = (t % down) * {width}, count = min({width}, depth - k);")
+            w.add(f"{source} const from = {workspace} + (group * depth + k) * padded + o;")
+            w.add(f"{language.private(f'{dtype} tile[{width * width}]')};")
+            with w.block(f"for (int j = 0; j < {width}; ++j)"):
+                w.add(f"{vec} sum = {language.splat('0', dtype, width)};")
+                with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
+                    part = "from + (size_t)h * (groups * depth * padded) + j * padded"
+                    w.add(f"sum += {load(language, part, width, dtype)};")
+                w.add(store(language, "sum", f"tile + j * {width}", width, dtype, Space.PRIVATE))
+            w.add(transpose(PRIVATE, dtype, width, "tile", str(width), "tile", str(width)))
+            _store_tile(w, width, epilogue)
+    return w.text()
+
+
+def _store_tile(w: Writer, width: int, epilogue: WeightEpilogue) -> None:
+    """Hand the rows of a tile to the epilogue."""
+    with w.block(f"for (int m = 0; m < min({width}, outputs - o); ++m)"):
+        w.add("int q = 0;")
+        for piece in [width, *(k for k in widths_below(width) if k != 2)]:
+            with w.block(f"for (; q + {piece} <= count; q += {piece})"):
+                value = load(w.language, f"tile + m * {width} + q", piece, w.dtype, Space.PRIVATE)
+                w.add(f"const {w.language.vector(w.dtype, piece)} acc = {value};")
+                w.add(*epilogue("(group * outputs + o + m)", "(k + q)", "acc", piece))
 
 
 class _WeightText:
-    """The two functions being written."""
+    """The first function being written."""
 
     def __init__(
         self, language: Language, shape: ConvShape, config: WeightConfig, dtype: str, names: Names,
@@ -113,7 +154,7 @@ class _WeightText:
         self.w = Writer(language, dtype)
 
     def _prologue(self) -> None:
-        """Run-time numbers both functions share."""
+        """Run-time numbers."""
         s, c = self.shape, self.config
         bands = -(-s.out_height // c.rows)
         self.w.add(*vector_types(self.language, self.dtype))
@@ -321,44 +362,3 @@ class _WeightText:
                             w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
         for name, place in places:
             w.add(store(self.language, name, place, c.width, self.dtype))
-
-    def reduce_text(self, name: str, params: str, epilogue: WeightEpilogue) -> str:
-        """The second function."""
-        s, c, z, w = self.shape, self.config, self.sizes, self.w
-        depth = z.group_in * z.taps
-        across, down = z.padded_out // c.width, -(-depth // c.width)
-        tiles = reduce_tiles(s, c)
-        tasks = min(tiles, c.reduce_tasks)
-        with w.block(f"GC_NOINLINE static void {name}({params}, int task)"):
-            self._prologue()
-            w.add(f"const int last = (int)({tiles}L * (task + 1) / {tasks});")
-            with w.block(f"for (int t = (int)({tiles}L * task / {tasks}); t < last; ++t)"):
-                w.add(f"const int group = t / {across * down}, o = (t / {down}) % {across} * {c.width};")
-                w.add(f"const int k = (t % {down}) * {c.width};")
-                w.add(f"const int count = min({c.width}, {depth} - k);")
-                w.add(
-                    f"{self.source} const from = {self.names.workspace} + (group * {depth} + k) * {z.padded_out} + o;"
-                )
-                w.add(f"{self.language.private(f'{self.dtype} tile[{c.width * c.width}]')};")
-                with w.block(f"for (int j = 0; j < {c.width}; ++j)"):
-                    w.add(f"{self.vec} sum = {self.zeros};")
-                    with w.block("if (j < count) for (int h = 0; h < chunks; ++h)"):
-                        part = f"from + (size_t)h * {z.sums} + j * {z.padded_out}"
-                        w.add(f"sum += {load(self.language, part, c.width, self.dtype)};")
-                    w.add(store(self.language, "sum", f"tile + j * {c.width}", c.width, self.dtype, Space.PRIVATE))
-                self._store_tile(epilogue)
-        return w.text()
-
-    def _store_tile(self, epilogue: WeightEpilogue) -> None:
-        """Transpose a tile of sums and hand its rows to the epilogue."""
-        c, z, w = self.config, self.sizes, self.w
-        w.add(transpose(PRIVATE, self.dtype, c.width, "tile", str(c.width), "tile", str(c.width)))
-        with w.block(f"for (int m = 0; m < min({c.width}, {z.group_out} - o); ++m)"):
-            w.add("int q = 0;")
-            for piece in [c.width, *(k for k in widths_below(c.width) if k != 2)]:
-                with w.block(f"for (; q + {piece} <= count; q += {piece})"):
-                    w.add(
-                        f"const {self.language.vector(self.dtype, piece)} acc = "
-                        f"{load(self.language, f'tile + m * {c.width} + q', piece, self.dtype, Space.PRIVATE)};"
-                    )
-                    w.add(*epilogue(f"(group * {z.group_out} + o + m)", "(k + q)", "acc", piece))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.codegen.cpu_conv.code import ConvShape
 from backends.codegen.cpu_conv.schedule import TASKS_PER_CORE, register_count
+from graphcore.base.shapes import Extent, dim_min
 
 CACHED_SUMS = 64 * 1024  # sums that stay in the cache while a task walks its images once
 
@@ -93,6 +94,19 @@ def _blocks(shape: ConvShape, config: WeightConfig, batch: int) -> int:
 def weight_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:
     """Tasks of the first function."""
     return config.parts * min(_blocks(shape, config, batch), config.chunks)
+
+
+REDUCE_ARGUMENTS = ("chunks", "groups", "outputs", "padded", "depth")
+"""What the second function is told of a convolution: the sums that were made of every element, groups, and of a group
+its output channels, these in whole vectors, and the elements of one of them."""
+
+
+def reduce_arguments(shape: ConvShape, config: WeightConfig, batch: Extent) -> list[Extent]:
+    """The values of ``REDUCE_ARGUMENTS``."""
+    sizes = weight_sizes(shape, config)
+    blocks = (batch + config.images - 1) // config.images * -(-shape.out_height // config.rows)
+    depth = sizes.group_in * sizes.taps
+    return [dim_min(blocks, config.chunks), shape.groups, sizes.group_out, sizes.padded_out, depth]
 
 
 def reduce_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:

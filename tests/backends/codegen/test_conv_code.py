@@ -250,9 +250,11 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
     text = weight.weight_code(
         OpenCL(), "sums", params(case.dtype), shape, config_w, dtype=case.dtype, names=names, load_dy=load_dy,
         load_x=load_x,
-    ) + weight.reduce_code(
-        OpenCL(), "total", params(case.dtype), shape, config_w, store_weight, dtype=case.dtype, names=names
     )  # fmt: skip
+    sizes = zip(weight.REDUCE_ARGUMENTS, weight.reduce_arguments(shape, config_w, case.batch), strict=True)
+    text += f"enum {{ {', '.join(f'{name} = {value}' for name, value in sizes)} }};\n" + weight.reduce_code(
+        OpenCL(), "total", params(case.dtype), config_w, store_weight, dtype=case.dtype, workspace=names.workspace
+    )
     launches = [
         ("sums", weight.weight_task_count(shape, config_w, case.batch)),
         ("total", weight.reduce_task_count(shape, config_w, case.batch)),
@@ -356,7 +358,7 @@ def test_a_program_has_every_transposition_once() -> None:
         config = weight.choose_weight(shape, width=16, batch=8, cores=2)
         text += weight.weight_code(OpenCL(), f"sums{filters}", params("float"), shape, config)
         text += weight.reduce_code(
-            OpenCL(), f"total{filters}", params("float"), shape, config, lambda o, k, a, w: [f"sink({a});"]
+            OpenCL(), f"total{filters}", params("float"), config, lambda o, k, a, w: [f"sink({a});"]
         )
     helpers = prelude_for(text, OpenCL())
     for fn in (FROM_GLOBAL, FROM_PRIVATE, PRIVATE):
