@@ -21,8 +21,9 @@ from graphcore.api.operands import align, build, cast, fail, fit, full, promote,
 from graphcore.api.reductions import max as largest
 from graphcore.api.shaping import reshape
 from graphcore.base import dtypes
-from graphcore.base.errors import DTypeError, ShapeError, UsageError
-from graphcore.base.shapes import Dim, Shape, broadcast_shapes, format_shape, product
+from graphcore.base.errors import DTypeError, UsageError
+from graphcore.base.shapes import agree, broadcasts, format_shape, product
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, mismatch
 
 __all__ = ["At"]
@@ -37,7 +38,7 @@ class At:
     * basic (slices, integers, None, ``...``);
     * a boolean tensor or array for the first axes; the value broadcasts to the axes that are left;
     * any other that has integer arrays or tensors: ``add`` adds up duplicates, ``set`` lets the last one win, and the
-      others are not defined. The extents are fixed, unless one array stands alone, for the first axis.
+      others are not defined.
     """
 
     def __init__(self, x: Tensor, key: Any = None) -> None:
@@ -119,14 +120,12 @@ class At:
     def _flattened(self, operation: str, value: Any) -> Tensor:
         """An operation on the same elements of the flattened tensor."""
         x, v = self._x, self._value(value)
-        if any(isinstance(e, Dim) for e in x.shape):
-            raise fail(UsageError, "at: such an index of integer tensors needs fixed extents", x)
         places = build("iota", shape=(product(x.shape),), axis=0, dtype=dtypes.int64)
         wanted = getitem(reshape(places, x.shape), self._key)
-        if not _broadcasts(v, wanted.shape):
+        if not broadcasts(v.shape, wanted.shape):
             raise mismatch("at", x, v, f"the value does not broadcast to the indexed part {format_shape(wanted.shape)}")
         flat = At(reshape(x, (-1,)), reshape(wanted, (-1,)))
-        return reshape(getattr(flat, operation)(reshape(fit(v, wanted.shape), (-1,))), x.shape)
+        return reshape(getattr(flat, operation)(reshape(fit(v, wanted.shape, "at", x), (-1,))), x.shape)
 
     def _mask(self) -> Tensor | None:
         """The index, if it is one boolean tensor or array."""
@@ -137,12 +136,13 @@ class At:
         mask, v, shape = self._mask(), self._value(value), self._x.shape
         assert mask is not None
         rest = shape[mask.ndim :]
-        if mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
+        if not agree(mask.shape, shape[: mask.ndim]):
             raise mismatch("at", self._x, mask, "the mask must have the shape of the first axes")
-        if not _broadcasts(v, rest):
+        mask = taken(mask, shape[: mask.ndim], "at", self._x)
+        if not broadcasts(v.shape, rest):
             raise mismatch("at", self._x, v, f"under a mask, the value must broadcast to {format_shape(rest)}")
         wide = reshape(mask, (*mask.shape, *(1,) * len(rest)))
-        return where(wide, function(self._x, fit(v, shape)), self._x)
+        return where(wide, function(self._x, fit(v, shape, "at", self._x)), self._x)
 
     def _value(self, value: Any) -> Tensor:
         """A value as a tensor of the type of ``x``; as in a feed, an array of floats takes a floating one's."""
@@ -165,17 +165,17 @@ class At:
 
     def _prepared(self, value: Any) -> tuple[Basic, Tensor]:
         where_, v = basic_index(self._x, expand_index(self._x, self._key)), self._value(value)
-        if not _broadcasts(v, where_.shape):
+        if not broadcasts(v.shape, where_.shape):
             raise mismatch(
                 "at", self._x, v, f"the value does not broadcast to the indexed part {format_shape(where_.shape)}"
             )
-        return where_, fit(v, where_.shape)
+        return where_, fit(v, where_.shape, "at", self._x)
 
     def _set_rows(self, index: Tensor, value: Tensor) -> Tensor:
         """For every row the last index that names it, by comparison of all pairs."""
         x, rows = self._x, self._x.shape[0]
         wanted = (*index.shape, *x.shape[1:])
-        if broadcast_shapes(value.shape, wanted) != wanted:
+        if not broadcasts(value.shape, wanted):
             raise mismatch("at.set", x, value, f"the values must be {format_shape(wanted)}")
         flat = cast(reshape(index, (-1,)), dtypes.int64)
         counted = where(less(flat, 0), add(flat, rows), flat)
@@ -186,14 +186,7 @@ class At:
         if pairs[1] == 0:
             return x
         last = largest(where(hits, turn, -1), 1)
-        rows_of_value = reshape(fit(value, wanted), (pairs[1], *x.shape[1:]))
+        rows_of_value = reshape(fit(value, wanted, "at.set", x), (pairs[1], *x.shape[1:]))
         chosen = build("take", rows_of_value, maximum(last, 0), axis=0)
         named = reshape(greater_equal(last, 0), (rows, *(1,) * (x.ndim - 1)))
         return where(named, chosen, x)
-
-
-def _broadcasts(value: Tensor, shape: Shape) -> bool:
-    try:
-        return broadcast_shapes(value.shape, shape) == shape
-    except ShapeError:
-        return False

@@ -12,6 +12,8 @@ from graphcore.api.variable import Variable, as_tensor
 from graphcore.base import source
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
 from graphcore.base.notices import warn_of_building
+from graphcore.base.shapes import agree
+from graphcore.ir.agreement import taken
 from graphcore.ir.graph import carry_updates, close_over, read_variables, side_updates, toposort
 from graphcore.ir.leaves import Parameter
 from graphcore.ir.node import Builder, Node, Tensor, describe, make_node
@@ -118,11 +120,11 @@ def _seed(y: Tensor, given: Any) -> Tensor:
             )
         return Builder().full((), 1, y.dtype)
     seed = as_tensor(given, y.dtype)
-    if seed.shape != y.shape:
+    if not agree(seed.shape, y.shape):
         raise ShapeError(f"gradients: grad_ys has the shape {seed.shape}, its y {y.shape}\n  y is {describe(y)}")
     if seed.dtype != y.dtype:
         raise DTypeError(f"gradients: grad_ys is {seed.dtype}, its y {y.dtype}\n  y is {describe(y)}")
-    return seed
+    return taken(seed, y.shape, "gradients", y)
 
 
 def backward(loss: Tensor, inputs: Any = None, gradient: Any = None) -> None:

@@ -11,9 +11,21 @@ from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import less, where
 from graphcore.api.operands import axis_of, build, cast, fail, fit, in_range, promote, tensor
 from graphcore.api.shaping import flip, moveaxis, permute_dims, reshape
+from graphcore.api.spans import symbolic_span
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, OutOfRangeError, ShapeError, UsageError
-from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, dim_min, format_shape, product
+from graphcore.base.shapes import (
+    Dim,
+    Extent,
+    Shape,
+    agree,
+    broadcast_shapes,
+    broadcasts,
+    format_shape,
+    product,
+    widths_around,
+)
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, mismatch
 
 __all__ = [
@@ -34,7 +46,7 @@ class Basic:
     """A basic index of a tensor: a slice with positive steps, axes to reverse, and the shape with axes dropped and
     added."""
 
-    starts: tuple[int, ...]
+    starts: Shape
     lengths: Shape
     steps: tuple[int, ...]
     flips: tuple[int, ...]
@@ -50,12 +62,8 @@ class Basic:
         """``v``, of the shape that ``read`` gives, put where the index names in a tensor of zeros."""
         v = reshape(v, self.lengths)
         v = flip(v, self.flips) if self.flips else v
-        high = tuple(
-            e - start - ((n - 1) * step + 1) if n != 0 else e - start
-            for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True)
-        )
-        gaps = tuple(step - 1 for step in self.steps)
-        return build("pad", v, low=self.starts, high=high, gaps=gaps)
+        low, high, gaps = widths_around(shape, self.starts, self.lengths, self.steps)
+        return build("pad", v, low=low, high=high, gaps=gaps)
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -63,8 +71,6 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     or tensors.
 
     A computed index out of range gives NaN (0 for integers); constant and fed ones raise.
-
-    A slice of a symbolic axis takes the axis to be as long as its positive start.
 
     Raises:
         ShapeError: too many indices or one out of range.
@@ -160,7 +166,7 @@ def _checked(x: Tensor, item: Any) -> Any:
 
 
 def basic_index(x: Tensor, items: list[Any]) -> Basic:
-    starts: list[int] = []
+    starts: list[Extent] = []
     lengths: list[Extent] = []
     steps: list[int] = []
     flips: list[int] = []
@@ -185,17 +191,9 @@ def basic_index(x: Tensor, items: list[Any]) -> Basic:
     return Basic(tuple(starts), tuple(lengths), tuple(steps), tuple(flips), tuple(shape))
 
 
-def _position(x: Tensor, axis: int, index: int, extent: Extent) -> int:
-    if isinstance(extent, Dim):
-        if index < 0:
-            raise fail(
-                ShapeError,
-                f"index: {index} counts from the end of axis {axis} of {format_shape(x.shape)}, whose extent is "
-                f"symbolic; "
-                f"use gc.take(x, gc.constant([{index}]), axis={axis})",
-                x,
-            )
-        return index
+def _position(x: Tensor, axis: int, index: int, extent: Extent) -> Extent:
+    if isinstance(extent, Dim):  # whether it is there is checked when feeds bind
+        return extent + index if index < 0 else index
     if not -extent <= index < extent:
         raise fail(
             OutOfRangeError,
@@ -205,7 +203,7 @@ def _position(x: Tensor, axis: int, index: int, extent: Extent) -> int:
     return index % extent
 
 
-def _span(x: Tensor, axis: int, item: slice) -> tuple[int, Extent, int]:
+def _span(x: Tensor, axis: int, item: slice) -> tuple[Extent, Extent, int]:
     """Start, number and step of a slice; a negative step gives the start of the reversed, increasing slice."""
     extent = x.shape[axis]
     try:
@@ -224,33 +222,12 @@ def _span(x: Tensor, axis: int, item: slice) -> tuple[int, Extent, int]:
     if fixed.step == 0:
         raise fail(ShapeError, "index: a slice's step must not be 0", x)
     if isinstance(extent, Dim):
-        return _symbolic_span(x, axis, fixed, extent)
+        return symbolic_span(fixed, extent)
     start, stop, step = fixed.indices(extent)
     count = len(range(start, stop, step))
     if count == 0:
         return 0, 0, 1
     return (start, count, step) if step > 0 else (start + (count - 1) * step, count, step)
-
-
-def _symbolic_span(x: Tensor, axis: int, item: slice, extent: Dim) -> tuple[int, Extent, int]:
-    start, stop, step = item.start or 0, item.stop, 1 if item.step is None else item.step
-    if step < 0 or start < 0:
-        raise fail(
-            ShapeError,
-            f"index: axis {axis} of {format_shape(x.shape)} is symbolic, so a slice of it cannot start at its end or "
-            f"go backwards; "
-            "give the placeholder a fixed extent",
-            x,
-        )
-    if stop is None:
-        end: Extent = extent
-    elif stop < 0:
-        end = extent + stop
-    else:
-        end = dim_min(extent, stop)
-    if stop is not None and 0 <= stop <= start:
-        return 0, 0, 1
-    return start, (end - start + (step - 1)) // step, step
 
 
 def _advanced(x: Tensor, items: list[Any]) -> Tensor:
@@ -370,7 +347,8 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
     except ShapeError:
         raise mismatch("take_along_axis", t, at, f"shapes differ outside axis {place}") from None
     at = in_range("take_along_axis", at, t.shape[place])
-    t, at = (fit(u, (*rest[:place], u.shape[place], *rest[place:])) for u in (t, at))
+    pair = ((t, at), (at, t))
+    t, at = (fit(u, (*rest[:place], u.shape[place], *rest[place:]), "take_along_axis", v) for u, v in pair)
     return build("take_along", t, at, axis=place)
 
 
@@ -395,7 +373,7 @@ def gather(x: Any, dim: int, index: Any) -> Tensor:
             n if isinstance(n, int) and isinstance(e, int) else e for n, e in zip(lengths, t.shape, strict=True)
         )
         t = build("slice", t, starts=(0,) * t.ndim, lengths=cut, steps=(1,) * t.ndim)
-    return build("take_along", fit(t, lengths), in_range("gather", at, t.shape[place]), axis=place)
+    return build("take_along", taken(t, lengths, "gather", at), in_range("gather", at, t.shape[place]), axis=place)
 
 
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
@@ -413,18 +391,25 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Tensor:
     if not at.ndim == t.ndim == values.ndim:
         raise mismatch("scatter_add", at, values, "index and src must have the rank of x")
     if at.shape != values.shape:
-        if any(
-            m != n and (isinstance(m, Dim) or isinstance(n, Dim) or m > n)
-            for m, n in zip(at.shape, values.shape, strict=True)
-        ):
+        cut = tuple(map(_no_longer, at.shape, values.shape))
+        if not agree(cut, at.shape):
             raise mismatch("scatter_add", at, values, "the index must be no larger than src")
-        values = build("slice", values, starts=(0,) * t.ndim, lengths=at.shape, steps=(1,) * t.ndim)
-    missing = tuple(0 if i == place or e == at.shape[i] else e - at.shape[i] for i, e in enumerate(t.shape))
-    if any(isinstance(n, Dim) or n < 0 for n in missing):
+        if cut != values.shape:
+            values = build("slice", values, starts=(0,) * t.ndim, lengths=cut, steps=(1,) * t.ndim)
+        values = taken(values, at.shape, "scatter_add", at)
+    room = tuple(n if i == place else _no_longer(n, e) for i, (n, e) in enumerate(zip(at.shape, t.shape, strict=True)))
+    if not agree(room, at.shape):
         raise mismatch("scatter_add", t, at, f"the index must be no larger than x outside dim {place}")
+    at, values = taken(at, room, "scatter_add", t), taken(values, room, "scatter_add", t)
+    missing = tuple(0 if i == place or e == room[i] else e - room[i] for i, e in enumerate(t.shape))
     at = in_range("scatter_add", at, t.shape[place], constants=False)
     added = build("scatter_along", at, values, axis=place, extent=t.shape[place])
     return add(t, build("pad", added, low=(0,) * t.ndim, high=missing, gaps=(0,) * t.ndim) if any(missing) else added)
+
+
+def _no_longer(n: Extent, extent: Extent) -> Extent:
+    """How many of ``extent`` elements are left of ``n``: unknown extents are taken to be equal."""
+    return min(n, extent) if isinstance(n, int) and isinstance(extent, int) else extent
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:
@@ -445,14 +430,11 @@ def index_add(x: Any, dim: int, index: Any, source: Any) -> Tensor:
 
 def rows_added(x: Tensor, index: Tensor, values: Tensor, op: str) -> Tensor:
     wanted = (*index.shape, *x.shape[1:])
-    try:
-        fits = broadcast_shapes(values.shape, wanted) == wanted
-    except ShapeError:
-        fits = False
-    if not fits:
+    if not broadcasts(values.shape, wanted):
         raise mismatch(op, x, values, f"the values must be {format_shape(wanted)}")
     count = product(index.shape)
-    flat = reshape(fit(values, wanted), (count, *x.shape[1:]))
+    against = x if values.shape[1:] != x.shape[1:] else index
+    flat = reshape(fit(values, wanted, op, against), (count, *x.shape[1:]))
     return build("scatter_add", reshape(index, (count,)), flat, rows=x.shape[0])
 
 

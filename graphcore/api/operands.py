@@ -14,7 +14,17 @@ from graphcore.base.arrays import outside, wrong_position
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphcoreError, OutOfRangeError, ShapeError, UsageError
 from graphcore.base.notices import DTypeWarning, warn_once
-from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, normalize_axes, normalize_axis
+from graphcore.base.shapes import (
+    Dim,
+    Extent,
+    Shape,
+    broadcast_shapes,
+    format_shape,
+    may_equal,
+    normalize_axes,
+    normalize_axis,
+)
+from graphcore.ir.agreement import taken
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor, describe, make_node, mismatch, with_operands
 from graphcore.ir.op import Kind, Op, lookup
@@ -35,7 +45,6 @@ __all__ = [
     "in_range",
     "is_operand",
     "promote",
-    "same_shape",
     "scalar",
     "tensor",
 ]
@@ -170,15 +179,15 @@ def _is_stored(t: Tensor) -> bool:
     return isinstance(t.node.op, (Constant, VariableRead))
 
 
-def fit(x: Tensor, shape: Shape) -> Tensor:
-    """``x`` broadcast to a shape that ``broadcast_shapes`` gave; extents taken to be equal are recorded as
-    requirements."""
+def fit(x: Tensor, shape: Shape, op: str | None = None, against: Tensor | None = None) -> Tensor:
+    """``x`` broadcast to a shape that ``broadcasts`` allows; extents taken to be equal are recorded as requirements.
+
+    ``op`` and ``against``, the function and the tensor that has such extents, are for messages.
+    """
     if x.shape == shape:
         return x
     lead = len(shape) - x.ndim
-    wanted = tuple(e if e == 1 else shape[lead + i] for i, e in enumerate(x.shape))
-    if wanted != x.shape:
-        x = build("require_shape", x, shape=wanted)
+    x = taken(x, tuple(e if e == 1 else shape[lead + i] for i, e in enumerate(x.shape)), op, against)
     return x if x.shape == shape else build("broadcast", x, shape=shape)
 
 
@@ -192,7 +201,13 @@ def align(op: str, *tensors: Tensor) -> list[Tensor]:
         shape = broadcast_shapes(*(t.shape for t in tensors))
     except ShapeError:
         raise _explain_broadcast(op, tensors) from None
-    return [fit(t, shape) for t in tensors]
+    return [t if t.shape == shape else fit(t, shape, op, _other(t, shape, tensors)) for t in tensors]
+
+
+def _other(x: Tensor, shape: Shape, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Which of some tensors has an extent of their common shape that ``x`` may lack."""
+    axes = [i for i in range(-x.ndim, 0) if x.shape[i] != 1 and x.shape[i] != shape[i]]
+    return next((t for t in tensors for i in axes if t.ndim >= -i and t.shape[i] == shape[i]), None)
 
 
 def aligned(op: str, *values: Any, floating: bool = False) -> list[Tensor]:
@@ -205,7 +220,7 @@ def _explain_broadcast(op: str, tensors: Sequence[Tensor]) -> ShapeError:
         for b in tensors[i + 1 :]:
             for axis in range(-1, -min(a.ndim, b.ndim) - 1, -1):
                 x, y = a.shape[axis], b.shape[axis]
-                if x != y and x != 1 and y != 1 and isinstance(x, int) and isinstance(y, int):
+                if x != 1 and y != 1 and not may_equal(x, y):
                     error = mismatch(op, a, b, f"shapes do not broadcast ({x} against {y} at axis {axis})")
                     return ShapeError(f"{error}\n  {_broadcast_hint(a, b)}")
     shapes = " and ".join(format_shape(t.shape) for t in tensors)
@@ -224,19 +239,6 @@ def _broadcast_hint(a: Tensor, b: Tensor) -> str:
     if a.ndim == b.ndim == 2 and a.shape == b.shape[::-1]:
         return "one is the other's transpose: write x.T for one of them; for a matrix product write a @ b"
     return "extents must be equal or 1, aligned at the last axis; insert axes with x[:, None] or x.reshape(...)"
-
-
-def same_shape(op: str, a: Tensor, b: Tensor, what: str, hint: str) -> Tensor:
-    """``b`` with the shape of ``a`` (never broadcast); symbolic extents are taken to be equal.
-
-    Raises:
-        ShapeError: the shapes differ.
-    """
-    if a.ndim != b.ndim or any(
-        x != y and isinstance(x, int) and isinstance(y, int) for x, y in zip(a.shape, b.shape, strict=True)
-    ):
-        raise ShapeError(f"{mismatch(op, a, b, what)}\n  {hint}")
-    return b if a.shape == b.shape else build("require_shape", b, shape=a.shape)
 
 
 def in_range(

@@ -12,7 +12,8 @@ from graphcore.api.reductions import sum as total
 from graphcore.api.shaping import moveaxis, permute_dims, reshape
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
-from graphcore.base.shapes import Extent, broadcast_shapes, format_shape, product
+from graphcore.base.shapes import Extent, agree, broadcast_shapes, common_extent, format_shape, may_equal, product
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, mismatch
 
 __all__ = ["diagonal", "dot", "einsum", "matmul", "outer", "tensordot", "trace", "vecdot"]
@@ -25,16 +26,15 @@ def _numbers(op: str, *values: Any) -> list[Tensor]:
     return tensors
 
 
-def _equal_extents(a: Extent, b: Extent) -> bool:
-    """Whether two extents are equal or may be (a symbolic one is taken to be)."""
-    return a == b or not (isinstance(a, int) and isinstance(b, int))
+def _with_extent(op: str, x: Tensor, axis: int, extent: Extent, against: Tensor) -> Tensor:
+    """``x`` with an axis known to have the extent that another operand has."""
+    return taken(x, tuple(extent if a == axis % x.ndim else e for a, e in enumerate(x.shape)), op, against)
 
 
-def _with_extent(x: Tensor, axis: int, extent: Extent) -> Tensor:
-    """``x`` with an axis known to have an extent."""
-    if x.shape[axis] == extent:
-        return x
-    return build("require_shape", x, shape=tuple(extent if a == axis % x.ndim else e for a, e in enumerate(x.shape)))
+def _summed(op: str, a: Tensor, i: int, b: Tensor, j: int) -> tuple[Tensor, Tensor]:
+    """Two operands that are summed over an axis of each, which may be equal, with one extent along them."""
+    extent = common_extent((a.shape[i], b.shape[j]))
+    return _with_extent(op, a, i, extent, b), _with_extent(op, b, j, extent, a)
 
 
 def matmul(x1: Any, x2: Any) -> Tensor:
@@ -65,18 +65,14 @@ def matmul(x1: Any, x2: Any) -> Tensor:
         )
     row, column = a.ndim == 1, b.ndim == 1
     inner = a.shape[-1], b.shape[0 if column else -2]
-    if not _equal_extents(*inner):
+    if not may_equal(*inner):
         raise ShapeError(
             f"{mismatch('matmul', a, b, f'the inner extents differ ({inner[0]} against {inner[1]})')}\n  "
             f"{_matmul_hint(a, b)}"
         )
     first = reshape(a, (1, *a.shape)) if row else a
     second = reshape(b, (*b.shape, 1)) if column else b
-    if isinstance(inner[0], int):
-        second = _with_extent(second, -2, inner[0])
-    else:
-        first = _with_extent(first, -1, inner[1])
-    result = _product(first, second)
+    result = _product(*_summed("matmul", first, -1, second, -2))
     shape = result.shape
     wanted = (*shape[:-2], *(() if row else shape[-2:-1]), *(() if column else shape[-1:]))
     return reshape(result, wanted)
@@ -104,7 +100,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ShapeError:
         raise mismatch("matmul", a, b, "the leading axes do not broadcast") from None
-    return build("matmul", fit(a, (*batch, *a.shape[-2:])), fit(b, (*batch, *b.shape[-2:])))
+    first = fit(a, (*batch, *a.shape[-2:]), "matmul", b)
+    return build("matmul", first, fit(b, (*batch, *b.shape[-2:]), "matmul", a))
 
 
 def vecdot(x1: Any, x2: Any, axis: int = -1) -> Tensor:
@@ -116,9 +113,10 @@ def vecdot(x1: Any, x2: Any, axis: int = -1) -> Tensor:
     a, b = _numbers("vecdot", x1, x2)
     for t in (a, b):
         axis_of("vecdot", t, axis)
-    if not _equal_extents(a.shape[axis], b.shape[axis]):
+    if not may_equal(a.shape[axis], b.shape[axis]):
         raise mismatch("vecdot", a, b, f"extents of axis {axis} differ ({a.shape[axis]} against {b.shape[axis]})")
-    return total(multiply(moveaxis(a, axis, -1), moveaxis(b, axis, -1)), -1, dtype=a.dtype)
+    a, b = _summed("vecdot", moveaxis(a, axis, -1), -1, moveaxis(b, axis, -1), -1)
+    return total(multiply(a, b), -1, dtype=a.dtype)
 
 
 def dot(x1: Any, x2: Any) -> Tensor:
@@ -162,10 +160,10 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2, *, dims: Any = None) -> Tensor:
         one, two = axes
         left = [axis_of("tensordot", a, i) for i in (one if isinstance(one, Sequence) else (one,))]
         right = [axis_of("tensordot", b, i) for i in (two if isinstance(two, Sequence) else (two,))]
-    if len(left) != len(right) or any(
-        not _equal_extents(a.shape[i], b.shape[j]) for i, j in zip(left, right, strict=False)
-    ):
+    if not agree(tuple(a.shape[i] for i in left), tuple(b.shape[j] for j in right)):
         raise mismatch("tensordot", a, b, f"axes {tuple(left)} and {tuple(right)} do not pair up")
+    for i, j in zip(left, right, strict=True):
+        a, b = _summed("tensordot", a, i, b, j)
     free_a = [i for i in range(a.ndim) if i not in left]
     free_b = [i for i in range(b.ndim) if i not in right]
     shape = (*(a.shape[i] for i in free_a), *(b.shape[i] for i in free_b))
@@ -227,7 +225,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     tensors = _numbers("einsum", *operands) if operands else []
     terms, output = _parse(equation, tensors)
     extents = _label_extents(equation, terms, tensors)
-    items = [_unify(t, labels, extents) for t, labels in zip(tensors, terms, strict=True)]
+    items = [_unify(t, labels, extents, tensors) for t, labels in zip(tensors, terms, strict=True)]
     value, labels = items[0]
     for position, (other, other_labels) in enumerate(items[1:], 1):
         later = set(output).union(*(ls for _, ls in items[position + 1 :]))
@@ -292,7 +290,7 @@ def _label_extents(equation: str, terms: list[list[str]], tensors: list[Tensor])
             first = owner.setdefault(label, t)
             if known == 1 and label.isdigit():
                 extents[label], owner[label] = extent, t
-            elif not _equal_extents(known, extent) and not (extent == 1 and label.isdigit()):
+            elif not may_equal(known, extent) and not (extent == 1 and label.isdigit()):
                 raise mismatch(
                     "einsum", first, t, f"{equation!r}: the label {label!r} has the extents {known} and {extent}"
                 )
@@ -301,9 +299,10 @@ def _label_extents(equation: str, terms: list[list[str]], tensors: list[Tensor])
     return extents
 
 
-def _unify(t: Tensor, labels: list[str], extents: dict[str, Extent]) -> tuple[Tensor, list[str]]:
+def _unify(t: Tensor, labels: list[str], extents: dict[str, Extent], tensors: list[Tensor]) -> tuple[Tensor, list[str]]:
     """An operand with its labels' extents and every label once: a repeated one takes the diagonal."""
-    t = fit(t, tuple(extents[label] for label in labels))
+    wanted = tuple(extents[label] for label in labels)
+    t = fit(t, wanted, "einsum", next((u for u in tensors if u is not t and set(wanted) & set(u.shape)), None))
     for label in dict.fromkeys(labels):
         while labels.count(label) > 1:
             i = labels.index(label)

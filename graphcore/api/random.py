@@ -31,8 +31,9 @@ from graphcore.api.variable import Variable, placeholder
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
-from graphcore.base.shapes import Dim, Shape, as_shape, format_shape
+from graphcore.base.shapes import Dim, Shape, agree, as_shape, format_shape
 from graphcore.base.signposts import missing
+from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Graph, rebuild, toposort
 from graphcore.ir.node import Node, Tensor, device, make_node
 from graphcore.ir.op import Draw, lookup
@@ -264,14 +265,14 @@ def _largest_below(value: float, dtype: DType) -> float:
 
 
 def _fitted(op: str, x: Tensor, shape: Shape) -> Tensor:
-    if x.shape != shape:
+    if not agree(x.shape, shape):
         raise fail(
             ShapeError,
             f"random.{op}: the parameters broadcast to {format_shape(x.shape)}, not to the shape "
             f"{format_shape(shape)}; the argument for it is shape=...",
             x,
         )
-    return x
+    return taken(x, shape, f"random.{op}")
 
 
 def _standard_normal(shape: Shape, dtype: DType) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.operands import axes_of, axis_of, build, fail, fit, promote, tensor
+from graphcore.api.operands import align, axes_of, axis_of, build, fail, fit, promote, tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.base.shapes import Dim, Extent, Shape, broadcast_shapes, format_shape, product
+from graphcore.base.shapes import Dim, Extent, Shape, agree, broadcasts, common_shape, dim_max, format_shape, product
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, describe, mismatch
 
 # fmt: off
@@ -270,21 +271,14 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
         e if isinstance(e, Dim) else whole("broadcast_to", e, t)
         for e in (shape if isinstance(shape, (tuple, list)) else (shape,))
     )
-    lead = len(wanted) - t.ndim
-    fits = lead >= 0 and all(
-        e in (1, wanted[lead + i])
-        or isinstance(e, Dim) != isinstance(wanted[lead + i], Dim)
-        or (isinstance(e, Dim) and isinstance(wanted[lead + i], Dim))
-        for i, e in enumerate(t.shape)
-    )
-    if not fits:
+    if not broadcasts(t.shape, wanted):
         raise fail(
             ShapeError,
             f"broadcast_to: {format_shape(t.shape)} does not broadcast to {format_shape(wanted)}; "
             "extents must be equal or 1, aligned at the last axis",
             t,
         )
-    return fit(t, wanted)
+    return fit(t, wanted, "broadcast_to")
 
 
 def broadcast_arrays(*xs: Any) -> list[Tensor]:
@@ -293,9 +287,7 @@ def broadcast_arrays(*xs: Any) -> list[Tensor]:
     >>> [t.shape for t in broadcast_arrays([1, 2], 3)]
     [(2,), (2,)]
     """
-    from_numbers = [tensor("broadcast_arrays", x) for x in xs]
-    shape = broadcast_shapes(*(t.shape for t in from_numbers))
-    return [fit(t, shape) for t in from_numbers]
+    return align("broadcast_arrays", *(tensor("broadcast_arrays", x) for x in xs))
 
 
 def _sequence(op: str, xs: Any) -> list[Tensor]:
@@ -326,18 +318,29 @@ def concat(xs: Any, axis: int | None = 0, *, dim: int | None = None) -> Tensor:
     if first.ndim == 0:
         raise fail(ShapeError, "concat: rank-0 tensors have no axis to join; use gc.stack", *tensors)
     place = axis_of("concat", first, axis)
-    return (
-        tensors[0] if len(tensors) == 1 else build("concat", *(_matching(first, t, place) for t in tensors), axis=place)
-    )
+    return first if len(tensors) == 1 else build("concat", *_alike("concat", tensors, place), axis=place)
 
 
-def _matching(first: Tensor, other: Tensor, axis: int) -> Tensor:
-    if other.ndim != first.ndim:
-        raise mismatch("concat", first, other, "ranks differ")
-    wanted = tuple(e if i == axis else first.shape[i] for i, e in enumerate(other.shape))
-    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(wanted, other.shape, strict=True)):
-        raise mismatch("concat", first, other, f"extents differ outside axis {axis}")
-    return other if wanted == other.shape else build("require_shape", other, shape=wanted)
+def _alike(op: str, tensors: Sequence[Tensor], axis: int | None = None) -> list[Tensor]:
+    """Tensors known to have one shape, but along ``axis``."""
+    shapes = [tuple(e for i, e in enumerate(t.shape) if i != axis) for t in tensors]
+    owner: dict[Shape, Tensor] = {}
+    for t, shape in zip(tensors, shapes, strict=True):
+        if t.ndim != tensors[0].ndim:
+            raise mismatch(op, tensors[0], t, "ranks differ")
+        owner.setdefault(shape, t)
+    for one, other in itertools.combinations(owner, 2):
+        if not agree(one, other):
+            why = "shapes differ" if axis is None else f"extents differ outside axis {axis}"
+            raise mismatch(op, owner[one], owner[other], why)
+    common = common_shape(*owner)
+    against = {shape: next((t for s, t in owner.items() if s != shape), None) for shape in owner}
+    result = []
+    for t, shape in zip(tensors, shapes, strict=True):
+        extents = iter(common)
+        wanted = tuple(e if i == axis else next(extents) for i, e in enumerate(t.shape))
+        result.append(taken(t, wanted, op, against[shape]))
+    return result
 
 
 concatenate = concat
@@ -354,21 +357,15 @@ def stack(xs: Any, axis: int = 0, *, dim: int | None = None) -> Tensor:
     """
     axis = axis if dim is None else dim
     tensors = _sequence("stack", xs)
-    first = tensors[0]
-    for other in tensors[1:]:
-        if other.ndim != first.ndim or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(first.shape, other.shape, strict=True)
-        ):
-            raise mismatch("stack", first, other, "shapes differ")
-    place = axis_of("stack", first, axis, first.ndim + 1)
-    return concat([expand_dims(t, place) for t in tensors], place)
+    place = axis_of("stack", tensors[0], axis, tensors[0].ndim + 1)
+    return concat([expand_dims(t, place) for t in _alike("stack", tensors)], place)
 
 
 def split(x: Any, indices_or_sections: Any, axis: int = 0, *, dim: int | None = None) -> list[Tensor]:
     """``x`` cut along an axis: into a number of equal parts, or before the given positions.
 
     Raises:
-        ShapeError: the extent is symbolic or not divisible.
+        ShapeError: the extent is not divisible. A symbolic one that the positions leave is a FeedError.
 
     >>> [t.shape for t in split([1, 2, 3, 4], 2)]
     [(2,), (2,)]
@@ -390,18 +387,13 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0, *, dim: int | None = 
                 t,
             )
         bounds = [i * (extent // parts) for i in range(parts + 1)]
-    if isinstance(extent, Dim) and len(bounds) > 2 and any(isinstance(b, Dim) for b in bounds[:-1]):
-        raise fail(
-            ShapeError,
-            f"split: axis {place} of {format_shape(t.shape)} is symbolic, so its cuts have no fixed positions",
-            t,
-        )
+    bounds = [b + extent if isinstance(b, int) and b < 0 else b for b in bounds]
     if isinstance(extent, int):
-        bounds = [max(0, min(extent, b + extent if b < 0 else b)) for b in bounds]
-    return [cut(t, place, a, b - a if isinstance(b, Dim) else max(b - a, 0)) for a, b in itertools.pairwise(bounds)]
+        bounds = [max(0, min(extent, b)) for b in bounds]
+    return [cut(t, place, a, dim_max(b - a, 0)) for a, b in itertools.pairwise(bounds)]
 
 
-def cut(x: Tensor, axis: int, start: int, length: Extent) -> Tensor:
+def cut(x: Tensor, axis: int, start: Extent, length: Extent) -> Tensor:
     """``length`` elements along an axis from ``start``."""
     if start == 0 and length == x.shape[axis]:
         return x
@@ -488,7 +480,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Tensor:
 
 
 def flip(x: Any, axis: Any = None) -> Tensor:
-    """The order of elements reversed along axes of fixed extents (None: all).
+    """The order of elements reversed along axes (None: all).
 
     >>> flip([1, 2, 3]).shape
     (3,)

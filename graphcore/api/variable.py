@@ -11,7 +11,8 @@ import numpy as np
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphError, ShapeError
-from graphcore.base.shapes import Shape, as_shape, format_shape, is_static
+from graphcore.base.shapes import Shape, agree, as_shape, format_shape, is_static
+from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Update, toposort
 from graphcore.ir.leaves import Constant, Placeholder, VariableRead
 from graphcore.ir.node import Tensor, describe, make_node
@@ -221,13 +222,13 @@ class Variable(Tensor):
                 f".astype('{self.dtype}')\n"
                 f"  the value is {describe(new)}\n  the variable was made at {self.place}"
             )
-        if new.shape != self.shape:
+        if not agree(new.shape, self.shape):
             raise ShapeError(
                 f"assign: variable {self.name!r} has shape {format_shape(self.shape)}, the value "
                 f"{format_shape(new.shape)}\n"
                 f"  the value is {describe(new)}\n  the variable was made at {self.place}"
             )
-        return Update(self, new, source.capture().place)
+        return Update(self, taken(new, self.shape, "assign", self), source.capture().place)
 
     def assign_add(self, value: Any) -> Update:
         """An update: the variable grows by ``value``, which broadcasts to its shape."""

@@ -12,10 +12,11 @@ from graphcore.api.operands import cast, fail, promote, tensor
 from graphcore.api.products import einsum, matmul
 from graphcore.api.shaping import broadcast_to, matrix_transpose
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.base.shapes import format_shape
+from graphcore.base.shapes import agree, format_shape, may_equal
 from graphcore.base.source import name_scope
 from graphcore.functional.activations import masked_softmax, softmax
 from graphcore.functional.dropout import dropout
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, mismatch
 
 __all__ = ["bilinear", "linear", "scaled_dot_product_attention"]
@@ -38,7 +39,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     t, w = promote("linear", x, weight, floating=True)
     if w.ndim not in (1, 2) or t.ndim == 0:
         raise mismatch("linear", t, w, "takes x (..., in) and weight (out, in)")
-    if isinstance(t.shape[-1], int) and isinstance(w.shape[-1], int) and t.shape[-1] != w.shape[-1]:
+    if not may_equal(t.shape[-1], w.shape[-1]):
         turned = w.ndim == 2 and w.shape[0] == t.shape[-1]
         hint = "; the weight is (out, in): pass w.T, or write x @ w" if turned else ""
         raise mismatch("linear", t, w, f"x has {t.shape[-1]} features, the weight takes {w.shape[-1]}{hint}")
@@ -46,9 +47,9 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     if bias is None:
         return y
     b = cast(tensor("linear", bias), y.dtype)
-    if b.shape != w.shape[:-1]:
+    if not agree(b.shape, w.shape[:-1]):
         raise mismatch("linear", w, b, f"the bias must have the shape {format_shape(w.shape[:-1])}")
-    return add(y, b)
+    return add(y, taken(b, w.shape[:-1], "linear", w))
 
 
 def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Tensor:

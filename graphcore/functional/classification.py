@@ -8,14 +8,15 @@ from typing import Any
 from graphcore.api import reductions
 from graphcore.api.elementwise import add, divide, exp, log, log1p, multiply, negative, subtract
 from graphcore.api.logic import clip, equal, greater_equal, less, logical_and, not_equal, where
-from graphcore.api.operands import build, cast, fail, fit, in_range, promote, same_shape, tensor
+from graphcore.api.operands import build, cast, fail, fit, in_range, promote, tensor
 from graphcore.api.special import softplus
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
-from graphcore.base.shapes import format_shape
+from graphcore.base.shapes import agree, format_shape
 from graphcore.base.source import name_scope
 from graphcore.functional.activations import shifted
 from graphcore.functional.loss_terms import check_reduction, pair, reduced, weighted, wide
+from graphcore.ir.agreement import taken, taken_as
 from graphcore.ir.node import Tensor, mismatch
 
 # fmt: off
@@ -38,9 +39,7 @@ def _class_axis(name: str, x: Tensor) -> int:
 def _indices(name: str, x: Tensor, target: Tensor, axis: int) -> Tensor:
     """Class indices with the shape of ``x`` without its class axis."""
     rest = (*x.shape[:axis], *x.shape[axis + 1 :])
-    if target.ndim != len(rest) or any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(rest, target.shape, strict=False)
-    ):
+    if not agree(target.shape, rest):
         hint = "; drop the last axis with .squeeze(-1)" if target.ndim == x.ndim and target.shape[-1] == 1 else ""
         raise mismatch(
             name,
@@ -48,7 +47,7 @@ def _indices(name: str, x: Tensor, target: Tensor, axis: int) -> Tensor:
             target,
             f"class indices must have the shape {format_shape(rest)} for the input {format_shape(x.shape)}{hint}",
         )
-    return target if target.shape == rest else build("require_shape", target, shape=rest)
+    return taken(target, rest, name, x)
 
 
 class _Classes:
@@ -108,9 +107,9 @@ def _weight(name: str, weight: Any, x: Tensor, axis: int) -> Tensor | None:
     if weight is None:
         return None
     w = cast(tensor(name, weight), x.dtype)
-    if w.ndim != 1 or (w.shape[0] != x.shape[axis] and isinstance(x.shape[axis], int)):
+    if not agree(w.shape, (x.shape[axis],)):
         raise mismatch(name, x, w, f"the weight must have one element per class, ({x.shape[axis]},)")
-    return w
+    return taken(w, (x.shape[axis],), name, x)
 
 
 def cross_entropy(
@@ -194,7 +193,7 @@ def _smooth_part(z: Tensor, lse: Tensor, w: Tensor | None, axis: int, classes: _
 
 
 def _probability_cross_entropy(x: Tensor, target: Tensor, w: Tensor | None, axis: int, smoothing: float) -> Tensor:
-    t = same_shape(
+    t = taken_as(
         "cross_entropy",
         x,
         cast(target, x.dtype),

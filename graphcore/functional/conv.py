@@ -13,7 +13,8 @@ from graphcore.api.operands import build, cast, fail, promote, tensor
 from graphcore.api.padding import pad as pad_axes
 from graphcore.api.shaping import reshape
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.base.shapes import Dim, format_shape
+from graphcore.base.shapes import Dim, Extent, agree, format_shape, may_equal
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, mismatch
 
 # fmt: off
@@ -79,13 +80,21 @@ def _batched(name: str, x: Tensor, spatial: int, function: Callable[[Tensor], Te
     return reshape(y, y.shape[1:])
 
 
-def _check_weight(name: str, x: Tensor, w: Tensor, groups: int, spatial: int) -> None:
+def _with_channels(name: str, x: Tensor, count: Extent, spatial: int, w: Tensor) -> Tensor:
+    """``x`` known to have as many channels as the weight takes; other inputs are refused where axes are counted."""
+    if x.ndim not in (spatial + 1, spatial + 2):
+        return x
+    return taken(x, (*x.shape[: -spatial - 1], count, *x.shape[x.ndim - spatial :]), name, w)
+
+
+def _fed_to(name: str, x: Tensor, w: Tensor, groups: int, spatial: int) -> Tensor:
+    """The input of a weight."""
     channels = x.shape[-spatial - 1] if x.ndim > spatial else None
     if w.ndim != spatial + 2:
         raise mismatch(
             name, x, w, f"the weight must have {spatial + 2} axes, (out channels, in channels / groups, window)"
         )
-    if isinstance(channels, int) and channels != w.shape[1] * groups:
+    if channels is not None and not may_equal(channels, w.shape[1] * groups):
         hint = (
             "; the layout is (N, C, H, W): x.permute(0, 3, 1, 2) turns (N, H, W, C) into it"
             if x.shape[-1] == w.shape[1] * groups
@@ -97,14 +106,16 @@ def _check_weight(name: str, x: Tensor, w: Tensor, groups: int, spatial: int) ->
             w,
             f"the input has {channels} channels, the weight takes {w.shape[1]} in each of {groups} groups{hint}",
         )
+    return _with_channels(name, x, w.shape[1] * groups, spatial, w)
 
 
 def _with_bias(name: str, y: Tensor, bias: Any, spatial: int) -> Tensor:
     if bias is None:
         return y
     b = cast(tensor(name, bias), y.dtype)
-    if b.shape != (y.shape[1],):
+    if not agree(b.shape, (y.shape[1],)):
         raise mismatch(name, y, b, f"the bias must have one element per output channel, ({y.shape[1]},)")
+    b = taken(b, (y.shape[1],), name, y)
     return add(y, build("reshape", b, shape=(1, *b.shape, *(1,) * spatial)))
 
 
@@ -131,7 +142,7 @@ def conv2d(
     (1, 1, 1, 2)
     """
     t, k = promote("conv2d", x, w, floating=True)
-    _check_weight("conv2d", t, k, groups, 2)
+    t = _fed_to("conv2d", t, k, groups, 2)
     step, gap = _numbers("conv2d", "stride", stride, 2, 1), _numbers("conv2d", "dilation", dilation, 2, 1)
     quad = _padding("conv2d", padding, k.shape[2:], step, gap)
 
@@ -152,7 +163,7 @@ def conv1d(
     (1, 1, 2)
     """
     t, k = promote("conv1d", x, w, floating=True)
-    _check_weight("conv1d", t, k, groups, 1)
+    t = _fed_to("conv1d", t, k, groups, 1)
     step, gap = _numbers("conv1d", "stride", stride, 1, 1), _numbers("conv1d", "dilation", dilation, 1, 1)
     sides = _padding("conv1d", padding, k.shape[2:], step, gap)
     row = reshape(k, (*k.shape[:2], 1, k.shape[2]))
@@ -189,8 +200,9 @@ def conv_transpose2d(
         _numbers("conv_transpose2d", "padding", padding, 2, 0),
         _numbers("conv_transpose2d", "output_padding", output_padding, 2, 0),
     )
-    if k.ndim != 4 or (t.ndim in (3, 4) and t.shape[-3] != k.shape[0]):
+    if k.ndim != 4 or (t.ndim in (3, 4) and not may_equal(t.shape[-3], k.shape[0])):
         raise mismatch("conv_transpose2d", t, k, "the weight must be (in channels, out channels / groups, kh, kw)")
+    t = _with_channels("conv_transpose2d", t, k.shape[0], 2, k)
     if any(e >= max(s, d) for e, s, d in zip(extra, step, gap, strict=True)):
         raise ShapeError(
             f"conv_transpose2d: output_padding {extra} must be smaller than the stride {step} or the dilation {gap}"

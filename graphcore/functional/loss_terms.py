@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import reductions
-from graphcore.api.operands import aligned, build, cast, fit, promote, same_shape
+from graphcore.api.operands import aligned, build, cast, fit, promote
 from graphcore.base import dtypes
 from graphcore.base.errors import UsageError
+from graphcore.ir.agreement import taken_as
 from graphcore.ir.node import Tensor
 
 __all__ = ["check_reduction", "pair", "reduced", "weighted", "wide"]
@@ -43,7 +44,7 @@ def pair(name: str, input: Any, target: Any) -> tuple[Tensor, Tensor]:
         "a loss does not broadcast: an (N, 1) output against (N,) targets would compare all pairs; "
         "use .squeeze(-1) or .reshape(x.shape)"
     )
-    return a, same_shape(name, a, b, "input and target have different shapes", hint)
+    return a, taken_as(name, a, b, "input and target have different shapes", hint)
 
 
 def weighted(weight: Any, x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from graphcore.api.shaping import reshape
 from graphcore.api.variable import Variable
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.base.shapes import Dim, Shape, format_shape, product
+from graphcore.base.shapes import Dim, Shape, agree, format_shape, product
 from graphcore.base.source import name_scope
+from graphcore.ir.agreement import taken
 from graphcore.ir.node import Tensor, make_node, mismatch
 from graphcore.ir.op import lookup
 
@@ -30,9 +31,9 @@ def _parameter(name: str, what: str, value: Any, shape: Shape, x: Tensor) -> Ten
     if value is None:
         return None
     p = cast(tensor(name, value), x.dtype)
-    if p.shape != shape:
+    if not agree(p.shape, shape):
         raise mismatch(name, x, p, f"the {what} must have the shape {format_shape(shape)}")
-    return p
+    return taken(p, shape, name, x)
 
 
 def _last_axes(name: str, x: Tensor, normalized_shape: Any) -> tuple[int, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from graphcore.base.dtypes import DType, bfloat16
 from graphcore.base.errors import ShapeError
-from graphcore.base.shapes import Extent, Shape, format_shape
-from graphcore.ir.op import INTEGER, Example, Leaf, Lowering, TensorType, View, one_type, primitive
+from graphcore.base.shapes import Extent, Shape, agree, format_shape
+from graphcore.ir.op import INTEGER, Condition, Example, Leaf, Lowering, TensorType, View, one_type, primitive
 from graphcore.kernel.index import Index
 
 __all__ = ["Constant", "Parameter", "Placeholder", "RequireRange", "RequireShape", "VariableRead"]
@@ -113,20 +113,26 @@ class Constant(_Labelled):
 class RequireShape(View):
     """The operand, known to have ``shape``: an equality between extents that is checked when feeds bind.
 
-    It stands here because verifier, builder and passes need it.
+    ``label``: the function that needs it; ``against``: what says that the extents are these, for messages. It stands
+    here because verifier, builder and passes need it.
     """
 
     is_alias: ClassVar[bool] = True
     inverts_index: ClassVar[bool] = True
+    cosmetic: ClassVar[frozenset[str]] = Leaf.cosmetic | {"against"}
     shape: Shape
+    label: str | None = field(default=None, compare=False, repr=False)
+    against: str | None = field(default=None, compare=False, repr=False)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         given = inputs[0].shape
-        if len(given) != len(self.shape) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(given, self.shape, strict=True)
-        ):
+        if not agree(given, self.shape):
             raise ShapeError(f"require_shape: {format_shape(given)} cannot be {format_shape(self.shape)}")
         return one_type(self.shape, inputs[0].dtype)
+
+    def conditions(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Condition, ...]:
+        pairs = enumerate(zip(inputs[0].shape, self.shape, strict=True))
+        return tuple(Condition(axis, a, b, self.label, self.against) for axis, (a, b) in pairs if a != b)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return index

@@ -33,6 +33,7 @@ __all__ = [
     "FLOAT",
     "INTEGER",
     "REAL",
+    "Condition",
     "Contract",
     "Cut",
     "Draw",
@@ -124,7 +125,21 @@ _KIND_NAMES = {
 # read(operand, index, guard=None): an operand's element; where the guard is false nothing is read and the value is 0.
 Read = Callable[..., Expr]
 Example = tuple[Any, ...]
-Cut = tuple[tuple[int, ...], Shape, tuple[int, ...]]  # starts, lengths and steps of a slice
+Cut = tuple[Shape, Shape, tuple[int, ...]]  # starts, lengths and steps of a slice
+
+
+class Condition(NamedTuple):
+    """Two extents that an op relies on being equal in every run, or with ``least`` the first on being no smaller.
+
+    ``axis`` is the operand's; ``why`` names the function that needs it, ``against`` describes the other operand.
+    """
+
+    axis: int
+    have: Extent
+    want: Extent
+    why: str | None = None
+    against: str | None = None
+    least: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,6 +236,10 @@ class Op:
         """Extents that its lowering needs as numbers, wherever its operands and results are."""
         return ()
 
+    def conditions(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Condition, ...]:
+        """What it relies on that only the feeds decide."""
+        return ()
+
     def masks(self, call: Any) -> tuple[Mask | None, ...]:
         """For every operand where it may get a gradient at all; None for everywhere that the result gets one."""
         return (None,) * len(call.inputs)
@@ -270,8 +289,8 @@ class Op:
         return f"{type(self).__qualname__}({', '.join(f'{k}={v!r}' for k, v in self.attributes().items())})"
 
     def attributes(self) -> dict[str, Any]:
-        """Attribute names and values, in order."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Names and values of the attributes that show, in order."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
 
     def check(self, position: int, given: TensorType, kinds: str) -> None:
         """Raise DTypeError unless an operand's dtype is of one of the kinds."""

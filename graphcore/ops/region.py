@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from graphcore.base.errors import GradientError
+from graphcore.base.shapes import agree
+from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Graph, inline
 from graphcore.ir.node import Builder
 from graphcore.ir.op import Kind, Op, TensorType, primitive
@@ -68,12 +70,13 @@ class CustomGradient(Region):
                 f"function gave {len(given)} gradients"
             )
         for i, (g, t) in enumerate(zip(given, body.inputs, strict=False)):
-            if g is not None and (g.shape, g.dtype) != (t.shape, t.dtype):
+            if g is not None and (g.dtype != t.dtype or not agree(g.shape, t.shape)):
                 raise GradientError(
                     f"custom_gradient: gradient {i + 1} of the function at {self.place} is {g.type}, its argument is "
                     f"{t.type}"
                 )
-        present = tuple(g for g in given if g is not None)
+        pairs = zip(given, body.inputs, strict=False)
+        present = tuple(taken(g, t.shape, "custom_gradient", t) for g, t in pairs if g is not None)
         # The rule closes over values inside the body; outside they are the body's copies over the real operands.
         moved = iter(inline(Graph(present, (), body.inputs), call.inputs, derived=True) if present else ())
         return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments :]))

@@ -10,8 +10,19 @@ import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError
-from graphcore.base.shapes import Dim, Extent, Shape, format_shape, inner_extents, product
-from graphcore.ir.op import Cut, Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
+from graphcore.base.shapes import (
+    Dim,
+    Extent,
+    Shape,
+    dim_min,
+    format_shape,
+    inner_extents,
+    is_static,
+    product,
+    reach,
+    widths_around,
+)
+from graphcore.ir.op import Condition, Cut, Example, Lowering, Opaque, Read, TensorType, View, one_type, primitive
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Index, flatten, unflatten
@@ -143,7 +154,7 @@ class Broadcast(View):
 class Slice(View):
     """y[i] = x[start + i * step] along every axis, ``lengths[axis]`` elements; steps are positive."""
 
-    starts: tuple[int, ...]
+    starts: Shape
     lengths: Shape
     steps: tuple[int, ...]
 
@@ -167,21 +178,32 @@ class Slice(View):
                 )
         return one_type(self.lengths, inputs[0].dtype)
 
+    def conditions(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Condition, ...]:
+        """A fixed number of elements must be there; a symbolic one says itself how many are."""
+        found = []
+        axes = enumerate(zip(inputs[0].shape, self.starts, self.lengths, self.steps, strict=True))
+        for axis, (extent, start, length, step) in axes:
+            if not isinstance(length, Dim) and length and not is_static((extent, start)):
+                ends = (start + (length - 1) * step + 1, extent - start)
+                found += [Condition(axis, extent, end, "what reads a position of it", None, True) for end in ends]
+        return tuple(c for c in found if dim_min(c.have, c.want) != c.want)
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """What is added to an index."""
+        return self.starts
+
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
-        return tuple(i * step + start for i, start, step in zip(index, self.starts, self.steps, strict=True))
+        return tuple(i * step + int(start) for i, start, step in zip(index, self.starts, self.steps, strict=True))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         shape = call.inputs[0].shape
-        high = tuple(
-            e - start - ((n - 1) * step + 1) if n != 0 else e - start
-            for e, start, n, step in zip(shape, self.starts, self.lengths, self.steps, strict=True)
-        )
-        gaps = tuple(step - 1 for step in self.steps)
-        return (call.b.pad(gradients[0], low=self.starts, high=high, gaps=gaps),)
+        low, high, gaps = widths_around(shape, self.starts, self.lengths, self.steps)
+        return (call.b.pad(gradients[0], low=low, high=high, gaps=gaps),)
 
     def reference(self, *inputs: Any) -> Any:
         where = tuple(
-            slice(s, s + n * step, step) for s, n, step in zip(self.starts, self.lengths, self.steps, strict=True)
+            slice(s, s + n * step, step)
+            for s, n, step in zip(map(int, self.starts), map(int, self.lengths), self.steps, strict=True)
         )
         return inputs[0][where]
 
@@ -198,13 +220,15 @@ class Flip(View):
     axes: tuple[int, ...]
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        if any(isinstance(inputs[0].shape[a], Dim) for a in self.axes):
-            raise ShapeError(f"flip: an axis of {format_shape(inputs[0].shape)} has no fixed extent")
         return (inputs[0],)
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """What an index is taken from."""
+        return tuple(inputs[0].shape[a] for a in self.axes)
 
     def source_index(self, call: Lowering, index: tuple[Index, ...]) -> tuple[Index, ...]:
         shape = call.inputs[0].shape
-        return tuple(i * -1 + (shape[a] - 1) if a in self.axes else i for a, i in enumerate(index))  # type: ignore[operator]
+        return tuple(i * -1 + (int(shape[a]) - 1) if a in self.axes else i for a, i in enumerate(index))
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         return (call.b.flip(gradients[0], axes=self.axes),)
@@ -217,11 +241,18 @@ class Flip(View):
         yield Flip((0, 1)), floats(3, 1)
 
 
+def _negative(extent: Extent) -> bool:
+    return isinstance(extent, int) and extent < 0
+
+
 @primitive
 class Pad(Opaque):
-    """Zeros around the operand: ``low`` before, ``high`` after, ``gaps`` between neighbours, along every axis."""
+    """Zeros around the operand: ``low`` before, ``high`` after, ``gaps`` between neighbours, along every axis.
 
-    low: tuple[int, ...]
+    Around an operand without elements ``high`` may be negative, since the zeros before it may go beyond the end.
+    """
+
+    low: Shape
     high: Shape
     gaps: tuple[int, ...]
     inline: ClassVar[bool] = True
@@ -233,21 +264,24 @@ class Pad(Opaque):
         given = inputs[0].shape
         if not len(given) == len(self.low) == len(self.high) == len(self.gaps):
             raise ShapeError(f"pad: {len(self.low)} axes for the shape {format_shape(given)}")
-        if any(isinstance(n, int) and n < 0 for n in (*self.low, *self.high, *self.gaps)):
+        shape = tuple(
+            a + reach(e, gap + 1) + b for e, a, b, gap in zip(given, self.low, self.high, self.gaps, strict=True)
+        )
+        high = (b for b, e, total in zip(self.high, given, shape, strict=True) if e != 0 or _negative(total))
+        if any(map(_negative, (*self.low, *high, *self.gaps))):
             raise ShapeError("pad: widths must not be negative")
-        spread = tuple(
-            e if not gap else e + (e - 1) * gap if e != 0 else 0 for e, gap in zip(given, self.gaps, strict=True)
-        )
-        return (
-            TensorType(tuple(a + e + b for e, a, b in zip(spread, self.low, self.high, strict=True)), inputs[0].dtype),
-        )
+        return one_type(shape, inputs[0].dtype)
+
+    def literal_extents(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> tuple[Extent, ...]:
+        """What is taken from an index."""
+        return self.low
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:
         source, guard = [], expr.const(True, dtypes.bool_)
         for i, extent, low, gap, out in zip(
             index, call.inputs[0].shape, self.low, self.gaps, call.outputs[0].shape, strict=True
         ):
-            moved = i - low
+            moved = i - int(low)
             if gap:
                 guard = expr.both(guard, expr.in_range(moved % (gap + 1), 0, 1))
             position = moved // (gap + 1)

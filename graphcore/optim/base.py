@@ -17,6 +17,8 @@ from graphcore.base import source
 from graphcore.base.dtypes import DType, float32
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
 from graphcore.base.notices import warn_of_building
+from graphcore.base.shapes import agree
+from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Update, carry_updates, read_variables, side_updates, toposort
 from graphcore.ir.node import Tensor, describe
 from graphcore.optim.groups import Parameters, ParamGroup, checked_value, is_rate, label, parameter_groups
@@ -380,7 +382,7 @@ def _checked_pairs(pairs: Iterable[tuple[Tensor | None, Variable]]) -> list[tupl
                 "twice; add its gradients"
             )
         seen.add(id(variable))
-        if gradient.shape != variable.shape:
+        if not agree(gradient.shape, variable.shape):
             raise ShapeError(
                 f"apply_gradients: the variable {label(variable)!r} has shape {variable.shape}, its "
                 f"gradient {gradient.shape}\n"
@@ -392,7 +394,7 @@ def _checked_pairs(pairs: Iterable[tuple[Tensor | None, Variable]]) -> list[tupl
                 f"{gradient.dtype}\n"
                 f"  the gradient is {describe(gradient)}"
             )
-        given.append((gradient, variable))
+        given.append((taken(gradient, variable.shape, "apply_gradients", variable), variable))
     if not given:
         raise UsageError("apply_gradients: no gradients were given")
     return given

@@ -51,8 +51,8 @@ class FeedRange:
         """The axis's extent and the slices, for these sizes."""
         slices = []
         for starts, lengths, steps in self.cuts:
-            counts = [int(bind(n, sizes)) for n in lengths]
-            axes = zip(starts, counts, steps, strict=True)
+            first, counts = ([int(bind(n, sizes)) for n in extents] for extents in (starts, lengths))
+            axes = zip(first, counts, steps, strict=True)
             slices.append(tuple(slice(start, start + n * step, step) for start, n, step in axes))
         return int(bind(self.extent, sizes)), tuple(slices)
 

@@ -3,74 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphcore.base import dtypes
 from graphcore.base.errors import FeedError, UsageError
-from graphcore.base.shapes import Dim, Extent, bind, format_shape, symbols_of
+from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
+from graphcore.ir.constraints import Constraint
 from graphcore.ir.graph import Graph, rebuild
-from graphcore.ir.leaves import Parameter, Placeholder, RequireShape, VariableRead
+from graphcore.ir.leaves import Parameter, Placeholder, VariableRead
 from graphcore.ir.node import Node, Tensor, describe, make_node
-from graphcore.ir.op import Kind
 
 __all__ = [
-    "Constraint",
     "as_feed",
     "cast_feed",
     "check_feeds",
-    "constraints_of",
     "feed_points",
     "shape_of",
     "sizes_of",
     "split_feeds",
     "symbols_in",
 ]
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """Two extents that must be equal in every run, and what to say where they are not."""
-
-    have: Extent
-    want: Extent
-    text: str
-
-    def check(self, sizes: Mapping[str, int]) -> None:
-        """Raise FeedError unless the extents are equal for these sizes."""
-        a, b = bind(self.have, sizes), bind(self.want, sizes)
-        if a != b:
-            raise FeedError(self.text.replace("{have}", str(a)).replace("{want}", str(b)))
-
-
-def constraints_of(nodes: Sequence[Node]) -> tuple[Constraint, ...]:
-    """The equalities between extents that the ops of a graph rely on, those inside regions too."""
-    found: dict[tuple[Extent, Extent], Constraint] = {}
-    pending = list(nodes)
-    while pending:
-        node = pending.pop(0)
-        if node.op.kind is Kind.REGION:
-            for body in node.op.bodies:  # type: ignore[attr-defined]
-                pending += body.nodes()
-        if not isinstance(node.op, RequireShape):
-            continue
-        operand = node.inputs[0]
-        for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
-            if have != want and (have, want) not in found:
-                text = (
-                    f"axis {axis} of {_quoted(operand.name)} is {{have}} in this feed, but the op built at "
-                    f"{_quoted(node.origin.place)} needs it to be {{want}}: "
-                    f"{have} must equal {want}\n  {_quoted(describe(operand))}"
-                )
-                found[have, want] = Constraint(have, want, text)
-    return tuple(found.values())
-
-
-def _quoted(text: str) -> str:
-    """A user's text inside a template of ``Constraint``."""
-    return text.replace("{have}", "{ have}").replace("{want}", "{ want}")
 
 
 def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Tensor, ...]]:
@@ -206,7 +160,7 @@ def sizes_of(
             f"its shape"
         )
     for constraint in constraints:
-        constraint.check(sizes)
+        constraint.check(sizes, came_from)
     return sizes
 
 

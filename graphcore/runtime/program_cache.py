@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.ir.constraints import Constraint, constraints_of
 from graphcore.ir.fingerprint import fingerprint
 from graphcore.ir.graph import Graph, Update, collect
 from graphcore.ir.node import Tensor
 from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feed_ranges import FeedRanges, ranges_of
-from graphcore.runtime.feeds import Constraint, check_feeds, constraints_of, feed_points, symbols_in
+from graphcore.runtime.feeds import check_feeds, feed_points, symbols_in
 
 __all__ = ["CACHE_LIMIT", "CACHE_SIZE", "CacheInfo", "Entry", "Program", "ProgramCache", "run_graph", "shrink"]
 

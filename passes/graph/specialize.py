@@ -8,11 +8,12 @@ that value only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from graphcore.base.errors import FeedError, VerifyError
-from graphcore.base.shapes import Dim, Extent, bind, inner_extents, symbols_of
+from graphcore.base.errors import VerifyError
+from graphcore.base.shapes import Dim, Extent, bind, defined_by, inner_extents, symbols_of
+from graphcore.ir.constraints import check_constraints
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Parameter, Placeholder, RequireShape
 from graphcore.ir.node import Node, Tensor, make_node
@@ -20,7 +21,7 @@ from graphcore.ir.op import Kind
 from passes.graph.base import Pass
 from passes.stage import StageContext
 
-__all__ = ["Specialize", "bind_everything", "check_constraints"]
+__all__ = ["Specialize", "bind_everything"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,21 +64,18 @@ def specialize(graph: Graph, sizes: Mapping[str, int]) -> tuple[Graph, frozenset
     """
     nodes = graph.nodes()
     check_constraints(nodes, sizes)
-    merged = _equalities(nodes)
+    pairs = [
+        pair
+        for node in nodes
+        if isinstance(node.op, RequireShape)
+        for pair in zip(node.inputs[0].shape, node.types[0].shape, strict=True)
+    ]
     if not sizes:
-        return _rebound(graph, nodes, {}) if any(isinstance(n.op, RequireShape) for n in nodes) else graph, frozenset()
+        return _rebound(graph, nodes, {}) if pairs else graph, frozenset()
     roots = {t.node.serial for t in graph.roots}
-    fixed = {name for node in nodes for name in _needed_symbols(node, roots, sizes)}
-    fixed |= {
-        name
-        for symbol, extent in merged.items()
-        if symbols_of([extent]) & fixed or symbol in fixed
-        for name in (symbol, *symbols_of([extent]))
-    }
-    mapping: dict[str, Extent] = {name: sizes[name] for name in fixed if name in sizes}
-    for symbol, extent in merged.items():
-        mapping.setdefault(symbol, bind(extent, {k: v for k, v in mapping.items() if isinstance(v, int)}))
-    return _rebound(graph, nodes, mapping), frozenset(fixed)
+    needed = frozenset(name for node in nodes for name in _needed_symbols(node, roots, sizes))
+    mapping, fixed = _solved(pairs, needed, sizes)
+    return _rebound(graph, nodes, mapping), fixed
 
 
 def bind_everything(graph: Graph, sizes: Mapping[str, int]) -> Graph:
@@ -87,38 +85,46 @@ def bind_everything(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     return _rebound(graph, nodes, sizes) if sizes else graph
 
 
-def check_constraints(nodes: list[Node], sizes: Mapping[str, int]) -> None:
-    """Raise FeedError unless every recorded equality between extents holds for these sizes."""
-    for node in nodes:
-        if not isinstance(node.op, RequireShape):
-            continue
-        operand = node.inputs[0]
-        for axis, (have, want) in enumerate(zip(operand.shape, node.types[0].shape, strict=True)):
-            a, b = bind(have, sizes), bind(want, sizes)
-            if a != b:
-                raise FeedError(
-                    f"axis {axis} of {operand.name} is {a} in this feed, but the op built at {node.origin.place} "
-                    f"needs it to be {b} "
-                    f"({have} = {want})\n  {operand.name} was built at {operand.node.origin.place}"
-                )
+def _solved(
+    pairs: Sequence[tuple[Extent, Extent]], fixed: frozenset[str], sizes: Mapping[str, int]
+) -> tuple[dict[str, Extent], frozenset[str]]:
+    """What makes equal extents the same.
+
+    Args:
+        pairs: the extents that must be equal, and are for these sizes.
+        fixed: the symbols that are bound anyhow.
+        sizes: the values of the symbols.
+
+    Returns:
+        An extent for every symbol that is bound or that an equality defines by others; and the symbols that are bound:
+        besides ``fixed`` those of equalities that define no symbol, as ``2*a == 3*b``, and those that follow.
+    """
+    while True:
+        values: dict[str, Extent] = {name: sizes[name] for name in fixed if name in sizes}
+        defined: dict[str, Extent] = {}
+        more: frozenset[str] = frozenset()
+        for pair in pairs:
+            a, b = (bind_all(bind_all(e, values), defined) for e in pair)
+            found = None if a == b else defined_by(a, b)
+            if found is not None:
+                symbol, extent = found
+                defined = {k: bind_all(v, {symbol: extent}) for k, v in defined.items()} | {symbol: extent}
+            elif a != b:
+                more |= symbols_of((a, b))
+        if not more:
+            followers = _closed(pairs, fixed)
+            return {**values, **defined}, fixed | (followers & {k for k, v in defined.items() if isinstance(v, int)})
+        fixed |= more
 
 
-def _equalities(nodes: list[Node]) -> dict[str, Extent]:
-    """Symbols that constraints make equal to other extents."""
-    merged: dict[str, Extent] = {}
-    for node in nodes:
-        if isinstance(node.op, RequireShape):
-            for have, want in zip(node.inputs[0].shape, node.types[0].shape, strict=True):
-                have, want = bind_all(have, merged), bind_all(want, merged)
-                if have != want and isinstance(have, Dim) and have.is_symbol:
-                    (symbol,) = have.symbols()
-                    merged = {k: bind_all(v, {symbol: want}) for k, v in merged.items()}
-                    merged[symbol] = want
-                elif have != want and isinstance(want, Dim) and want.is_symbol:
-                    (symbol,) = want.symbols()
-                    merged = {k: bind_all(v, {symbol: have}) for k, v in merged.items()}
-                    merged[symbol] = have
-    return merged
+def _closed(pairs: Sequence[tuple[Extent, Extent]], fixed: frozenset[str]) -> frozenset[str]:
+    """The symbols in equalities with fixed ones, in equalities with those, and so on."""
+    groups = [symbols_of(pair) for pair in pairs]
+    while True:
+        more = frozenset().union(*(g for g in groups if g & fixed)) - fixed
+        if not more:
+            return fixed
+        fixed |= more
 
 
 def bind_all(extent: Extent, mapping: Mapping[str, Extent]) -> Extent:

@@ -329,7 +329,9 @@ def test_unknown_dims_that_an_op_needs_equal(sess: gc.Session, first: bool) -> N
         assert sess.run(z.sum(), {x: np.ones((3, 2)), y: np.ones((3, 2))}) == 12
     for n in (2, 4, 1):
         text = message_of(gc.FeedError, lambda n=n: sess.run(z.sum(), {x: np.ones((3, 2)), y: np.ones((n, 2))}))
-        assert f"is {n} in this feed" in text and "needs it to be 3" in text and text.count(f"{__file__}:") == 2, text
+        assert f"is {n} in this feed" in text and "needs it to be 3" in text, text
+        assert text.startswith("axis 0 of y") and "but add, built at" in text and "\n  x: float32(" in text, text
+        assert text.count(f"{__file__}:") == 3, text  # of the sum, and of both operands
     assert sess.run(z.sum(), {x: np.ones((5, 2)), y: np.ones((5, 2))}) == 20
 
 

@@ -112,10 +112,10 @@ def slice_of_slice(call: Call) -> Replacement:
     return call.b.slice(inner.inputs[0], starts=starts, lengths=op.lengths, steps=steps)
 
 
-def _inside(call: Call, low: tuple[int, ...], source: Shape) -> bool:
+def _inside(call: Call, low: Shape, source: Shape) -> bool:
     """Whether a non-empty slice reads only within ``source``, which starts at ``low``."""
     op = call.op
-    if not is_static(op.lengths) or not is_static(source) or 0 in op.lengths:
+    if not all(map(is_static, (op.starts, op.lengths, low, source))) or 0 in op.lengths:
         return False
     ends = (start + (length - 1) * step for start, length, step in zip(op.starts, op.lengths, op.steps, strict=True))
     return all(a <= s and e < a + n for s, e, a, n in zip(op.starts, ends, low, source, strict=True))
