@@ -283,7 +283,7 @@ class Convolution(Family):
         own = REDUCE_ARGUMENTS if weights else _OWN
         inner, params = f"{NAME}_block", _parameters(model.language, kernel, config, own)
         axes, _ = _flat_axes(kernel, (1, 2, 3) if weights else (2, 3))
-        everything, problem = _flat_axes(kernel, (0, 1, 2, 3)) if weights else ([], None)
+        everything, problem = _flat_axes(kernel, (0, 1, 2, 3)) if weights else ((), None)
         whole = bool(everything) and problem is None
         if whole:  # of the result's sizes, nothing is left in the text
             kernel, axes = _flattened(kernel, everything), everything
