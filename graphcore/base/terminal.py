@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -69,8 +70,10 @@ class Waiting:
         if self._thread is not None or self._stream is None or os.environ.get(QUIET, "0") not in ("", "0"):
             return
         self._begin = monotonic()
-        self._thread = threading.Thread(target=self._watch, name="graphcore-waiting", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._watch, name="graphcore-waiting", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads: what is done does not need this one
+            thread.start()
+            self._thread = thread  # now it can be joined; one that an interrupt came between ends by the event
 
     def __enter__(self) -> Waiting:
         return self

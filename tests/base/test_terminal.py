@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -147,3 +148,21 @@ def test_a_long_line_is_cut_to_the_terminal() -> None:
         os.close(follower)
     lines = [line for line in shown.split("\r\x1b[K") if line]
     assert lines and {len(line) for line in lines} == {39}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_thread_that_does_not_start_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """An interrupt while it starts goes on as it is; having no threads to spare hinders nothing."""
+
+    def fail(thread: threading.Thread) -> None:
+        raise error("before it has started")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    done = False
+    expected = pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else contextlib.nullcontext()
+    with expected, Waiting("compiling", stream=io.StringIO()) as waiting:
+        waiting.start()
+        done = True
+    assert done == (error is RuntimeError)
