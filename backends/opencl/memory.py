@@ -20,7 +20,7 @@ from backends.opencl.device.device import Device, DeviceInfo
 from graphcore.base.errors import OutOfMemoryError
 from graphcore.base.lazy import pyopencl as cl
 
-__all__ = ["Memory", "Pool", "Slot", "Space", "section_bytes"]
+__all__ = ["Blocks", "Memory", "Pool", "Slot", "Space", "section_bytes"]
 
 _ALIGN = 128
 _PAGE = 4096
@@ -33,33 +33,35 @@ def section_bytes(info: DeviceInfo) -> int:
     return (info.max_alloc - _SLACK) // _ALIGN * _ALIGN
 
 
+class Blocks(list["Memory"]):
+    """All blocks that one owner has on a device; ``moves`` changes whenever the handle of any of them does."""
+
+    moves = 0
+
+
 class Memory:
-    """A block of device memory that can grow; ``generation`` changes when its handle does.
+    """A block of device memory that can grow.
 
     Args:
         device: an open device.
-        beside: what else the owner has on the device, to which this one is added.
+        beside: the owner's blocks, to which this one is added.
 
     Attributes:
         used: bytes at its beginning whose contents outlast a run, and are copied when it grows.
+        growths: how often it has grown.
         copied: bytes that growing has copied so far.
     """
 
-    def __init__(self, device: Device, beside: list[Memory] | None = None) -> None:
+    def __init__(self, device: Device, beside: Blocks | None = None) -> None:
         self.device = device
-        self.beside = [] if beside is None else beside
+        self.beside = Blocks() if beside is None else beside
         self.on_host = device.info.is_cpu and not device.info.is_simulated
         self.size = self.used = self.copied = 0
-        self.generation = 0
+        self.growths = -1
         self.buffer: Any = None
         self.host: Any = None
         self.grow(min(_PAGE, section_bytes(device.info)))
         self.beside.append(self)
-
-    @property
-    def growths(self) -> int:
-        """How often it has grown."""
-        return self.generation - 1
 
     def grow(self, size: int) -> None:
         """Make room for ``size`` bytes and, where the device has it, for more to come.
@@ -109,14 +111,15 @@ class Memory:
         except (MemoryError, cl.MemoryError, cl.RuntimeError, cl.LogicError) as error:
             raise OutOfMemoryError(f"{self.device.info.name} cannot allocate {wanted:,} bytes: {error}") from None
         self.copied += self.used
+        self.growths += 1
         # No call between these: Ctrl-C comes before all of them or after.
-        self.buffer, self.host, self.size, self.generation = fresh, host, wanted, self.generation + 1
+        self.buffer, self.host, self.size, self.beside.moves = fresh, host, wanted, self.beside.moves + 1
 
     def release(self) -> None:
         """Give the block back; there is none afterwards."""
         self.buffer = self.host = None
         self.size = self.used = 0
-        self.generation += 1
+        self.beside.moves += 1
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Host memory at an offset as an array (CPU devices)."""
@@ -166,12 +169,12 @@ class Space:
 
     Args:
         device: an open device.
-        beside: what else the owner has on the device.
+        beside: the owner's blocks, to which this one's are added.
     """
 
-    def __init__(self, device: Device, beside: list[Memory] | None = None) -> None:
+    def __init__(self, device: Device, beside: Blocks | None = None) -> None:
         self.device = device
-        self.beside: list[Memory] = [] if beside is None else beside
+        self.beside = Blocks() if beside is None else beside
         self.section = section_bytes(device.info)
         self.blocks = [Memory(device, self.beside)]
 
@@ -194,11 +197,6 @@ class Space:
     def copied(self) -> int:
         """Bytes that growing has copied so far."""
         return sum(b.copied for b in self.blocks)
-
-    @property
-    def generation(self) -> int:
-        """Changes when the handle of a block does, or there is another one."""
-        return sum(b.generation for b in self.blocks)
 
     def locate(self, address: int) -> tuple[int, int]:
         """The number of a block, and the offset in it."""

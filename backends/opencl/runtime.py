@@ -17,7 +17,7 @@ from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
 from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
-from backends.opencl.memory import Memory, Pool, Slot, Space
+from backends.opencl.memory import Blocks, Memory, Pool, Slot, Space
 from backends.opencl.program import POINTERS, Source, compile_source, compile_whole, generate
 from backends.opencl.splitting import Splitting
 from backends.opencl.target import counts_fit, device_model, make_target
@@ -75,8 +75,8 @@ class OpenCLBackend:
         if builds_apart(device):
             self.splitting = Splitting(self.target.costs, most=device.info.compute_units)
         self.cl = icd.load()
-        blocks: list[Memory] = []
-        self.arena, self.variables, self.constants = (Space(device, blocks) for _ in range(3))
+        self.blocks = Blocks()
+        self.arena, self.variables, self.constants = (Space(device, self.blocks) for _ in range(3))
         self.variable_pool, self.constant_pool = Pool(self.variables), Pool(self.constants)
         self._slots: dict[int, tuple[Slot, Any]] = {}
 
@@ -254,7 +254,7 @@ class BoundPlan:
     def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed, mode: str | None = None) -> None:
         self.backend, self.placed = backend, placed
         self.plan = program.plan
-        self.generations: tuple[int, ...] = ()
+        self.moves = 0  # of the backend's memory, when arguments and views were made; it moves on its first growth
         self.compiled: Any = None
         self.spaces = backend.arena, backend.variables, backend.constants
         tops = placed.tops or (placed.arena_bytes,)
@@ -365,8 +365,8 @@ class BoundPlan:
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
         b = self.backend
-        now = tuple(space.generation for space in self.spaces)
-        if now == self.generations:
+        now = b.blocks.moves
+        if now == self.moves:
             return
         buffers = [self.spaces[space].blocks[block].buffer for space, block in self.blocks]
         buffers += buffers[:1] * (self.program.pointers - len(buffers))  # none of the rows names them
@@ -386,7 +386,7 @@ class BoundPlan:
             *(partial(enqueue, queue, kernel, size, (b.model.group,)) for kernel, size in self.kernels),
             queue.finish,
         ]
-        self.generations = now  # last: if this is interrupted, the next run does it again
+        self.moves = now  # last: if this is interrupted, the next run does it again
 
     def _shape(self, shape: Sequence[Any]) -> tuple[int, ...]:
         return tuple(int(bind(e, self.placed.sizes)) for e in shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
+from graphcore.base.process import PROCESS
 from graphcore.io.checkpoint import load_arrays, save_arrays
 from graphcore.ir.graph import Update, read_variables
 from graphcore.ir.node import Tensor
@@ -89,7 +89,7 @@ class Session:
         self._verify = verify
         self._backend = open_backend(device)
         self._backend.launch = launch
-        self._pid = os.getpid()
+        self._forks = PROCESS.forks
         self._closed = False
         self._cache = ProgramCache(parse_bytes(cache_limit, "cache_limit") or 0)
         self._line = Line()
@@ -115,7 +115,7 @@ class Session:
         """Release compiled programs, and all memory on the device; later runs raise."""
         already, self._closed = self._closed, True
         self._cache.clear()
-        if already or os.getpid() != self._pid:
+        if already or PROCESS.forks != self._forks:
             return
         turn = Turn()
         with turn.lock:  # a run of another thread goes to its end
@@ -141,7 +141,7 @@ class Session:
     def _check_alive(self) -> None:
         if self._closed:
             raise SessionError("the session is closed; make a new gc.Session()")
-        if os.getpid() != self._pid:
+        if PROCESS.forks != self._forks:
             raise DeviceError(
                 "this session was opened before a fork, and device runtimes do not survive one: "
                 "open the session in the child, or start workers with multiprocessing's 'spawn' method"
@@ -404,7 +404,7 @@ def default_session() -> Session:
         return stack[-1]
     with _default_lock:
         found = _default.get("session")
-        if found is None or found._pid != os.getpid() or found.closed:
+        if found is None or found._forks != PROCESS.forks or found.closed:
             found = _default["session"] = Session()
         return found
 

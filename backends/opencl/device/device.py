@@ -13,6 +13,7 @@ from typing import Any
 
 from backends.opencl.device import icd
 from graphcore.base.errors import DeviceError
+from graphcore.base.process import PROCESS
 
 __all__ = ["Device", "DeviceInfo", "cpu_flags", "list_devices", "open_device"]
 
@@ -112,18 +113,18 @@ class Device:
         handle: The `pyopencl.Device`.
         context: The `pyopencl.Context`.
         queue: The in-order `pyopencl.CommandQueue`.
-        pid: The process that opened it; OpenCL objects do not survive a fork.
+        forks: How many forks made the process that opened it; OpenCL objects do not survive one.
     """
 
     info: DeviceInfo
     handle: Any
     context: Any
     queue: Any
-    pid: int
+    forks: int
 
     def check_process(self) -> None:
         """Raise DeviceError in a forked child, where touching OpenCL would hang."""
-        if os.getpid() != self.pid:
+        if PROCESS.forks != self.forks:
             raise DeviceError(_FORKED)
 
 
@@ -226,11 +227,11 @@ def _enumerate() -> list[tuple[DeviceInfo, Any]]:
 
 @functools.lru_cache(maxsize=1)
 def _first_user() -> int:
-    return os.getpid()
+    return PROCESS.forks
 
 
 def _refuse_fork() -> None:
-    if _first_user() != os.getpid():
+    if _first_user() != PROCESS.forks:
         raise DeviceError(_FORKED)
 
 
@@ -345,7 +346,7 @@ def open_device(spec: str = "auto", *, profiling: bool = False) -> Device:
         raise DeviceError(f"device {info.spec} ({info.name}, {info.platform}) does not open: {error}") from error
     if info.vendor == "nvidia" and not info.fp16:  # often not announced, yet there
         info = replace(info, fp16=_compiles_half(cl, context))
-    return Device(info, handle, context, queue, os.getpid())
+    return Device(info, handle, context, queue, PROCESS.forks)
 
 
 def _choose(spec: str, devices: list[tuple[DeviceInfo, Any]]) -> tuple[DeviceInfo, Any]:
