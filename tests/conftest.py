@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import INTEL
 from support.sessions import DEVICES, ROOT, opened
 
 import graphcore as gc
@@ -46,5 +47,5 @@ def fast() -> Iterator[gc.Session]:
 @pytest.fixture
 def intel() -> Iterator[gc.Session]:
     """A session on Intel's OpenCL runtime."""
-    with opened("opencl:intel") as session:
+    with opened(INTEL) as session:
         yield session

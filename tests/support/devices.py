@@ -24,6 +24,7 @@ from passes.fusion.fuse import Fuse
 from passes.graph.base import Pass
 from passes.pipeline import Pipeline, choose_pipeline, compile_graph
 from passes.planning.placement import place
+from support.device_names import RUNTIMES
 
 __all__ = [
     "DEVICES",
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 KERNELS = "numpy:kernels"
-RUNTIMES = ("opencl:intel", "opencl:pocl")
 DEVICES = (KERNELS, *RUNTIMES)
 
 

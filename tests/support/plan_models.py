@@ -14,11 +14,10 @@ from graphcore import nn, optim
 from graphcore.base.errors import DeviceError
 from graphcore.ir.node import Tensor
 from graphcore.runtime.compiled import Compiled
+from support.device_names import RUNTIMES
 from support.sessions import opened
 
 __all__ = ["RUNTIMES", "any_runtime", "cnn", "mlp", "report", "session", "train", "transformer"]
-
-RUNTIMES = ("opencl:intel", "opencl:pocl")
 
 
 def session(device: str) -> gc.Session:

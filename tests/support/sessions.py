@@ -12,11 +12,12 @@ import pytest
 
 import graphcore as gc
 from graphcore.ir.node import Tensor
+from support.device_names import RUNTIMES
 
 __all__ = ["DEVICES", "ROOT", "exactly", "launching_freely", "opened"]
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICES = ("numpy", "numpy:kernels", "opencl:intel", "opencl:pocl")
+DEVICES = ("numpy", "numpy:kernels", *RUNTIMES)
 
 
 def opened(device: str, **options: Any) -> gc.Session:

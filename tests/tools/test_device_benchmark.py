@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.device_names import RUNTIMES
 
 import graphcore as gc
 from backends.opencl.device.device import open_device
@@ -67,8 +68,8 @@ def test_operations_alone_are_what_numpy_makes_of_them(title: str) -> None:
 
 def test_the_product_of_the_probe_is_right() -> None:
     try:
-        device = open_device("opencl:intel", profiling=True)
+        device = open_device(RUNTIMES[0], profiling=True)
     except DeviceError as error:
-        pytest.skip(f"no opencl:intel: {error}")
+        pytest.skip(f"no {RUNTIMES[0]}: {error}")
     found = product(Bench(device, small=True), 256)
     assert found["wrong"] < 1e-6 and found["us"] > 0

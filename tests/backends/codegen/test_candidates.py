@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.device_names import CPUS
 
 import graphcore as gc
 from backends.codegen.cpu_product.family import Matmul
 from backends.codegen.family import Family
 from backends.codegen.nest.family import Nest
 from backends.codegen.registry import registered
-
-DEVICES = ("opencl:intel", "opencl:pocl")
 
 
 def taking(parent: type[Family], number: int) -> Family:
@@ -46,7 +45,7 @@ def results(device, parent, number, fetches, feeds):
     return values, [family.order_of_sums(kernel, c) for c in found]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", CPUS)
 @pytest.mark.parametrize(
     ("m", "k", "n", "turned"),
     [(70, 130, 45, False), (64, 700, 96, False), (70, 530, 45, True), (257, 33, 16, False)],
@@ -68,7 +67,7 @@ def test_all_tiles_of_a_product_give_the_same_bits(device: str, m: int, k: int, 
         np.testing.assert_array_equal(other.view(np.int32), first.view(np.int32))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", CPUS)
 def test_all_widths_of_the_loop_nest(device: str) -> None:
     rng = np.random.default_rng(8)
     x, y = (gc.placeholder("float32", (None, 37), name=n) for n in "xy")
@@ -86,7 +85,7 @@ def test_all_widths_of_the_loop_nest(device: str) -> None:
         np.testing.assert_array_equal(values[0].view(np.int32), firsts[0].view(np.int32))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", CPUS)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_widths_of_one_order_of_sums_give_the_same_bits(device: str, axis: int) -> None:
     x = gc.placeholder("float32", (43, 53), name="x")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, INTEL, RUNTIMES_AND_GPU
 from support.sessions import opened
 
 import graphcore as gc
@@ -15,8 +16,6 @@ from graphcore import functional as F
 from graphcore import nn, optim
 from graphcore.ir.node import Tensor
 
-RUNTIMES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
-CPUS = RUNTIMES[:2]
 RNG = np.random.default_rng(11)
 Pair = tuple[Tensor, Tensor]
 
@@ -84,7 +83,7 @@ def operands(planes: tuple[int, int], window: int, geometry: dict[str, int], bat
 
 
 @pytest.mark.parametrize("planes,window,geometry", CASES, ids=NAMES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_work_before_a_convolution_is_part_of_it(
     device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]
 ) -> None:
@@ -105,7 +104,7 @@ def test_work_before_a_convolution_is_part_of_it(
 
 
 @pytest.mark.parametrize("planes,window,geometry", CASES, ids=NAMES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_work_before_the_gradients_of_a_convolution(
     device: str, planes: tuple[int, int], window: int, geometry: dict[str, int]
 ) -> None:
@@ -219,7 +218,7 @@ def test_sums_of_a_convolution_keep_its_operands(device: str) -> None:
 
 def test_heavy_work_is_stored() -> None:
     """An exponential would be computed once for every reader."""
-    with opened("opencl:intel") as session:
+    with opened(INTEL) as session:
         x, w = gc.placeholder("float32", (8, 6, 14, 14)), gc.placeholder("float32", (8, 6, 3, 3))
         feeds = {x: (8, 6, 14, 14), w: (8, 6, 3, 3)}
         assert templates(session, F.conv2d(gc.exp(x), w), feeds) == ["nest", "conv"]

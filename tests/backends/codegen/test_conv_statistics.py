@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, RUNTIMES_AND_GPU
 from support.sessions import exactly, launching_freely, opened
 
 import graphcore as gc
 from graphcore import functional as F
 from graphcore.ir.node import Tensor
 
-RUNTIMES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 RNG = np.random.default_rng(12)
 PIXELS = (0, 2, 3)
 
@@ -87,7 +87,7 @@ CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, build = CASES[name]
     feeds = {gc.placeholder(str(a.dtype), a.shape): a for a in arrays}
@@ -98,7 +98,7 @@ def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_allclose(a, b, rtol=0, atol=(2e-2 if half else 3e-6) * np.abs(b).max())
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_a_norms_mean_is_gathered_where_the_pixels_are_made(device: str) -> None:
     """Forward, the pixels are read once more, for the variance, and not twice; backward, both of its
     sums come from the input gradient. The third sums are those of the last bias's gradient."""
@@ -116,7 +116,7 @@ def test_a_norms_mean_is_gathered_where_the_pixels_are_made(device: str) -> None
     assert norm["bytes"] < 2.4 * pixels, compiled.explain()  # the pixels, the normalised ones, and a mask
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of units, and so of sums, follows the batch; nothing is compiled again."""
     x, w = gc.placeholder("float32", (None, 6, 9, 9)), values(7, 6, 3, 3)
@@ -130,7 +130,7 @@ def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None
             )
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_the_same_bits_every_time(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = gc.placeholder("float32", (31, 6, 20, 20)), gc.placeholder("float32", (10, 6, 3, 3))
     feeds = {x: values(31, 6, 20, 20), w: values(10, 6, 3, 3)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, INTEL, RUNTIMES, RUNTIMES_AND_GPU
 
 import graphcore as gc
 from backends.codegen.device_model import DeviceModel
@@ -27,8 +28,8 @@ from graphcore.plan.backend import open_backend
 from passes.pipeline import compile_graph
 from passes.planning.placement import place
 
-RUNTIMES = ("opencl:intel", "opencl:pocl")
-SLOW_RUNTIMES = ("opencl:intel", pytest.param("opencl:pocl", marks=pytest.mark.slow))  # PoCL compiles barriers slowly
+# PoCL compiles barriers slowly.
+SLOW_RUNTIMES = (RUNTIMES[0], *(pytest.param(spec, marks=pytest.mark.slow) for spec in RUNTIMES[1:]))
 H100 = DeviceModel(
     language_of("nvidia"), "nvidia", 1, cores=132, device="H100", kind="gpu", group=256, local_memory=49152
 )
@@ -99,9 +100,9 @@ def check(
 
 
 def test_memory_is_transferred_and_the_device_string_forces_it():
-    backend = plain("opencl:intel:as-gpu")
+    backend = plain(f"{INTEL}:as-gpu")
     assert backend.model.kind == "gpu" and not backend.arena.on_host and backend.model.group > 1
-    assert device_model(open_device("opencl:intel").info).kind == "cpu"
+    assert device_model(open_device(INTEL).info).kind == "cpu"
 
 
 @pytest.mark.parametrize("spec", RUNTIMES)
@@ -117,7 +118,7 @@ def test_elementwise(spec):
 
 
 def test_symbolic_batch_serves_other_sizes():
-    backend = as_gpu("opencl:intel")
+    backend = as_gpu(RUNTIMES[0])
     feeds = inputs((37, 50), symbolic=True)
     (x,) = feeds
     y = gc.softmax(x, axis=-1)
@@ -207,7 +208,7 @@ def test_matmul(spec):
 
 
 def test_matmul_shapes_and_types():
-    backend = as_gpu("opencl:intel")
+    backend = as_gpu(RUNTIMES[0])
     for m, n, k in [(8, 8, 8), (64, 64, 16), (65, 63, 17), (200, 9, 31)]:
         check(backend, gc.matmul, inputs((m, k), (k, n)), "gpu-matmul")
     check(backend, gc.matmul, inputs((1, 40), (40, 40)), "nest")  # neighbouring columns are neighbours in memory
@@ -289,7 +290,7 @@ def test_training_steps(spec, make, shape):
 
 @pytest.mark.parametrize(
     "device",
-    ["opencl:intel", "opencl:pocl", "opencl:intel:as-gpu", pytest.param("opencl:pocl:as-gpu", marks=pytest.mark.slow)],
+    [*RUNTIMES_AND_GPU, *(pytest.param(f"{spec}:as-gpu", marks=pytest.mark.slow) for spec in CPUS[1:])],
 )
 def test_launch_modes_give_equal_bits(device):
     plain(device)
@@ -305,14 +306,14 @@ def test_launch_modes_give_equal_bits(device):
 
 
 def test_launch_option_is_checked():
-    backend = plain("opencl:intel")
+    backend = plain(INTEL)
     assert backend.launch == "auto"
     with pytest.raises(UsageError, match="auto, step, level, one"):
         backend.launch = "warp"
 
 
 def test_one_program_serves_all_launches_on_cpus():
-    backend = plain("opencl:intel")
+    backend = plain(INTEL)
     feeds = inputs((33, 9))
     (x,) = feeds
     sources = {
@@ -322,7 +323,7 @@ def test_one_program_serves_all_launches_on_cpus():
 
 
 def test_equal_steps_share_a_kernel_and_a_launch():
-    backend = as_gpu("opencl:intel")
+    backend = as_gpu(RUNTIMES[0])
     feeds = inputs((40, 8), (40, 8), (40, 8))
     bound = compiled(backend, [gc.exp(gc.transpose(x, (1, 0))) for x in feeds], feeds, "level")
     assert len(bound.plan.steps) >= 1 and bound.launches == len(bound.plan.levels) == 1

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, RUNTIMES_AND_GPU
 from support.sessions import opened
 
 import graphcore as gc
 from graphcore import functional as F
 from graphcore.ir.node import Tensor
 
-RUNTIMES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 RNG = np.random.default_rng(13)
 DTYPES = ("float32", "float64", "float16", "int8", "int64", "bool")
 
@@ -46,7 +46,7 @@ def matrix(dtype: str, columns: int) -> Any:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_views(device: str, dtype: str) -> None:
     """Exact: nothing is computed."""
     with opened(device) as session, gc.Session("numpy") as oracle:
@@ -82,7 +82,7 @@ TRANSPOSED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_transposes(device: str) -> None:
     """In tiles where rows are far apart, and along axes that views divide; forward and backward."""
     x = gc.placeholder("float32", (3, 50, 70))
@@ -113,7 +113,7 @@ POOLS = [
 
 @pytest.mark.parametrize("geometry", POOLS, ids=str)
 @pytest.mark.parametrize("kind", ["max", "average"])
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_pools(device: str, kind: str, geometry: dict[str, Any]) -> None:
     """Forward and backward over widths that leave every rest."""
     pool = F.max_pool2d if kind == "max" else F.avg_pool2d
@@ -130,7 +130,7 @@ def test_pools(device: str, kind: str, geometry: dict[str, Any]) -> None:
 LONG = (3, 70_001)
 
 
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 @pytest.mark.parametrize("shape", [(300_000,), LONG, (512, 700), (2, 400_000)], ids=str)
 def test_long_reductions(device: str, shape: tuple[int, ...]) -> None:
     """Whole sums and sums of few rows, with stores beside them that do and do not need the result."""
@@ -153,7 +153,7 @@ def test_long_reductions(device: str, shape: tuple[int, ...]) -> None:
             np.testing.assert_array_equal(session.run(fetches, feeds)[0], found[0])
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_a_whole_sum_is_shared_out(device: str) -> None:
     """Tasks sum blocks, a second kernel the blocks' sums; the elementwise work beside it is done on the way, and
     counted once."""
@@ -167,7 +167,7 @@ def test_a_whole_sum_is_shared_out(device: str) -> None:
         np.testing.assert_array_equal(session.get_value(half), np.full((1000, 1000), 0.5, np.float32))
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_any_length_of_a_batch(device: str) -> None:
     """A symbolic extent is cut at run time, and nothing is compiled again."""
     x = gc.placeholder("float32", (None, 1000))

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, INTEL, RUNTIMES_AND_GPU
 from support.sessions import opened
 
 import graphcore as gc
 from graphcore.ir.node import Tensor
 
-RUNTIMES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 RNG = np.random.default_rng(7)
 
 
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Callable[..., Any]]] = 
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_work_before_a_product_is_part_of_it(device: str, name: str) -> None:
     build, arrays, reference = CASES[name]
     with opened(device) as session:
@@ -77,7 +77,7 @@ def test_work_before_a_product_is_part_of_it(device: str, name: str) -> None:
         np.testing.assert_allclose(session.run(y, feeds), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("rows", [1, 7, 50])
 def test_products_of_half_types_use_tiles(device: str, dtype: str, rows: int) -> None:
@@ -92,7 +92,7 @@ def test_products_of_half_types_use_tiles(device: str, dtype: str, rows: int) ->
         np.testing.assert_array_equal(half.view(np.uint16), full.view(np.uint16))
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_another_batch_size_with_a_prologue(device: str) -> None:
     with opened(device) as session:
         x, w = gc.placeholder("uint8", (None, 96)), gc.Variable(B)
@@ -104,7 +104,7 @@ def test_another_batch_size_with_a_prologue(device: str) -> None:
 
 def test_heavy_work_is_stored() -> None:
     """An exponential of every element once a panel would cost more than storing it."""
-    with opened("opencl:intel") as session:
+    with opened(INTEL) as session:
         x, w = gc.placeholder("float32", (512, 512)), gc.placeholder("float32", (512, 512))
         compiled = session.compile(gc.exp(x) @ w, {x: (512, 512), w: (512, 512)})
         assert len(compiled.cost_analysis()["kernels"]) == 2, compiled.explain()

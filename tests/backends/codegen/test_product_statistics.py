@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, RUNTIMES_AND_GPU
 from support.sessions import exactly, launching_freely, opened
 
 import graphcore as gc
 from graphcore.ir.node import Tensor
 
-RUNTIMES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 RNG = np.random.default_rng(11)
 
 
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[list[Any], Callable[..., list[Tensor]]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, build = CASES[name]
     feeds = {gc.placeholder(str(a.dtype), a.shape): a for a in arrays}
@@ -84,7 +84,7 @@ def test_values(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_allclose(a, b, rtol=0, atol=(1e-2 if half else 3e-6) * np.abs(b).max())
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_a_biass_gradient_is_gathered_where_the_rows_are_made(device: str) -> None:
     """No kernel reads the rows again: the second one reads one sum a task."""
     rows, inner, columns = 512, 128, 256
@@ -102,7 +102,7 @@ def test_a_biass_gradient_is_gathered_where_the_rows_are_made(device: str) -> No
         np.testing.assert_allclose(session.get_value(b), exact, atol=1e-4 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of tasks, and so of sums, follows the batch; nothing is compiled again."""
     x, w = gc.placeholder("float32", (None, 40)), gc.Variable(values(40, 30))
@@ -115,7 +115,7 @@ def test_other_batch_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None
             np.testing.assert_allclose(found[1], exact.sum(0), atol=1e-5 * max(exact.sum(0).max(), 1.0))
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_the_same_bits_every_time(device: str) -> None:
     x, w = gc.placeholder("float32", (777, 64)), gc.placeholder("float32", (64, 100))
     feeds = {x: values(777, 64), w: values(64, 100)}
@@ -126,7 +126,7 @@ def test_the_same_bits_every_time(device: str) -> None:
             np.testing.assert_array_equal(session.run([x @ w, total], feeds)[1], first)
 
 
-@pytest.mark.parametrize("device", RUNTIMES[:2])
+@pytest.mark.parametrize("device", CPUS)
 def test_few_rows_are_rather_read_again(device: str) -> None:
     """Another kernel costs more than reading a few kilobytes."""
     x, w = gc.placeholder("float32", (32, 64)), gc.placeholder("float32", (64, 64))

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.device_names import INTEL
+from support.sessions import opened
 
 import graphcore as gc
 from backends.codegen.recognition import recognised
@@ -75,7 +77,7 @@ def test_answers_do_not_hold_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self)
 
     monkeypatch.setattr(Kernel, "product", counted)
-    with gc.Session("opencl:intel") as session:
+    with opened(INTEL) as session:
         np.testing.assert_array_equal(session.run(gc.relu(x @ w), feeds), np.full((64, 48), 96.0, np.float32))
         steps = session.compile(gc.relu(x @ w), {x: (64, 96), w: (96, 48)}).plan.steps
         assert [s.family for s in steps] == ["matmul"]

@@ -11,6 +11,8 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, INTEL, RUNTIMES
+from support.sessions import opened
 
 import graphcore as gc
 from backends.codegen import registry
@@ -120,7 +122,7 @@ def run(environment: dict[str, str], program: str, *arguments: str) -> subproces
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.parametrize("device", ["opencl:intel", "opencl:pocl"])
+@pytest.mark.parametrize("device", CPUS)
 def test_an_installed_family_takes_kernels_over(device: str, tmp_path: Path) -> None:
     done = run(install(tmp_path, PACKAGE), PROGRAM, device)
     assert done.returncode == 0, done.stderr
@@ -139,7 +141,7 @@ def test_an_installed_family_takes_kernels_over(device: str, tmp_path: Path) -> 
     ],
 )
 def test_a_bad_entry_point_is_named(source: str, entry: str, words: str, tmp_path: Path) -> None:
-    done = run(install(tmp_path, source, entry), "import graphcore as gc; gc.Session('opencl:intel')")
+    done = run(install(tmp_path, source, entry), f"import graphcore as gc; gc.Session('{RUNTIMES[0]}')")
     assert done.returncode != 0
     assert words in done.stderr
     assert f"in the entry point theirs of graphcore.families ({entry})" in done.stderr
@@ -177,13 +179,13 @@ def families(session: gc.Session, size: int) -> set[str]:
 
 
 def test_a_family_counts_for_sessions_that_are_opened_later() -> None:
-    with gc.Session("opencl:intel") as before:
+    with opened(INTEL) as before:
         assert families(before, 11) == {"nest"}
-        with registered(Renamed()), gc.Session("opencl:intel") as inside:
+        with registered(Renamed()), opened(INTEL) as inside:
             assert families(inside, 11) == {"renamed"}
             assert families(before, 12) == {"nest"}
             assert "renamed" in registry.identity() and "@7" in registry.identity()
-        with gc.Session("opencl:intel") as after:
+        with opened(INTEL) as after:
             assert families(after, 13) == {"nest"}
     assert registry.identity() == "" and "renamed" not in registry.BY_NAME
 
@@ -236,7 +238,7 @@ def test_a_family_without_choices_is_named() -> None:
     x = gc.placeholder("float32", (5,), name="x")
     with (
         registered(Empty()),
-        gc.Session("opencl:intel") as session,
+        opened(INTEL) as session,
         pytest.raises(gc.CompileError, match="the family empty offers no choices for"),
     ):
         session.run(x * 2, {x: np.ones(5)})

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import RUNTIMES, RUNTIMES_AND_GPU
 from support.devices import Bound, backend, run_nested, run_on, run_plan
 from support.sessions import opened
 from support.values import computed
@@ -18,11 +19,10 @@ from graphcore import nn, optim
 from graphcore.base import dtypes
 from graphcore.nn import functional as F
 
-DEVICES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 ROWS, POINTS, INNER = 300, 150, 37
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=RUNTIMES_AND_GPU)
 def spec(request: pytest.FixtureRequest) -> str:
     backend(request.param)  # skips where the runtime is missing
     return str(request.param)
@@ -91,7 +91,7 @@ def gradient(rows: Any, indices: Any, weights: Any, inner: tuple[int, ...] = (IN
     return table, g
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_the_gradient_of_an_embedding_is_one_kernel_of_the_template(device: str) -> None:
     vocabulary, width, tokens = 5000, 64, 512
     rng = np.random.default_rng(0)
@@ -187,7 +187,7 @@ def test_other_batches_take_the_same_program(spec: str) -> None:
 def test_a_session_builds_once_for_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     from backends.opencl import runtime
 
-    with opened("opencl:intel") as session:
+    with opened(RUNTIMES[0]) as session:
         built = []
         compile_plan = runtime.OpenCLBackend.compile
         monkeypatch.setattr(
@@ -283,7 +283,7 @@ def test_two_lookups_in_one_table_and_values_that_are_computed(spec: str, guarde
 
 
 @pytest.mark.parametrize("make", [lambda: optim.SGD(lr=0.5), lambda: optim.Adam(lr=0.01)], ids=["sgd", "adam"])
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_an_optimizer_step_is_fused_to_it(device: str, make: Callable[[], Any]) -> None:
     rng = np.random.default_rng(7)
     start = rng.standard_normal((ROWS, INNER)).astype(np.float32)
@@ -331,7 +331,6 @@ def test_results_do_not_depend_on_how_steps_are_launched(spec: str) -> None:
 @pytest.mark.parametrize(("rows", "points"), [(20, 30), (1, 9000), (9000, 3)])
 def test_small_ones_stay_with_the_loop_nest(rows: int, points: int) -> None:
     rng = np.random.default_rng(9)
-    backend("opencl:intel")
     k, w = gc.placeholder("int64", (points,)), gc.placeholder("float32", (points, 5))
     table, g = gradient(rows, k, w, (5,))
     feeds = {
@@ -339,7 +338,7 @@ def test_small_ones_stay_with_the_loop_nest(rows: int, points: int) -> None:
         w: drawn(rng, "float32", (points, 5)),
         table: np.zeros((rows, 5), np.float32),
     }
-    bound = run_plan("opencl:intel", [g], feeds)
+    bound = run_plan(RUNTIMES[0], [g], feeds)
     assert "scatter" not in templates(bound)
     np.testing.assert_allclose(bound.run(feeds)[0], summed(feeds[w], feeds[k], rows), rtol=1e-3, atol=1e-3)
 

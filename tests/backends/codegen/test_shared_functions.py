@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import RUNTIMES
 from support.sessions import opened
 
 import graphcore as gc
@@ -91,7 +92,7 @@ def test_what_does_not_walk_the_weights_in_order_keeps_the_length_of_a_filter() 
     assert scaled(8, 32) != scaled(16, 32)
 
 
-@pytest.mark.parametrize("device", ["opencl:intel", "opencl:pocl"])
+@pytest.mark.parametrize("device", RUNTIMES)
 def test_a_shared_reduction_gives_each_size_its_own_gradient(device: str) -> None:
     """In one program, two batches each, against the oracle."""
     cases = [gradient(*size, lr=lr) for size in SIZES[1:] for lr in (None, 0.5)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.device_names import CPUS, RUNTIMES_AND_GPU
 from support.devices import RUNTIMES, backend, computed_ops, examples_of, judge, run_on, run_plan
 
 import graphcore as gc
@@ -163,7 +164,7 @@ def test_what_loops_count_that_walk_one_axis_after_another() -> None:
     assert widths.is_narrow(kernel, {}, flat=False) and not widths.is_narrow(kernel, {})
 
 
-@pytest.mark.parametrize("device", RUNTIMES)
+@pytest.mark.parametrize("device", CPUS)
 def test_many_rows_and_many_indices_are_sorted(device: str) -> None:
     """Their product is more than 32 bits hold, but the sort walks one after the other."""
     table, g, at = (
@@ -183,7 +184,7 @@ def scattered(rows: int, width: int, points: int) -> tuple[list[Any], dict[Any, 
     return [gc.index_add(table, 0, at, g), slope], {table: (rows, width), g: (points, width), at: (points,)}
 
 
-@pytest.mark.parametrize("device", [*RUNTIMES, f"{RUNTIMES[0]}:as-gpu"])
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_sums_by_index_sort_their_indices_where_only_the_results_are_many(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
