@@ -11,7 +11,7 @@ from graphcore.base.shapes import Extent, product
 from graphcore.kernel.contraction import Window, WindowResult
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.forms import Computed, Contraction
-from graphcore.kernel.index import Axis, Index
+from graphcore.kernel.index import Axis
 
 __all__ = ["verify_contraction"]
 
@@ -174,6 +174,9 @@ class _Probe:
         self.form, self.window, self.terms = form, window, terms
         self.images, self.weights, self.made = form.parts()
         self.each = int(self.weights[0]) // window.groups
+        # Values are walked once, and not at every point.
+        self.said = [_loads(operand.value) for operand in form.operands]
+        self.done = [_loads(factor) for factor in form.factors]
 
     def points(self) -> Iterator[_Point]:
         """The first ones, the second ones and the last ones of everything, inside of the images."""
@@ -217,20 +220,20 @@ class _Probe:
             WindowResult.PLACE: (images, made, weights, (p.output % self.each, *p.taps)),
             WindowResult.TAP: (weights, images, made, (p.image, *p.positions)),
         }[self.window.result]
-        loops = dict(zip(self.form.result_axes, map(Index, result), strict=True))
-        loops.update({a: Index(at) for a, at in zip(self.terms, terms, strict=True) if a is not None})
+        loops = dict(zip(self.form.result_axes, result, strict=True))
+        loops.update({a: at for a, at in zip(self.terms, terms, strict=True) if a is not None})
         found: list[tuple[str, int | None]] = []
-        for side, operand, factor, at in zip(
-            ("left", "right"), self.form.operands, self.form.factors, (left, right), strict=True
+        for side, operand, at, says, does in zip(
+            ("left", "right"), self.form.operands, (left, right), self.said, self.done, strict=True
         ):
-            said, done = _loaded(operand.value, _walked(operand, at)), _loaded(factor, loops)
+            said, done = _loaded(says, _walked(operand, at)), _loaded(does, loops)
             for param in said.keys() | done.keys():
                 pairs = itertools.zip_longest(said.get(param, ()), done.get(param, ()))
                 found += [(side, None if x is None or y is None else y - x) for x, y in pairs]
         return found
 
 
-def _walked(operand: Computed, at: Sequence[int]) -> dict[Axis, Index]:
+def _walked(operand: Computed, at: Sequence[int]) -> dict[Axis, int]:
     """The operand's axes at a place of its shape; neighbours may be walked as one."""
     flat = 0
     for place, extent in zip(at, operand.shape, strict=True):
@@ -238,25 +241,32 @@ def _walked(operand: Computed, at: Sequence[int]) -> dict[Axis, Index]:
     found = {}
     for axis in reversed(operand.axes):
         extent = axis.extent if isinstance(axis.extent, int) else flat + 1
-        found[axis], flat = Index(flat % extent), flat // extent
+        found[axis], flat = flat % extent, flat // extent
     return found
 
 
-def _loaded(value: Expr, at: Mapping[Axis, Index]) -> dict[int, tuple[int, ...]]:
-    """Which elements of which parameters a value is made of, in order; those at addresses from memory left out."""
+def _loads(value: Expr) -> list[Expr]:
+    """The loads that a value is made of."""
+    return [v for v in walk(value) if v.fn == "load"]
+
+
+def _loaded(loads: Sequence[Expr], point: Mapping[Axis, int]) -> dict[int, tuple[int, ...]]:
+    """Which elements of which parameters are loaded at a point, in order; those at addresses from memory left out."""
     found: dict[int, set[int]] = {}
-    for load in walk(value):
-        if load.fn == "load":
-            index, guard = load.index.substitute(at), load.guard.substitute(at) if load.guard is not None else None
-            if index.is_constant and (guard is None or _may_hold(guard)):
-                found.setdefault(load.param, set()).add(index.constant)
+    for load in loads:
+        at, guard = load.index.at(point), load.guard
+        if at is not None and (guard is None or _may_hold(guard, point)):
+            found.setdefault(load.param, set()).add(at)
     return {param: tuple(sorted(indices)) for param, indices in found.items()}
 
 
-def _may_hold(guard: Expr) -> bool:
-    """Whether no part of a conjunction is known to be false."""
+def _may_hold(guard: Expr, point: Mapping[Axis, int]) -> bool:
+    """Whether no part of a conjunction is known to be false at a point."""
     if guard.fn == "and":
-        return all(map(_may_hold, guard.args))
+        return all(_may_hold(part, point) for part in guard.args)
+    if guard.fn == "in_range" and isinstance(guard.high, int):
+        at = guard.index.at(point)
+        return at is None or guard.low <= at < guard.high
     return guard.fn != "const" or bool(guard.value)
 
 

@@ -175,6 +175,27 @@ class Index:
             total = total + _substitute_atom(atom, mapping) * coefficient
         return total
 
+    def at(self, point: Mapping[Axis, int]) -> int | None:
+        """The number that the index is at a point of its axes; None where an axis is not there or memory decides.
+
+        An axis of extent 1 is 0, whether it is there or not.
+        """
+        total = self.constant
+        for atom, coefficient in self.terms:
+            place: int | None
+            if isinstance(atom, Axis):
+                place = point.get(atom, 0 if atom.extent == 1 else None)
+            elif isinstance(atom, Dynamic):
+                place = None
+            else:
+                place = atom.value.at(point)
+                if place is not None:
+                    place = place // atom.divisor if isinstance(atom, Div) else place % atom.divisor
+            if place is None:
+                return None
+            total += coefficient * place
+        return total
+
     def __repr__(self) -> str:
         parts = [(f"{a}" if c == 1 else f"{c}*{a}") for a, c in self.terms]
         if self.constant or not parts:
