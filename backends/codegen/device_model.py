@@ -52,7 +52,7 @@ class DeviceModel:
         """Lanes of a vector of this kernel: as many float32, fewer when its loops touch wider elements."""
         narrow = narrow_positions(kernel)
         widest = max((register_bytes(v.dtype) for v in kernel.values() if v.axes and v not in narrow), default=4)
-        args = [v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in narrow]
+        args = [v for v in kernel.reductions() if v.combine.startswith("arg") and v not in narrow]
         if kernel.wide or args:  # vectors of positions
             widest = 8
         return max(1, self.width * 4 // max(widest, 4))
@@ -63,4 +63,4 @@ def narrow_positions(kernel: Kernel) -> frozenset[Expr]:
     """Positions (of a largest element, say) that are used as int32 only: registers hold them as such."""
     wide = {s.value for s in kernel.stores}
     wide.update(a for v in kernel.values() for a in v.args if not (v.fn == "cast" and v.dtype == int32))
-    return frozenset(v for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg") and v not in wide)
+    return frozenset(v for v in kernel.reductions() if v.combine.startswith("arg") and v not in wide)

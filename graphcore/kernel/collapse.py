@@ -23,7 +23,7 @@ def collapse_axes(kernel: Kernel) -> Kernel:
     """
     while True:
         uses = _index_uses(kernel)
-        bound = [(v.reduce_axes, v.combine.startswith("arg")) for v in kernel.values() if v.fn == "reduce"]
+        bound = [(v.reduce_axes, v.combine.startswith("arg")) for v in kernel.reductions()]
         pair = next(
             (
                 (a, b)
@@ -134,9 +134,8 @@ def _renamed(kernel: Kernel) -> Kernel:
     """Canonical axis names, so that equal kernels have equal text: i0, i1, ... outermost first, reductions r0, r1,
     ..."""
     bound: dict[Axis, None] = {}
-    for value in kernel.values():
-        if value.fn == "reduce":
-            bound.update(dict.fromkeys(a for a in value.reduce_axes if a not in kernel.axes))
+    for value in kernel.reductions():
+        bound.update(dict.fromkeys(a for a in value.reduce_axes if a not in kernel.axes))
     fresh = [Axis(f"i{n}", a.extent, PARALLEL) for n, a in enumerate(kernel.axes)]
     inner = [Axis(f"r{n}", a.extent, REDUCE) for n, a in enumerate(bound)]
     mapping = {

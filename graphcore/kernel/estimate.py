@@ -17,9 +17,8 @@ def estimate(kernel: Kernel, hints: Mapping[str, int]) -> tuple[float, float]:
     flops = 0.0
     extents = {a: float(_number(a.extent, hints)) for a in kernel.axes}
     touched: dict[int, float] = {}
-    for value in kernel.values():
-        if value.fn == "reduce":
-            extents.update({a: float(_number(a.extent, hints)) for a in value.reduce_axes})
+    for value in kernel.reductions():
+        extents.update({a: float(_number(a.extent, hints)) for a in value.reduce_axes})
     for value in kernel.values():
         axes = set(value.axes)
         if value.fn == "reduce":

@@ -90,12 +90,13 @@ class Expr:
     AttributeError.
     """
 
-    __slots__ = ("__weakref__", "_data", "args", "axes", "dtype", "fn")
+    __slots__ = ("__weakref__", "_below", "_data", "args", "axes", "dtype", "fn")
     fn: str
     args: tuple[Expr, ...]
     dtype: DType
     axes: frozenset[Axis]
     _data: tuple[Any, ...]
+    _below: tuple[Expr, ...]
 
     # The number of a constant: a bool, an int, or a float that its type can hold.
     value = _Field[Any](const=0)
@@ -149,6 +150,7 @@ def _intern(fn: str, args: tuple[Expr, ...], dtype: DType, data: tuple[Any, ...]
     if found is None:
         found = object.__new__(Expr)
         found.fn, found.args, found.dtype, found._data, found.axes = fn, args, dtype, data, axes
+        found._below = (*args, *dynamic_values(found.index)) if fn in INDEXED else args
         _interned[key] = found
     return found
 
@@ -328,23 +330,23 @@ def argument(position: int, dtype: DType) -> Expr:
 def walk(*roots: Expr) -> Iterator[Expr]:
     """Every expression below ``roots`` once, operands first (also through dynamic indices)."""
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+    stack: list[Expr | tuple[Expr]] = [*reversed(roots)]
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
+        node = stack.pop()
+        if isinstance(node, tuple):  # what is below it has been given
+            yield node[0]
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child in reversed(children(node)))
+            if node._below:
+                stack.append((node,))
+                stack.extend(node._below[::-1])
+            else:
+                yield node
 
 
 def children(node: Expr) -> tuple[Expr, ...]:
     """Operands, and the values that the indices of a load read."""
-    if node.fn in INDEXED:
-        dynamic = tuple(dynamic_values(node.index))
-        return node.args + dynamic if dynamic else node.args
-    return node.args
+    return node._below
 
 
 def dynamic_values(index: Index) -> Iterator[Expr]:

@@ -7,8 +7,10 @@ computed once a row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import VerifyError
@@ -108,9 +110,22 @@ class Kernel:
             return self.form
         return find_product(self.axes, self.values())
 
-    def values(self) -> list[Expr]:
+    def values(self) -> Sequence[Expr]:
         """Every expression once, operands first."""
-        return list(walk(*(s.value for s in self.stores)))
+        return self._values
+
+    @cached_property
+    def _values(self) -> tuple[Expr, ...]:
+        """Walked once: a kernel is asked for its values a hundred times on the way to its text."""
+        return tuple(walk(*(s.value for s in self.stores)))
+
+    def reductions(self) -> Sequence[Expr]:
+        """Its reductions, operands first."""
+        return self._reductions
+
+    @cached_property
+    def _reductions(self) -> tuple[Expr, ...]:
+        return tuple(v for v in self._values if v.fn == "reduce")
 
     def written(self) -> frozenset[int]:
         """Parameters that are written."""

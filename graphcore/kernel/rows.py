@@ -13,7 +13,7 @@ __all__ = ["columns_of", "is_contiguous", "row_reductions", "rows_of"]
 
 def columns_of(kernel: Kernel) -> tuple[Axis, ...]:
     """The domain axes that reductions bind."""
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
+    bound = {a for v in kernel.reductions() for a in v.reduce_axes}
     return tuple(a for a in kernel.axes if a in bound)
 
 
@@ -26,7 +26,7 @@ def rows_of(kernel: Kernel) -> tuple[Axis, ...]:
 def row_reductions(kernel: Kernel) -> list[Expr]:
     """The reductions with one result a row, in an order where operands come first."""
     rows = frozenset(rows_of(kernel))
-    return [v for v in kernel.values() if v.fn == "reduce" and v.axes <= rows]
+    return [v for v in kernel.reductions() if v.axes <= rows]
 
 
 def is_contiguous(kernel: Kernel, reductions: Sequence[Expr]) -> bool:

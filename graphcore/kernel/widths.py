@@ -30,7 +30,7 @@ def is_narrow(kernel: Kernel, sizes: Mapping[str, int], flat: bool = True) -> bo
     be ``flat``), the positions of arg-reductions, and all indices with the terms that they are summed of.
     """
     values = kernel.values()
-    reductions = [v for v in values if v.fn == "reduce"]
+    reductions = kernel.reductions()
     bound = {a for v in reductions for a in v.reduce_axes}
     counts: list[Extent] = [p.size for p in kernel.params]
     if flat:

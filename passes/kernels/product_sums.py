@@ -39,7 +39,7 @@ class _Sums:
 def _find(kernel: Kernel) -> _Sums | Reject:
     if kernel.kind is not KernelKind.CONTRACT:
         return Reject("it makes no product")
-    sums = tuple(v for v in kernel.values() if v.fn == "reduce" and set(v.reduce_axes) & set(kernel.axes))
+    sums = tuple(v for v in kernel.reductions() if set(v.reduce_axes) & set(kernel.axes))
     if not sums:
         return Reject("it gathers no sums of a product")
     results = tuple(s for s in kernel.stores if any(v in sums for v in walk(s.value)))
@@ -149,7 +149,7 @@ def _probe(kernel: Kernel, parts: _Sums) -> Kernel:
 
 def _accumulated(kernel: Kernel, parts: _Sums) -> DType:
     """The type of the product's own sums, of which its epilogue can add up more."""
-    return next(v.dtype for v in _probe(kernel, parts).values() if v.fn == "reduce")
+    return _probe(kernel, parts).reductions()[0].dtype
 
 
 def _parts(

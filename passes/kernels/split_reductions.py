@@ -84,7 +84,7 @@ def _number(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:
 
 def _reason(kernel: Kernel, reductions: Sequence[Expr]) -> str | None:
     """Why a kernel is not cut."""
-    if not reductions or len(reductions) != sum(v.fn == "reduce" for v in kernel.values()):
+    if not reductions or len(reductions) != len(kernel.reductions()):
         return "it has no reductions, or others inside of them"
     axes = reductions[0].reduce_axes
     if any(r.reduce_axes != axes or r.combine.startswith("arg") or r.dtype.rounds for r in reductions):

@@ -283,7 +283,7 @@ def _elements(b: Buffer) -> Any:
 def _reads_before_writing(step: Step, old: int, new: int) -> bool:
     """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may
     come after that store."""
-    reductions = [v for v in step.kernel.values() if v.fn == "reduce"]
+    reductions = step.kernel.reductions()
     bound = {a for v in reductions for a in v.reduce_axes}
     stores = [s for s in step.kernel.stores if step.buffers[s.param] == new]
     if not any(s.index.axes() & bound for s in stores):
@@ -304,7 +304,7 @@ def _same_elements(step: Step, old: int, new: int) -> bool:
     store = stores[0]
     if any(v.index != store.index for v in kernel.values() if v.fn == "load" and step.buffers[v.param] == old):
         return False
-    bound = {a for v in kernel.values() if v.fn == "reduce" for a in v.reduce_axes}
+    bound = {a for v in kernel.reductions() for a in v.reduce_axes}
     if store.index.axes() >= set(kernel.axes) - bound:
         return True
     # It is stored once, by one task, while other tasks may still need the old value for other stores.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
 from graphcore.base import dtypes
 from graphcore.base.shapes import Dim
 from graphcore.kernel import expr
-from graphcore.kernel.index import REDUCE, Axis, as_index
+from graphcore.kernel.expr import walk
+from graphcore.kernel.index import REDUCE, Axis, Dynamic, Index, as_index
+from graphcore.kernel.ir import Kernel, Param, Store
 
 N = Dim("n")
 ROW, COLUMN = Axis("i", N), Axis("r", 4, REDUCE)
@@ -44,3 +49,46 @@ def test_equal_expressions_are_one_object() -> None:
     assert expr.load(2, LOAD.index, dtypes.float32).guard is None
     assert expr.const(0.0, dtypes.float32) is not expr.const(-0.0, dtypes.float32)
     assert expr.const(float("nan"), dtypes.float32) is expr.const(float("nan"), dtypes.float32)
+
+
+def test_values_come_once_and_after_what_they_are_made_of() -> None:
+    named = expr.load(1, as_index(ROW), dtypes.int64)
+    gathered = expr.load(0, as_index(Dynamic(named, 7)) * 4 + as_index(COLUMN), dtypes.float32, TEST)
+    twice = expr.call("add", gathered, gathered)
+    order = list(walk(twice, expr.call("mul", twice, LOAD), named))
+    assert order == [TEST, named, gathered, twice, LOAD, expr.call("mul", twice, LOAD)]
+
+
+def test_a_kernel_made_of_another_has_values_and_reductions_of_its_own() -> None:
+    total = expr.reduce("add", (COLUMN,), LOAD)
+    param = Param("p0", dtypes.float32, (N,))
+    kernel = Kernel("k", (param,) * 3, (ROW,), (Store(0, as_index(ROW), total),))
+    assert list(kernel.values()) == [TEST, LOAD, total] == list(kernel.values())
+    assert list(kernel.reductions()) == [total]
+    other = replace(kernel, stores=(Store(0, as_index(ROW), LOAD),))
+    assert list(other.values()) == [TEST, LOAD] and not other.reductions()
+    assert kernel == replace(kernel)  # what it has been asked is no part of it
+
+
+HIGH, LOW, ONE = Axis("i", 5), Axis("j", 6), Axis("u", 1)
+FLAT = as_index(HIGH) * 6 + as_index(LOW)
+INDICES = (
+    Index(3),
+    FLAT,
+    FLAT // 4 * 7 + FLAT % 4,
+    (FLAT + -9) // 5,
+    (FLAT + -9) % 5 + as_index(LOW) * -2,
+    ((FLAT + 1) // 3 % 4 + as_index(HIGH)) // 2,
+)
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_an_index_at_a_point_is_the_number_that_substitution_gives(index: Index) -> None:
+    for i, j in itertools.product(range(5), range(6)):
+        assert index.at({HIGH: i, LOW: j}) == index.substitute({HIGH: Index(i), LOW: Index(j)}).constant
+
+
+def test_an_index_at_a_point_is_none_where_the_point_does_not_say_it() -> None:
+    assert FLAT.at({LOW: 2}) is None and (FLAT // 4).at({HIGH: 2}) is None
+    assert as_index(Dynamic(LOAD, 9)).at({ROW: 0, COLUMN: 0}) is None
+    assert Index(2, ((ONE, 5),)).at({}) == 2  # the only place of an axis of extent 1

@@ -126,7 +126,7 @@ def _reason(kernel: Kernel) -> str | None:
         return "it is no convolution all of whose elements can be told from what it loads"
     if len(form.window.taps) != 2:
         return "its window walks another number of axes than two"
-    sums = [v for v in kernel.values() if v.fn == "reduce"]
+    sums = kernel.reductions()
     if len(sums) != 1 or sums[0].dtype not in (float32, float64):
         return "it is not one sum of float32 or float64 products"
     if any(s.mode == "set" and s.index.axes() != frozenset(kernel.axes) for s in kernel.stores):
@@ -196,7 +196,7 @@ class Convolution(Family):
         form = kernel.form
         assert isinstance(form, Contraction) and form.window is not None
         shape, result = _shape_of(form, form.window), form.window.result
-        dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
+        dtype = kernel.reductions()[0].dtype
         width = model.width * 4 // dtype.itemsize
         if width not in (4, 8, 16):
             return Reject(f"vectors of {width} elements are not supported")
@@ -220,7 +220,7 @@ class Convolution(Family):
         return [replace(config, schedule=chosen)]
 
     def pieces(self, kernel: Kernel, config: _Config, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
-        dtype = next(v for v in kernel.values() if v.fn == "reduce").dtype
+        dtype = kernel.reductions()[0].dtype
         if config.gathers:
             return self._weight_pieces(kernel, config, dtype)
         size = max(workspace_elements(_problem(config), config.schedule), 1)  # type: ignore[arg-type]
@@ -287,7 +287,7 @@ class Convolution(Family):
         whole = bool(everything) and problem is None
         if whole:  # of the result's sizes, nothing is left in the text
             kernel, axes = _flattened(kernel, everything), everything
-        total = next(v for v in kernel.values() if v.fn == "reduce")
+        total = kernel.reductions()[0]
         dtype = register_type(total.dtype)
         elements, sums = ([s for s in kernel.stores if s.mode == mode] for mode in ("set", "add"))
 

@@ -153,7 +153,7 @@ def _blocks(shape: ConvShape, config: WeightConfig, batch: Extent) -> Extent:
 
 
 def _total(kernel: Kernel) -> Expr:
-    return next(v for v in kernel.values() if v.fn == "reduce")
+    return kernel.reductions()[0]
 
 
 def _computed(amounts: Amounts, operand: Computed, vectors: Extent) -> None:

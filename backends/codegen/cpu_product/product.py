@@ -31,7 +31,7 @@ class Product:
 def find_product(kernel: Kernel) -> Product | Reject:
     """The product inside a kernel, or why there is none."""
     form = kernel.product()
-    if form is None or len(form.terms) != 1 or sum(v.fn == "reduce" for v in kernel.values()) != 1:
+    if form is None or len(form.terms) != 1 or len(kernel.reductions()) != 1:
         return Reject("it is not one sum of products over one axis")
     if form.types.accumulator not in (float32, float64):
         return Reject("the sum's terms are not products of float32 or float64 values")

@@ -67,7 +67,7 @@ def choose_nest(kernel: Kernel, model: DeviceModel) -> NestConfig:
     best: Axis | None = None
     best_score = 0.0
     columns = columns_of(kernel)
-    ordered = [v.reduce_axes for v in kernel.values() if v.fn == "reduce" and v.combine.startswith("arg")]
+    ordered = [v.reduce_axes for v in kernel.reductions() if v.combine.startswith("arg")]
     for position, axis in enumerate(kernel.axes):
         if (isinstance(axis.extent, int) and axis.extent < 2) or any(axis in axes[:-1] for axes in ordered):
             continue  # of equal elements the first counts: lanes run along the innermost of the axes that are searched
@@ -92,7 +92,7 @@ def _tiled(kernel: Kernel, lane: Axis) -> Axis | None:
     """The axis along which something is contiguous that is far apart along the lanes: a transposed operand's, or
     result's."""
     together = columns_of(kernel) if lane in columns_of(kernel) else rows_of(kernel)
-    if any(v.fn == "reduce" and v.combine.startswith("arg") for v in kernel.values()):
+    if any(v.combine.startswith("arg") for v in kernel.reductions()):
         return None  # of equal elements the first counts
     steps = [(v.index, v.dtype.itemsize) for v in kernel.values() if v.fn == "load"] + [
         (s.index, s.value.dtype.itemsize) for s in kernel.stores
