@@ -12,13 +12,13 @@ from itertools import groupby
 
 from graphcore.plan.costs import CostModel, Work
 
-__all__ = ["LAUNCHES", "Launch", "Row", "choose_mode", "mode_seconds", "plan_launches"]
+__all__ = ["LAUNCHES", "Grid", "Row", "choose_mode", "mode_seconds", "plan_launches"]
 
 LAUNCHES = {"step": "launch a step", "level": "launch a level", "one": "one launch"}
 
 
 @dataclass(frozen=True)
-class Launch:
+class Grid:
     """A kernel to start: its name, how many work-groups, which rows of the table it runs, and its program."""
 
     kernel: str
@@ -84,16 +84,16 @@ def choose_mode(seconds: dict[str, float]) -> str:
     return min((LAUNCHES["level"], LAUNCHES["one"]), key=lambda mode: seconds[mode])
 
 
-def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tuple[list[tuple[Row, int]], list[Launch]]:
+def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tuple[list[tuple[Row, int]], list[Grid]]:
     """The rows in the order of the table, each with its first task, and the launches."""
     rows = [r for level in levels for r in level]
     if gpu and mode != LAUNCHES["step"]:
         order, launches = _by_function(levels)
-        return order, [Launch("run_whole", 1, 0, len(order))] if mode == LAUNCHES["one"] and order else launches
+        return order, [Grid("run_whole", 1, 0, len(order))] if mode == LAUNCHES["one"] and order else launches
     if mode == LAUNCHES["step"]:
         busy = [r for r in rows if r.tasks]
         return [(r, 0) for r in busy], [
-            Launch(f"step_{r.function}" if gpu else "run_plan", r.tasks, at, at + 1, r.program)
+            Grid(f"step_{r.function}" if gpu else "run_plan", r.tasks, at, at + 1, r.program)
             for at, r in enumerate(busy)
         ]
     order, launches = [], []
@@ -101,7 +101,7 @@ def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tupl
         for program, members in groupby(_by_program(levels), key=lambda r: r.program):
             first = len(order)
             order += [(r, 0) for r in members]
-            launches.append(Launch("run_plan", 1, first, len(order), program))
+            launches.append(Grid("run_plan", 1, first, len(order), program))
         return order, launches
     for level in levels:
         for program, members in groupby(_by_program([level]), key=lambda r: r.program):
@@ -110,7 +110,7 @@ def plan_launches(levels: Sequence[Sequence[Row]], mode: str, gpu: bool) -> tupl
                 order.append((r, started))
                 started += r.tasks
             if started:
-                launches.append(Launch("run_plan", started, first, len(order), program))
+                launches.append(Grid("run_plan", started, first, len(order), program))
     return order, launches
 
 
@@ -123,10 +123,10 @@ def _by_program(levels: Sequence[Sequence[Row]]) -> list[Row]:
     return rows
 
 
-def _by_function(levels: Sequence[Sequence[Row]]) -> tuple[list[tuple[Row, int]], list[Launch]]:
+def _by_function(levels: Sequence[Sequence[Row]]) -> tuple[list[tuple[Row, int]], list[Grid]]:
     """A launch for every function of a level: its steps are rows of one grid."""
     order: list[tuple[Row, int]] = []
-    launches: list[Launch] = []
+    launches: list[Grid] = []
     for level in levels:
         of_function: dict[int, list[Row]] = {}
         for r in level:
@@ -137,5 +137,5 @@ def _by_function(levels: Sequence[Sequence[Row]]) -> tuple[list[tuple[Row, int]]
             for r in members:
                 order.append((r, started))
                 started += r.tasks
-            launches.append(Launch(f"step_{function}", started, first, len(order)))
+            launches.append(Grid(f"step_{function}", started, first, len(order)))
     return order, launches

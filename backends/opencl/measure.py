@@ -12,7 +12,7 @@ import numpy as np
 from backends.opencl.launch_modes import LAUNCHES, Row
 from backends.opencl.runtime import BoundPlan, OpenCLBackend, Program
 from graphcore.base.errors import UsageError
-from graphcore.plan.plan import Placed, Step
+from graphcore.plan.plan import Launch, Placed
 
 __all__ = ["MeasuredStep", "measure_steps"]
 
@@ -27,7 +27,7 @@ class MeasuredStep:
         seconds: of every pass; without the launch.
     """
 
-    step: Step
+    step: Launch
     row: Row
     seconds: list[float] = field(default_factory=list)
 

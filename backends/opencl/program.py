@@ -28,7 +28,7 @@ from backends.codegen.template import NAME
 from backends.opencl.compiler.build import build_program, build_programs
 from backends.opencl.splitting import Splitting, split_functions
 from graphcore.kernel.ir import Kernel
-from graphcore.plan.plan import Plan, Step
+from graphcore.plan.plan import Launch, Plan
 
 __all__ = ["POINTERS", "Function", "Source", "compile_source", "compile_whole", "generate"]
 
@@ -145,7 +145,7 @@ def _cpu_text(functions: Sequence[Function], model: DeviceModel, pointers: int) 
     return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions, pointers)
 
 
-def _commented(step: Step, text: str) -> str:
+def _commented(step: Launch, text: str) -> str:
     """The function under the ops that it computes. Lines and extents are not part of it: equal kernels must have equal
     text."""
     ops = dict.fromkeys(re.sub(r"\W", "", line.split(" ")[0]) for line in step.kernel.origins)

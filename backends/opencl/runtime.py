@@ -16,7 +16,7 @@ from backends.codegen.registry import BY_NAME
 from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
-from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
+from backends.opencl.launch_modes import LAUNCHES, Grid, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Blocks, Memory, Pool, Slot, Space
 from backends.opencl.program import POINTERS, Source, compile_source, compile_whole, generate
 from backends.opencl.splitting import Splitting
@@ -266,7 +266,7 @@ class BoundPlan:
         self.launch = backend.launch
         levels = self.levels
         self.mode = mode or LAUNCHES.get(self.launch) or self._choose_mode(levels)
-        self._launches: list[Launch] = []
+        self._grids: list[Grid] = []
         self.kernels: list[tuple[Any, tuple[int, ...]]] = []
         self._table: Any = None
         self._feeders: list[Callable[[Any], None]] = []
@@ -342,7 +342,7 @@ class BoundPlan:
 
     def _upload(self, levels: list[list[Row]]) -> None:
         cl = self.backend.cl
-        order, self._launches = plan_launches(levels, self.mode, self.backend.device.info.is_gpu)
+        order, self._grids = plan_launches(levels, self.mode, self.backend.device.info.is_gpu)
         starts: list[int] = []
         flat: list[int] = []
         for row, first in order:
@@ -358,9 +358,9 @@ class BoundPlan:
                 f"{self.backend.device.info.name} cannot allocate {nbytes:,} bytes for the table of the plan's "
                 f"{len(order)} steps: {error}"
             ) from None
-        for launch in self._launches:
-            built = self.backend.built(self.program, launch.program, whole=launch.kernel == "run_whole")
-            self.kernels.append((cl.Kernel(built, launch.kernel), (launch.groups * self.backend.model.group,)))
+        for grid in self._grids:
+            built = self.backend.built(self.program, grid.program, whole=grid.kernel == "run_whole")
+            self.kernels.append((cl.Kernel(built, grid.kernel), (grid.groups * self.backend.model.group,)))
 
     def _prepare(self) -> None:
         """Set arguments and make views, again whenever memory has moved."""
@@ -370,13 +370,13 @@ class BoundPlan:
             return
         buffers = [self.spaces[space].blocks[block].buffer for space, block in self.blocks]
         buffers += buffers[:1] * (self.program.pointers - len(buffers))  # none of the rows names them
-        for (kernel, _), launch in zip(self.kernels, self._launches, strict=True):
-            whole = (np.int32(self.mode == "one launch"),) if launch.kernel == "run_plan" else ()
+        for (kernel, _), grid in zip(self.kernels, self._grids, strict=True):
+            whole = (np.int32(self.mode == "one launch"),) if grid.kernel == "run_plan" else ()
             kernel.set_args(
                 *buffers,
                 self._table,
-                np.int32(launch.first),
-                np.int32(launch.last),
+                np.int32(grid.first),
+                np.int32(grid.last),
                 *whole,
             )
         self._feeders = [self._feeder(number) for _, number in self.plan.feeds]

@@ -17,7 +17,7 @@ from graphcore.kernel.ir import Kernel
 from graphcore.kernel.whole_forms import WholeForm
 from graphcore.kernel.widths import is_narrow, within
 from graphcore.plan.backend import Piece
-from graphcore.plan.plan import Step
+from graphcore.plan.plan import Launch
 from graphcore.plan.target import Reject, Sharing, Target
 
 __all__ = ["counts_fit", "device_model", "make_target"]
@@ -116,7 +116,7 @@ def make_target(info: DeviceInfo) -> Target:
     )
 
 
-def counts_fit(piece: Piece | Step, sizes: Mapping[str, int]) -> bool:
+def counts_fit(piece: Piece | Launch, sizes: Mapping[str, int]) -> bool:
     """Whether the integers of a piece's function hold everything that it counts, for these sizes."""
     if piece.kernel.wide:
         return True

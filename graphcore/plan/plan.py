@@ -7,7 +7,8 @@ one set of feeds, so another batch size needs new offsets but no new kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from graphcore.base.dtypes import DType
@@ -15,7 +16,7 @@ from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import NO_WORK, Work
 
-__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Choices", "Fetch", "Placed", "Plan", "Step", "print_plan"]
+__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Choices", "Fetch", "Launch", "Placed", "Plan", "print_plan"]
 
 ARENA, VARIABLE, CONSTANT = "arena", "variable", "constant"
 
@@ -53,9 +54,9 @@ class Choices(Protocol):
         """In a few words, for people."""
 
 
-@dataclass
-class Step:
-    """One kernel of the plan.
+@dataclass(frozen=True)
+class Launch:
+    """A step of the plan: one kernel.
 
     Attributes:
         kernel: its IR; ``buffers`` are behind its parameters, in order.
@@ -81,27 +82,20 @@ class Step:
     work: Work = NO_WORK
     why: str = ""
     elementwise_order: bool = False
-    _reads: tuple[int, ...] | None = field(default=None, repr=False)
-    _writes: tuple[int, ...] | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def reads(self) -> tuple[int, ...]:
         """Buffers that are loaded, each once."""
-        if self._reads is None:
-            self._reads = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.read())))
-        return self._reads
+        return tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.read())))
 
-    @property
+    @cached_property
     def writes(self) -> tuple[int, ...]:
         """Buffers that are stored to, each once."""
-        if self._writes is None:
-            self._writes = tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.written())))
-        return self._writes
+        return tuple(dict.fromkeys(self.buffers[i] for i in sorted(self.kernel.written())))
 
-    def rename(self, old: int, new: int) -> None:
-        """Use another buffer."""
-        self.buffers = tuple(new if b == old else b for b in self.buffers)
-        self._reads = self._writes = None
+    def renamed(self, old: int, new: int) -> Launch:
+        """The same over another buffer."""
+        return replace(self, buffers=tuple(new if b == old else b for b in self.buffers))
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ class Plan:
     """
 
     buffers: list[Buffer] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Launch] = field(default_factory=list)
     feeds: list[tuple[Any, int]] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     variables: list[tuple[Any, int]] = field(default_factory=list)
@@ -140,9 +134,9 @@ class Plan:
         return print_plan(self)
 
     @property
-    def levels(self) -> list[list[Step]]:
+    def levels(self) -> list[list[Launch]]:
         """Steps by level."""
-        result: list[list[Step]] = []
+        result: list[list[Launch]] = []
         for step in self.steps:
             while len(result) <= step.level:
                 result.append([])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphcore.base.errors import VerifyError
-from graphcore.plan.plan import ARENA, Plan, Step
+from graphcore.plan.plan import ARENA, Launch, Plan
 
 __all__ = ["verify_plan"]
 
@@ -22,7 +22,7 @@ def verify_plan(plan: Plan) -> None:
             raise VerifyError(f"step {step.kernel.name} of level {step.level} comes after one of level {level}")
         level = step.level
     for steps in plan.levels:
-        writer: dict[int, Step] = {}
+        writer: dict[int, Launch] = {}
         for step in steps:
             for number in step.writes:
                 if writer.setdefault(number, step) is not step:
@@ -39,7 +39,7 @@ def verify_plan(plan: Plan) -> None:
             raise VerifyError(f"{_named(plan, fetch.buffer)} is fetched, which nothing has written")
 
 
-def _check_buffers(plan: Plan, step: Step) -> None:
+def _check_buffers(plan: Plan, step: Launch) -> None:
     if len(step.buffers) != len(step.kernel.params):
         raise VerifyError(
             f"step {step.kernel.name} has {len(step.buffers)} buffers for {len(step.kernel.params)} parameters"

@@ -18,7 +18,7 @@ from graphcore.ir.node import Tensor
 from graphcore.kernel.interpret import run_kernel, run_parts
 from graphcore.kernel.parts import uncut
 from graphcore.plan.backend import open_backend
-from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Placed, Plan, Step
+from graphcore.plan.plan import CONSTANT, VARIABLE, Buffer, Launch, Placed, Plan
 from graphcore.runtime.feeds import feed_points
 from graphcore.runtime.fetches import flatten_fetches
 from passes.driver import Done, check, run_stages
@@ -190,7 +190,7 @@ class _Oracle:
             for t in graph.roots
         ]
 
-    def plan(self, plan: Plan, steps: Sequence[Step], built: Graph, placed: Placed | None = None) -> list[Any]:
+    def plan(self, plan: Plan, steps: Sequence[Launch], built: Graph, placed: Placed | None = None) -> list[Any]:
         arrays = self.steps(plan, steps, placed)
         outputs = []
         for fetch in plan.fetches:
@@ -199,7 +199,7 @@ class _Oracle:
         values = {id(v): np.reshape(arrays[number], tuple(v.shape)) for v, number in plan.variables}
         return [*outputs, *(values.get(id(v), self.value(v)) for v, _ in built.updates)]
 
-    def steps(self, plan: Plan, steps: Sequence[Step], placed: Placed | None = None) -> list[Any]:
+    def steps(self, plan: Plan, steps: Sequence[Launch], placed: Placed | None = None) -> list[Any]:
         """Every buffer after some steps: in memory of its own, or in the arena where it was placed."""
         arena = _unwritten(placed.arena_bytes) if placed is not None else None
         arrays = [self.memory(b, arena, placed.offsets if placed is not None else {}) for b in plan.buffers]

@@ -14,7 +14,7 @@ from graphcore.ir.leaves import VariableRead
 from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 from graphcore.kernel.ir import print_kernel
-from graphcore.plan.plan import CONSTANT, VARIABLE, Placed, Plan, Step
+from graphcore.plan.plan import CONSTANT, VARIABLE, Launch, Placed, Plan
 from graphcore.viz.adapters import (
     Splats,
     edges_once,
@@ -267,7 +267,7 @@ class _Planned:
             title, tuple(self.nodes), edges_once(self.edges), tuple(levels), (*counts, *facts), self.memory()
         )
 
-    def step(self, i: int, step: Step) -> None:
+    def step(self, i: int, step: Launch) -> None:
         name, level = f"step {i}", f"level {step.level}"
         config = step.choices.describe()
         work = flop_text(step.flops) if step.flops else ""

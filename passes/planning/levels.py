@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphcore.kernel.ir import KernelKind
@@ -101,10 +101,8 @@ class Levels(Stage[Unordered, Plan]):
         else:
             levels, name = levels_of(flow, sinks, sizes, fetched, {n for _, n in plan.feeds})
         ctx.say(f"steps run {name}")
-        for step, level in zip(plan.steps, levels, strict=True):
-            step.level = level
         order = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order)}
-        plan.steps = [plan.steps[i] for i in order]
+        plan.steps = [replace(plan.steps[i], level=levels[i]) for i in order]
         plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
         return plan

@@ -18,7 +18,7 @@ from graphcore.kernel.index import PARALLEL, Axis, as_index
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.kernel.parts import Part, Parts, uncut
 from graphcore.plan.backend import Piece
-from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Plan, Step, print_plan
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Launch, Plan, print_plan
 from graphcore.plan.target import Reject, Target
 from passes.fusion.lower import Kernels, verify_kernels
 from passes.fusion.partition import Key, is_scalar_constant, stored_root
@@ -128,7 +128,7 @@ class Draft:
             # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
             mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
             self.plan.steps.append(
-                Step(
+                Launch(
                     piece.kernel,
                     mapped,
                     piece.family,
@@ -241,7 +241,7 @@ class Draft:
             plan.buffers[new].role = "replaced"
             plan.in_place += [(old, i) for i in flow.writers[new]]
             for i in dict.fromkeys((*flow.writers[new], *flow.readers.get(new, ()))):
-                plan.steps[i].rename(new, old)
+                plan.steps[i] = plan.steps[i].renamed(new, old)
         self.buffer_of = {key: over.get(number, number) for key, number in self.buffer_of.items()}
 
     def fetch(self, t: Tensor) -> Fetch:
@@ -280,7 +280,7 @@ def _elements(b: Buffer) -> Any:
     return total
 
 
-def _reads_before_writing(step: Step, old: int, new: int) -> bool:
+def _reads_before_writing(step: Launch, old: int, new: int) -> bool:
     """Whether only the store of ``new`` itself needs ``old``: a kernel with reductions has several loops, and one may
     come after that store."""
     reductions = step.kernel.reductions()
@@ -295,7 +295,7 @@ def _reads_before_writing(step: Step, old: int, new: int) -> bool:
     return not any(v.fn == "load" and step.buffers[v.param] == old for v in expr.walk(*elsewhere))
 
 
-def _same_elements(step: Step, old: int, new: int) -> bool:
+def _same_elements(step: Launch, old: int, new: int) -> bool:
     """Whether the kernel loads each element of ``old`` only where it stores that very element of ``new``."""
     kernel = step.kernel
     stores = [s for s in kernel.stores if step.buffers[s.param] == new]

@@ -66,8 +66,7 @@ def _backwards(plan: Plan) -> None:
 
 
 def _all_at_once(plan: Plan) -> None:
-    for step in plan.steps:
-        step.level = 0
+    plan.steps = [replace(step, level=0) for step in plan.steps]
 
 
 def _twice(plan: Plan) -> None:
@@ -79,11 +78,11 @@ def _no_first_step(plan: Plan) -> None:
 
 
 def _a_buffer_less(plan: Plan) -> None:
-    plan.steps[0].buffers = plan.steps[0].buffers[:-1]
+    plan.steps[0] = replace(plan.steps[0], buffers=plan.steps[0].buffers[:-1])
 
 
 def _a_buffer_beyond(plan: Plan) -> None:
-    plan.steps[0].workspace = (len(plan.buffers),)
+    plan.steps[0] = replace(plan.steps[0], workspace=(len(plan.buffers),))
 
 
 @pytest.mark.parametrize(

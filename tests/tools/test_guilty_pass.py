@@ -142,8 +142,7 @@ class WrongUpdates(Updates):
 class WrongLevels(Levels):
     def run(self, unordered: Unordered, ctx: StageContext, /) -> Plan:
         plan = super().run(unordered, ctx)
-        for step in plan.steps:
-            step.level = 0
+        plan.steps = [replace(step, level=0) for step in plan.steps]
         return plan
 
 

@@ -11,7 +11,7 @@ from support.plan_models import RUNTIMES
 
 import graphcore as gc
 from backends.codegen.device_costs import costs_of
-from backends.opencl.launch_modes import LAUNCHES, Launch, Row, choose_mode, mode_seconds, plan_launches
+from backends.opencl.launch_modes import LAUNCHES, Grid, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.measure import measure_steps
 from graphcore.base.errors import UsageError
 from graphcore.plan.costs import Work
@@ -47,17 +47,17 @@ def test_tables_and_launches() -> None:
     levels = [[a, b, c], [d], [b]]
     assert plan_launches(levels, LAUNCHES["level"], False) == (
         [(a, 0), (b, 3), (c, 5), (d, 0), (b, 0)],
-        [Launch("run_plan", 9, 0, 3), Launch("run_plan", 2, 4, 5)],
+        [Grid("run_plan", 9, 0, 3), Grid("run_plan", 2, 4, 5)],
     )
-    assert plan_launches(levels, LAUNCHES["one"], False)[1] == [Launch("run_plan", 1, 0, 5)]
+    assert plan_launches(levels, LAUNCHES["one"], False)[1] == [Grid("run_plan", 1, 0, 5)]
     order, launches = plan_launches(levels, LAUNCHES["step"], False)
     assert [r for r, _ in order] == [a, b, c, b] and {first for _, first in order} == {0}
-    assert launches[2] == Launch("run_plan", 4, 2, 3)
+    assert launches[2] == Grid("run_plan", 4, 2, 3)
     assert plan_launches(levels, LAUNCHES["level"], True) == (
         [(a, 0), (c, 3), (b, 0), (b, 0)],
-        [Launch("step_0", 7, 0, 2), Launch("step_1", 2, 2, 3), Launch("step_1", 2, 3, 4)],
+        [Grid("step_0", 7, 0, 2), Grid("step_1", 2, 2, 3), Grid("step_1", 2, 3, 4)],
     )
-    assert plan_launches(levels, LAUNCHES["one"], True)[1] == [Launch("run_whole", 1, 0, 4)]
+    assert plan_launches(levels, LAUNCHES["one"], True)[1] == [Grid("run_whole", 1, 0, 4)]
     assert plan_launches([[d]], LAUNCHES["one"], True) == ([], [])
 
 

@@ -11,7 +11,7 @@ from support.plan_models import RUNTIMES
 
 import graphcore as gc
 from backends.codegen.device_costs import costs_of
-from backends.opencl.launch_modes import LAUNCHES, Launch, Row, mode_seconds, plan_launches
+from backends.opencl.launch_modes import LAUNCHES, Grid, Row, mode_seconds, plan_launches
 from backends.opencl.runtime import BoundPlan
 from backends.opencl.splitting import Split, Splitting, split_functions
 from graphcore import nn, optim
@@ -104,10 +104,10 @@ def test_one_work_item_runs_every_stretch_of_a_program() -> None:
     order, launches = plan_launches([[a, b], [a, b], [b]], LAUNCHES["one"], False)
     assert [r for r, _ in order] == [a, b, b, a, b]  # a level goes on with the program that ran last
     assert launches == [
-        Launch("run_plan", 1, 0, 1),
-        Launch("run_plan", 1, 1, 3, 1),
-        Launch("run_plan", 1, 3, 4),
-        Launch("run_plan", 1, 4, 5, 1),
+        Grid("run_plan", 1, 0, 1),
+        Grid("run_plan", 1, 1, 3, 1),
+        Grid("run_plan", 1, 3, 4),
+        Grid("run_plan", 1, 4, 5, 1),
     ]
 
 
