@@ -93,8 +93,8 @@ class Family:
         """Extents behind the function's int parameters, in order."""
         return list(sizes_of(kernel))
 
-    def tasks(self, kernel: Kernel, choices: Any, device: DeviceModel, sizes: Mapping[str, int]) -> int:
-        """How many independent tasks to start for these sizes."""
+    def tasks(self, kernel: Kernel, choices: Any, device: DeviceModel) -> Extent:
+        """How many independent tasks to start, for any sizes; where nothing is stored none are."""
         raise NotImplementedError
 
     def work(self, kernel: Kernel, choices: Any) -> Work:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backends.codegen.device_model import DeviceModel
-from graphcore.base.shapes import bind, product
+from graphcore.base.shapes import Extent, bind, dim_max, dim_min, product
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.rows import is_contiguous, row_reductions, rows_of
 from graphcore.plan.target import Sharing
 
-__all__ = ["ITEMS_PER_CORE", "among_cores", "among_groups", "among_items", "points"]
+__all__ = ["ITEMS_PER_CORE", "among_cores", "among_groups", "among_items", "at_most", "points"]
 
 ITEMS_PER_CORE = 512  # work items that keep a multiprocessor busy
 _BLOCK = 256  # elements of a partial sum at least, where work items share it
@@ -23,6 +23,11 @@ _APART = 8  # how many times longer a turn takes where neighbouring elements are
 def points(axes: Sequence[Axis], sizes: Mapping[str, int]) -> int:
     """How many points some axes have together."""
     return int(bind(product(a.extent for a in axes), sizes))
+
+
+def at_most(units: Extent, tasks: Extent) -> Extent:
+    """A task a unit, but no more than some tasks; one at least."""
+    return dim_max(dim_min(units, tasks), 1)
 
 
 def among_cores(units: int, seconds: float, model: DeviceModel) -> Sharing:

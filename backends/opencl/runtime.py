@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from backends.codegen.registry import BY_NAME
 from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
@@ -312,19 +311,15 @@ class BoundPlan:
     @property
     def levels(self) -> list[list[Row]]:
         """The table's rows, by level."""
-        sizes, model, source = self.placed.sizes, self.backend.model, self.program.source
-        calls = iter(source.calls)
+        sizes, calls = self.placed.sizes, iter(self.program.source.calls)
         levels: list[list[Row]] = []
         for steps in self.plan.levels:
             levels.append([])
             for step in steps:
-                template, stores = BY_NAME[step.family], step.kernel.stores
-                tasks = template.tasks(step.kernel, step.choices, model, sizes)
-                if stores and all(any(bind(a.extent, sizes) == 0 for a in s.index.axes()) for s in stores):
-                    tasks = 0
                 words = [word for number in step.buffers for word in self._words(number)]
-                words += [int(bind(e, sizes)) for e in template.arguments(step.kernel, step.choices)]
+                words += [int(bind(e, sizes)) for e in step.arguments]
                 function, program = next(calls)
+                tasks = int(bind(step.tasks, sizes))
                 levels[-1].append(Row(function, tasks, tuple(words), step.work.bound(sizes), program))
         return levels
 

@@ -11,6 +11,7 @@ from backends.codegen.registry import BY_NAME, identity, schedulers
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.language import language_of
 from backends.opencl.memory import section_bytes
+from graphcore.base.shapes import Extent, dim_min, product
 from graphcore.kernel.estimate import estimate
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
@@ -75,7 +76,7 @@ def make_target(info: DeviceInfo) -> Target:
             if isinstance(answer, Reject):
                 reasons.append(f"{family.name}: {answer.reason}")
                 continue
-            outgrown = next((p for p in answer if not counts_fit(p, hints)), None)
+            outgrown = next((p for p in answer if _outgrown(p, hints)), None)
             if outgrown is None:
                 return list(answer)
             reasons.append(f"{family.name}: {outgrown.kernel.name} would count further than 32 bits")
@@ -83,7 +84,7 @@ def make_target(info: DeviceInfo) -> Target:
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         pieces = scheduled(kernel, hints)
-        return pieces if isinstance(pieces, Reject) else [_with_work(p, kernel, hints) for p in pieces]
+        return pieces if isinstance(pieces, Reject) else [_counted(p, kernel, model, hints) for p in pieces]
 
     def blocks(kernel: Kernel, hints: Mapping[str, int]) -> Mapping[Axis, int | None] | None:
         pieces = scheduled(kernel, hints)
@@ -116,17 +117,40 @@ def make_target(info: DeviceInfo) -> Target:
     )
 
 
-def counts_fit(piece: Piece | Launch, sizes: Mapping[str, int]) -> bool:
-    """Whether the integers of a piece's function hold everything that it counts, for these sizes."""
-    if piece.kernel.wide:
-        return True
+def counts_fit(step: Launch, sizes: Mapping[str, int]) -> bool:
+    """Whether the integers of a step's function hold everything that it counts, for these sizes."""
+    return step.kernel.wide or (within(step.arguments, sizes) and is_narrow(step.kernel, sizes, step.flattens))
+
+
+def _outgrown(piece: Piece, sizes: Mapping[str, int]) -> bool:
+    """Whether a piece that is not counted yet would count further than its function's integers hold."""
     family = BY_NAME[piece.family]
     arguments = family.arguments(piece.kernel, piece.choices)
-    return within(arguments, sizes) and is_narrow(piece.kernel, sizes, family.flattens)
+    return not (piece.kernel.wide or (within(arguments, sizes) and is_narrow(piece.kernel, sizes, family.flattens)))
 
 
-def _with_work(piece: Piece, whole: Kernel, hints: Mapping[str, int]) -> Piece:
-    """The piece with its work; what reports count is that of the kernel that all pieces make."""
+def _counted(piece: Piece, whole: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Piece:
+    """The piece with what is counted of it for any sizes; what reports count is that of the kernel that all pieces
+    make."""
+    family, kernel, choices = BY_NAME[piece.family], piece.kernel, piece.choices
     flops, nbytes = (0.0, 0.0) if piece.helper else estimate(whole, hints)
-    work = BY_NAME[piece.family].work(piece.kernel, piece.choices)
-    return replace(piece, flops=piece.flops or flops, nbytes=piece.nbytes or nbytes, work=work)
+    return replace(
+        piece,
+        tasks=_unless_empty(kernel, family.tasks(kernel, choices, model)),
+        arguments=tuple(family.arguments(kernel, choices)),
+        work=family.work(kernel, choices),
+        flattens=family.flattens,
+        flops=piece.flops or flops,
+        nbytes=piece.nbytes or nbytes,
+    )
+
+
+def _unless_empty(kernel: Kernel, tasks: Extent) -> Extent:
+    """As many tasks, but none where all that is stored has no elements."""
+    stored = {product(a.extent for a in store.index.axes()) for store in kernel.stores}
+    if not stored or any(isinstance(elements, int) and elements for elements in stored):
+        return tasks
+    total: Extent = 0
+    for elements in stored:
+        total = total + elements
+    return dim_min(total, 1) * tasks

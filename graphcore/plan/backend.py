@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from graphcore.base.errors import DeviceError
 from graphcore.base.lazy import load_module
+from graphcore.base.shapes import Extent
 from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
@@ -29,7 +30,10 @@ class Piece:
         workspace: ``(number, shape, dtype)`` of the workspaces that the piece names.
         helper: packing or partial results, counted apart from the plan's kernels.
         flops, nbytes: arithmetic and traffic for the hinted sizes, as reports count them.
-        work: what the cost model is asked about.
+        tasks: how many tasks share it.
+        arguments: what its function is given behind its parameters.
+        work: what the cost model is asked about. Tasks, arguments and work are for any sizes.
+        flattens: whether its function may count the points of all parallel axes together.
         elementwise_order: whether every element is stored right after what it needs has been loaded: a result may then
             lie over an operand of which each element is loaded only for the one that takes its place.
     """
@@ -42,7 +46,10 @@ class Piece:
     helper: bool = False
     flops: float = 0.0
     nbytes: float = 0.0
+    tasks: Extent = 1
+    arguments: tuple[Extent, ...] = ()
     work: Work = NO_WORK
+    flattens: bool = True
     elementwise_order: bool = False
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphcore.base.shapes import Extent, bind
+from graphcore.base.shapes import Dim, Extent, bind, dim_max, dim_min
 
 __all__ = ["NO_WORK", "CostModel", "Work"]
 
@@ -40,6 +40,12 @@ class Work:
     turns: Extent = 0
     traffic: Extent = 0
 
+    @property
+    def symbolic(self) -> bool:
+        """Whether an amount depends on sizes."""
+        amounts = (self.products, self.instructions, self.scattered, self.far, self.turns, self.traffic)
+        return any(isinstance(amount, Dim) for amount in amounts)
+
     def bound(self, sizes: Mapping[str, int]) -> Work:
         """The same with numbers for the symbolic extents."""
         return Work(
@@ -54,6 +60,10 @@ class Work:
 
 
 NO_WORK = Work()
+
+
+def _femto(seconds: float) -> int:
+    return round(seconds * 1e15)
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,26 @@ class CostModel:
     def tasks_worth(self, seconds: float) -> int:
         """Into how many tasks work of so many seconds may be cut."""
         return max(1, int(seconds / self.least_task_seconds))
+
+    def tasks_worth_starting(self, work: Work) -> Extent:
+        """Into how many tasks one core's work may be cut, for any sizes: what ``tasks_worth`` says of its seconds.
+
+        Where sizes are symbolic it is reckoned in whole femtoseconds, and what is far counts as in the own cache: work
+        that is too little for all cores' tasks does not leave it.
+        """
+        if not work.symbolic:
+            return self.tasks_worth(self.seconds(work, 1, 0.0))
+        busy = dim_max(
+            work.instructions * _femto(self.instruction_seconds) + work.scattered * _femto(self.scattered_seconds),
+            work.turns * _femto(self.turn_seconds),
+        )
+        busy = busy + work.far * _femto(self.far_seconds[0])
+        moving = work.traffic * _femto(self.byte_seconds(0.0))
+        hidden = dim_min(busy, moving) * round((1 - self.overlap) * 1000) // 1000
+        total = busy + moving - hidden + _femto(self.row_seconds + self.task_seconds)
+        if work.products != 0:
+            total = total + work.products * _femto(self.product_seconds(1.0, work.rate))
+        return dim_max(total // _femto(self.least_task_seconds), 1)
 
     def build_seconds(self, source_bytes: int) -> float:
         """What the runtime's compiler takes for a program."""

@@ -65,23 +65,29 @@ class Launch:
         workspace: buffers for packing or partial results, after ``buffers``.
         helper: a packing or split step that belongs to another kernel; counted apart.
         flops, nbytes: arithmetic and memory traffic of the whole kernel for the hinted sizes.
+        tasks: how many tasks share it, for any sizes; none where nothing is to be done.
+        arguments: the integers behind the parameters of its function, for any sizes.
         work: what the cost model is asked about, for any sizes.
         why: what a step that computes nothing is there for.
-        elementwise_order: as the family that scheduled it says (``Piece``): its loads and stores go element by element.
+        elementwise_order, flattens: as the family that scheduled it says (``Piece``): whether its loads and stores go
+            element by element, and whether it may count the points of all parallel axes together.
     """
 
     kernel: Kernel
     buffers: tuple[int, ...]
     family: str
     choices: Choices
+    tasks: Extent = 1
+    arguments: tuple[Extent, ...] = ()
+    work: Work = NO_WORK
     level: int = 0
     workspace: tuple[int, ...] = ()
     helper: bool = False
     flops: float = 0.0
     nbytes: float = 0.0
-    work: Work = NO_WORK
     why: str = ""
     elementwise_order: bool = False
+    flattens: bool = True
 
     @cached_property
     def reads(self) -> tuple[int, ...]:

@@ -133,14 +133,16 @@ class Draft:
                     mapped,
                     piece.family,
                     piece.choices,
-                    0,
-                    tuple(extra),
-                    piece.helper,
-                    piece.flops,
-                    piece.nbytes,
+                    piece.tasks,
+                    piece.arguments,
                     piece.work,
-                    why,
-                    piece.elementwise_order,
+                    workspace=tuple(extra),
+                    helper=piece.helper,
+                    flops=piece.flops,
+                    nbytes=piece.nbytes,
+                    why=why,
+                    elementwise_order=piece.elementwise_order,
+                    flattens=piece.flattens,
                 )
             )
 

@@ -11,7 +11,7 @@ import pytest
 
 from backends.codegen.device_costs import costs_of
 from benchmarks.costs import Timed, fitted
-from graphcore.base.shapes import Dim
+from graphcore.base.shapes import Dim, bind
 from graphcore.plan.costs import CostModel, Work
 
 CLASSES = [("intel", "cpu", 4, 16), ("pocl", "cpu", 4, 8), ("nvidia", "gpu", 28, 1), ("oracle", "oracle", 1, 16)]
@@ -100,3 +100,26 @@ def test_the_fit_finds_numbers_again() -> None:
     before = np.median([abs(t.error(start, True)) for t in timed])
     after = np.median([abs(t.error(fitted(start, timed, True), True)) for t in timed])
     assert before > 0.3 and after < 0.05
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_tasks_of_symbolic_work_are_those_of_its_numbers(kind: str) -> None:
+    n, m = Dim("n"), Dim("m")
+    costs = costs_of("intel", kind, 4, 16)
+    pieces = [
+        Work(instructions=n * 7 + 3, traffic=n * 8),
+        Work(instructions=n * m + 40, scattered=(n + 3) // 4, traffic=n * m * 4 + m * 4),
+        Work(instructions=n * 2, turns=n * 5, traffic=n * 4096),
+        Work(instructions=m * 16, far=n * 12, traffic=m * 64),
+        Work(products=n * m * 512, instructions=n, traffic=n * 4 + m * 4),
+    ]
+    found = set()
+    for work in pieces:
+        tasks = costs.tasks_worth_starting(work)
+        for sizes in ({"n": a, "m": b} for a in (0, 1, 9, 400, 20000) for b in (0, 5, 64)):
+            wanted = costs.tasks_worth_starting(work.bound(sizes))
+            got = bind(tasks, sizes)
+            if work.bound(sizes).traffic <= costs.cache_bytes[0]:
+                assert abs(got - wanted) <= 1 + wanted / 500, (work, sizes)  # whole femtoseconds
+            found.add(got)
+    assert 1 in found and max(found) > 50

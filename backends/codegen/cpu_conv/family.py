@@ -370,11 +370,10 @@ class Convolution(Family):
             after += ["for (int gm = 0; gm < last_o - first_o; ++gm) {", *(f"  {line}" for line in lines), "}"]
         return before, after
 
-    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel, sizes: Mapping[str, int]) -> int:
-        batch = int(bind(config.batch, sizes))
+    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel) -> Extent:
         if config.gathers:
-            return reduce_task_count(config.shape, config.schedule, batch)  # type: ignore[arg-type]
-        return task_count(_problem(config), config.schedule, batch)  # type: ignore[arg-type]
+            return reduce_task_count(config.shape, config.schedule)  # type: ignore[arg-type]
+        return task_count(_problem(config), config.schedule, config.batch)  # type: ignore[arg-type]
 
     def work(self, kernel: Kernel, config: _Config) -> Work:
         axes, _ = _flat_axes(kernel, (1, 2, 3) if config.gathers else (2, 3))
@@ -413,8 +412,8 @@ class ConvolutionWeightSums(Family):
         )
         return prologues.functions() + text + _wrapper(model.language, inner, kernel, config)
 
-    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel, sizes: Mapping[str, int]) -> int:
-        return weight_task_count(config.shape, config.schedule, int(bind(config.batch, sizes)))  # type: ignore[arg-type]
+    def tasks(self, kernel: Kernel, config: _Config, model: DeviceModel) -> Extent:
+        return weight_task_count(config.shape, config.schedule, config.batch)  # type: ignore[arg-type]
 
     def work(self, kernel: Kernel, config: _Config) -> Work:
         return weight_sums_work(kernel, config.shape, config.schedule, config.operands, config.batch)  # type: ignore[arg-type]

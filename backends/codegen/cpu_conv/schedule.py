@@ -7,6 +7,8 @@ from functools import lru_cache
 from itertools import product
 
 from backends.codegen.cpu_conv.code import CACHE_ELEMENTS, ConvProblem, Taps
+from backends.codegen.nest.schedule import blocks
+from graphcore.base.shapes import Extent, dim_min
 
 TASKS_PER_CORE = 4  # what a core should have to choose from
 _SHALLOWEST = 32  # input channels of a part: the sums' way to the workspace and back is paid once a part
@@ -159,14 +161,14 @@ def workspace_elements(problem: ConvProblem, config: ConvConfig) -> int:
     return scratch(problem, config).slice * config.parts * config.chunks
 
 
-def units(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
+def units(problem: ConvProblem, config: ConvConfig, batch: Extent) -> Extent:
     """Units of work for ``batch`` images."""
-    return -(-batch // config.images) * problem.groups * -(-problem.grid[0] // config.rows)
+    return blocks(batch, config.images) * (problem.groups * -(-problem.grid[0] // config.rows))
 
 
-def task_count(problem: ConvProblem, config: ConvConfig, batch: int) -> int:
+def task_count(problem: ConvProblem, config: ConvConfig, batch: Extent) -> Extent:
     """Tasks to start for ``batch`` images: the function's ``task`` runs from 0 to this number."""
-    return min(units(problem, config, batch), config.chunks) * config.parts
+    return dim_min(units(problem, config, batch), config.chunks) * config.parts
 
 
 def tile_cost(channels: int, vectors: float, vector_bytes: int) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.codegen.cpu_conv.code import ConvShape
 from backends.codegen.cpu_conv.schedule import TASKS_PER_CORE, register_count
+from backends.codegen.nest.schedule import blocks
 from graphcore.base.shapes import Extent, dim_min
 
 CACHED_SUMS = 64 * 1024  # sums that stay in the cache while a task walks its images once
@@ -86,14 +87,14 @@ def weight_workspace_elements(shape: ConvShape, config: WeightConfig) -> int:
     return config.chunks * sizes.sums + config.parts * config.chunks * sizes.scratch
 
 
-def _blocks(shape: ConvShape, config: WeightConfig, batch: int) -> int:
+def pixel_blocks(shape: ConvShape, config: WeightConfig, batch: Extent) -> Extent:
     """Blocks of pixels for ``batch`` images."""
-    return -(-batch // config.images) * -(-shape.out_height // config.rows)
+    return blocks(batch, config.images) * -(-shape.out_height // config.rows)
 
 
-def weight_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:
+def weight_task_count(shape: ConvShape, config: WeightConfig, batch: Extent) -> Extent:
     """Tasks of the first function."""
-    return config.parts * min(_blocks(shape, config, batch), config.chunks)
+    return dim_min(pixel_blocks(shape, config, batch), config.chunks) * config.parts
 
 
 REDUCE_ARGUMENTS = ("chunks", "groups", "outputs", "padded", "depth")
@@ -104,14 +105,18 @@ its output channels, these in whole vectors, and the elements of one of them."""
 def reduce_arguments(shape: ConvShape, config: WeightConfig, batch: Extent) -> list[Extent]:
     """The values of ``REDUCE_ARGUMENTS``."""
     sizes = weight_sizes(shape, config)
-    blocks = (batch + config.images - 1) // config.images * -(-shape.out_height // config.rows)
     depth = sizes.group_in * sizes.taps
-    return [dim_min(blocks, config.chunks), shape.groups, sizes.group_out, sizes.padded_out, depth]
+    return [
+        dim_min(pixel_blocks(shape, config, batch), config.chunks),
+        shape.groups,
+        sizes.group_out,
+        sizes.padded_out,
+        depth,
+    ]
 
 
-def reduce_task_count(shape: ConvShape, config: WeightConfig, batch: int) -> int:
+def reduce_task_count(shape: ConvShape, config: WeightConfig) -> int:
     """Tasks of the second function, to start when all tasks of the first are done (any batch, also 0)."""
-    del batch
     return min(reduce_tiles(shape, config), config.reduce_tasks)
 
 
@@ -191,14 +196,14 @@ def choose_weight(
         rows = -(-shape.out_height // -(-shape.out_height // rows))
     elif batch > 1:
         images = max(1, min(wanted_pixels // pixels, -(-batch // (2 * cores))))
-    blocks = -(-batch // images) * -(-shape.out_height // rows)
-    # items: input channels whose sums stay in the cache, in whole tiles; then more parts where blocks are few
+    units = -(-batch // images) * -(-shape.out_height // rows)
+    # items: input channels whose sums stay in the cache, in whole tiles; then more parts where units are few
     fit = max(1, CACHED_SUMS // (padded * kh * kw))
     wanted = TASKS_PER_CORE * cores
-    if shape.groups * -(-group_in // fit) * blocks < wanted:
-        fit = min(fit, max(1, -(-group_in * shape.groups * blocks // wanted)))
+    if shape.groups * -(-group_in // fit) * units < wanted:
+        fit = min(fit, max(1, -(-group_in * shape.groups * units // wanted)))
     part_channels = min(group_in, -(-min(fit, group_in) // channels) * channels)
     items = shape.groups * -(-group_in // part_channels)
-    parts = min(items, wanted) if items * padded * part_channels * kh * kw > 16 * 1024 or blocks < wanted else 1
-    chunks = max(1, min(blocks, -(-wanted // parts)))
+    parts = min(items, wanted) if items * padded * part_channels * kh * kw > 16 * 1024 or units < wanted else 1
+    chunks = max(1, min(units, -(-wanted // parts)))
     return WeightConfig(width, tiles, channels, rows, images, direct, part_channels, parts, chunks, 2 * cores, most)

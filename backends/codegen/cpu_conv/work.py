@@ -14,7 +14,7 @@ from backends.codegen.cpu_conv.schedule import (
     tile_cost,
     uses_out_scratch,
 )
-from backends.codegen.cpu_conv.weight_schedule import WeightConfig, even_runs, weight_sizes
+from backends.codegen.cpu_conv.weight_schedule import WeightConfig, even_runs, pixel_blocks, weight_sizes
 from backends.codegen.cpu_conv.weight_schedule import tile_cost as weight_tile_cost
 from backends.codegen.nest.schedule import blocks
 from graphcore.base.shapes import Extent, dim_min
@@ -106,7 +106,7 @@ def weight_sums_work(
     kernel: Kernel, shape: ConvShape, config: WeightConfig, operands: Sequence[Operand], batch: Extent
 ) -> Work:
     """The work of the first step of a weight gradient: tasks' sums over blocks of pixels."""
-    sizes, count = weight_sizes(shape, config), _blocks(shape, config, batch)
+    sizes, count = weight_sizes(shape, config), pixel_blocks(shape, config, batch)
     dtype = kernel.params[-1].dtype
     amounts = Amounts(kernel, None, config.width)
     taps = config.channels * sizes.taps
@@ -139,17 +139,13 @@ def weight_result_work(
     """The work of its last step: adding up the tasks' sums, and the epilogue."""
     sizes, total = weight_sizes(shape, config), _total(kernel)
     amounts = Amounts(kernel, lane, config.width)
-    chunks = dim_min(config.chunks, _blocks(shape, config, batch))
+    chunks = dim_min(config.chunks, pixel_blocks(shape, config, batch))
     vectors = sizes.sums // config.width
     amounts.instructions = chunks * (2 * vectors) + _TURNED * vectors
     amounts.far = (chunks + 1) * vectors  # every task's sums, and a row of the result
     amounts.touched[len(kernel.params) - 1] = chunks * sizes.sums
     _finish(amounts, kernel, total, vectors)
     return amounts.work()
-
-
-def _blocks(shape: ConvShape, config: WeightConfig, batch: Extent) -> Extent:
-    return blocks(batch, config.images) * -(-shape.out_height // config.rows)
 
 
 def _total(kernel: Kernel) -> Expr:

@@ -22,7 +22,8 @@ from backends.codegen.family import Family
 from backends.codegen.language import Space
 from backends.codegen.template import NAME, signature, sizes_of
 from graphcore.base.dtypes import float64
-from graphcore.base.shapes import bind
+from graphcore.base.shapes import Extent, bind
+from graphcore.base.shapes import product as product_of
 from graphcore.kernel.expr import Expr, walk
 from graphcore.kernel.index import Axis, Index
 from graphcore.kernel.ir import Kernel, Store
@@ -267,13 +268,11 @@ class Matmul(Family):
             lines.append(f"  const int {name} = rest % {extent}; rest /= {extent};")
         return "\n".join(lines) + "\n"
 
-    def tasks(self, kernel: Kernel, config: MatmulConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: MatmulConfig, model: DeviceModel) -> Extent:
         product = find_product(kernel)
         assert isinstance(product, Product)
-        count = tasks(config.gemm, _size(product.row, sizes), _size(product.col, sizes))
-        for axis in product.batch:
-            count *= _size(axis, sizes)
-        return count
+        rows, columns = (1 if axis is None else axis.extent for axis in (product.row, product.col))
+        return tasks(config.gemm, rows, columns) * product_of(axis.extent for axis in product.batch)
 
     def work(self, kernel: Kernel, config: MatmulConfig) -> Work:
         return product_work(kernel, config.gemm)

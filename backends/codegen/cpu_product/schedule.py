@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.codegen.language import Language
+from backends.codegen.nest.schedule import blocks
+from graphcore.base.shapes import Extent
 
 __all__ = ["PANEL", "GemmConfig", "Operand", "added", "choose", "menu", "tasks", "times"]
 
@@ -106,10 +108,10 @@ class GemmConfig:
             raise ValueError(f"a dot schedule neither packs nor blocks: {self}")
 
 
-def tasks(config: GemmConfig, m: int, n: int) -> int:
+def tasks(config: GemmConfig, m: Extent, n: Extent) -> Extent:
     """Returns the number of independent tasks that cover an (m, n) output."""
-    down = -(-m // (config.mr * config.m_block)) if config.m_block else 1
-    across = -(-n // (config.nr * config.n_block)) if config.n_block else 1
+    down = blocks(m, config.mr * config.m_block) if config.m_block else 1
+    across = blocks(n, config.nr * config.n_block) if config.n_block else 1
     return down * across * config.split_k
 
 
@@ -238,5 +240,5 @@ def _even(k: int, limit: int) -> int:
 
 def _split(config: GemmConfig, m: int, n: int, k: int, cores: int, splits: int) -> GemmConfig:
     """Splits the sum of a small output with many terms, so that every core has work."""
-    parts = min(splits, 4 * cores // tasks(config, m, n), k // 1024)
+    parts = min(splits, 4 * cores // int(tasks(config, m, n)), k // 1024)
     return replace(config, split_k=parts) if parts > 1 else config

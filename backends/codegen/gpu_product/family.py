@@ -22,7 +22,7 @@ from backends.codegen.gpu_rows.family import decode
 from backends.codegen.language import Space
 from backends.codegen.nest.schedule import blocks
 from backends.codegen.recognition import recognised
-from backends.codegen.sharing import among_groups
+from backends.codegen.sharing import among_groups, at_most
 from backends.codegen.template import NAME, signature
 from graphcore.base.dtypes import float32, float64
 from graphcore.base.shapes import Extent, bind, product
@@ -152,18 +152,17 @@ class GpuMatmul(Family):
     def local_bytes(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> int:
         return tile_bytes(config, register_bytes(_contraction(kernel).total.dtype))
 
-    def tasks(self, kernel: Kernel, config: TileConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> Extent:
         """Work-groups: one a tile, but no more than keep the device busy."""
-        return max(1, min(_tiles(_contraction(kernel), config, sizes), _GROUPS_PER_CORE * model.cores))
+        return at_most(_tiles(_contraction(kernel), config), _GROUPS_PER_CORE * model.cores)
 
     def sharing(self, kernel: Kernel, config: TileConfig, model: DeviceModel, sizes: Mapping[str, int]) -> Sharing:
-        tiles = _tiles(_contraction(kernel), config, sizes)
+        tiles = int(bind(_tiles(_contraction(kernel), config), sizes))
         return among_groups(kernel, _BUSY * model.cores // max(tiles, 1), model, sizes)
 
     def work(self, kernel: Kernel, config: TileConfig) -> Work:
         found = _contraction(kernel)
-        (height, width), batch, terms = config.tile, _extent(found.batch), _extent(found.terms)
-        tiles = batch * blocks(_extent(found.rows), height) * blocks(_extent(found.cols), width)
+        (height, width), terms, tiles = config.tile, _extent(found.terms), _tiles(found, config)
         amounts = Amounts(kernel, None, 1)
         loads = tiles * blocks(terms, config.depth) * config.depth  # of a row of both tiles
         for factor, side in ((found.left, height), (found.right, width)):
@@ -191,10 +190,10 @@ def _contraction(kernel: Kernel) -> TiledProduct:
     return found
 
 
-def _tiles(found: TiledProduct, config: TileConfig, sizes: Mapping[str, int]) -> int:
+def _tiles(found: TiledProduct, config: TileConfig) -> Extent:
     """How many tiles the result has."""
-    (height, width), batch = config.tile, _count(found.batch, sizes)
-    return batch * -(-_count(found.rows, sizes) // height) * -(-_count(found.cols, sizes) // width)
+    height, width = config.tile
+    return _extent(found.batch) * blocks(_extent(found.rows), height) * blocks(_extent(found.cols), width)
 
 
 def _extent(axes: Sequence[Axis]) -> Extent:

@@ -18,12 +18,12 @@ from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.language import Space
 from backends.codegen.nest.code import store_free
-from backends.codegen.nest.schedule import NestConfig
+from backends.codegen.nest.schedule import NestConfig, blocks
 from backends.codegen.nest.work import nest_work
 from backends.codegen.recognition import recognised
-from backends.codegen.sharing import ITEMS_PER_CORE, among_groups, among_items, points
+from backends.codegen.sharing import ITEMS_PER_CORE, among_groups, among_items, at_most, points
 from backends.codegen.template import NAME, signature
-from graphcore.base.shapes import bind, product
+from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr, children, dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Store
@@ -127,10 +127,10 @@ class GpuRows(Family):
             f"{model.language.pointer('char', Space.LOCAL)} pool) {{\n{body}\n}}\n"
         )
 
-    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> Extent:
         """Work-groups: one for every few rows, but no more than keep the device busy."""
-        rows = int(bind(product(a.extent for a in rows_of(kernel)), sizes))
-        return max(1, min(-(-rows * config.lanes // config.group), _GROUPS_PER_CORE * model.cores))
+        items = product(a.extent for a in rows_of(kernel)) * config.lanes
+        return at_most(blocks(items, config.group), _GROUPS_PER_CORE * model.cores)
 
     def work(self, kernel: Kernel, config: RowsConfig) -> Work:
         return nest_work(kernel, NestConfig(None, 1))

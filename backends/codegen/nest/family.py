@@ -11,11 +11,11 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
-from backends.codegen.nest.schedule import NestConfig, choose_nest, nest_units
+from backends.codegen.nest.schedule import NestConfig, blocks, choose_nest, nest_units
 from backends.codegen.nest.work import nest_work
-from backends.codegen.sharing import among_cores, among_items
+from backends.codegen.sharing import among_cores, among_items, at_most
 from backends.codegen.template import function, sizes_of
-from graphcore.base.shapes import Extent, bind
+from graphcore.base.shapes import Extent, bind, dim_min
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.rows import columns_of, rows_of
 from graphcore.plan.backend import Piece
@@ -67,13 +67,13 @@ class Nest(Family):
         extra = [f"const {counter_type(kernel)} m0"] if config.leading else []
         return function(model.language, kernel, lines, extra)
 
-    def tasks(self, kernel: Kernel, config: NestConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: NestConfig, model: DeviceModel) -> Extent:
         """Enough for all cores, each worth starting."""
-        units = int(bind(nest_units(kernel, config), sizes))
+        units = nest_units(kernel, config)
         if config.strided:  # work-groups, not work items
-            return max(1, min(-(-units // model.group), _GROUPS_PER_CORE * model.cores))
-        seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
-        return max(1, min(units, _TASKS_PER_CORE * model.cores, model.costs.tasks_worth(seconds)))
+            return at_most(blocks(units, model.group), _GROUPS_PER_CORE * model.cores)
+        worth = model.costs.tasks_worth_starting(self.work(kernel, config))
+        return at_most(dim_min(units, _TASKS_PER_CORE * model.cores), worth)
 
     def sharing(self, kernel: Kernel, config: NestConfig, model: DeviceModel, sizes: Mapping[str, int]) -> Sharing:
         if model.is_gpu:

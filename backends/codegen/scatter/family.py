@@ -21,15 +21,17 @@ from backends.codegen.nest.code import NestCode
 from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import (
     NestConfig,
+    blocks,
     choose_nest,
     nest_units,
     tail_widths,
 )
 from backends.codegen.scatter.sums import BucketSum, find_sums, point_axis
 from backends.codegen.scatter.work import bucket_work, sort_amounts, sort_work
+from backends.codegen.sharing import at_most
 from backends.codegen.template import function
 from graphcore.base.dtypes import int32
-from graphcore.base.shapes import Extent, bind, product
+from graphcore.base.shapes import Extent, bind, dim_min, product
 from graphcore.kernel.expr import (
     Expr,
     call,
@@ -133,12 +135,12 @@ class Scatter(Family):
         lines = _Rows(_Buckets(kernel, model, config.starts), config.nest).emit()
         return function(model.language, kernel, lines)
 
-    def tasks(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
-        units = int(bind(nest_units(kernel, config.nest), sizes))
+    def tasks(self, kernel: Kernel, config: ScatterConfig, model: DeviceModel) -> Extent:
+        units = nest_units(kernel, config.nest)
         if config.nest.strided:  # work-groups, not work items
-            return max(1, min(-(-units // model.group), _GROUPS_PER_CORE * model.cores))
-        seconds = model.costs.seconds(self.work(kernel, config).bound(sizes), 1, 0.0)
-        return max(1, min(units, _TASKS_PER_CORE * model.cores, model.costs.tasks_worth(seconds)))
+            return at_most(blocks(units, model.group), _GROUPS_PER_CORE * model.cores)
+        worth = model.costs.tasks_worth_starting(self.work(kernel, config))
+        return at_most(dim_min(units, _TASKS_PER_CORE * model.cores), worth)
 
     def work(self, kernel: Kernel, config: ScatterConfig) -> Work:
         return bucket_work(kernel, config.nest, _sums(kernel))
@@ -175,7 +177,7 @@ class ScatterSort(Family):
             em.line(f"if (key < {rows}) {order}[{starts}[key + 1]++] = n;")
         return function(model.language, kernel, em.lines)
 
-    def tasks(self, kernel: Kernel, config: SortConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: SortConfig, model: DeviceModel) -> Extent:
         return 1
 
     def work(self, kernel: Kernel, config: SortConfig) -> Work:

@@ -18,8 +18,9 @@ from backends.codegen.family import Family
 from backends.codegen.nest.schedule import tail_widths
 from backends.codegen.scatter.sums import BucketSum, find_sums
 from backends.codegen.scatter.work import row_work
+from backends.codegen.sharing import at_most
 from backends.codegen.template import function
-from graphcore.base.shapes import bind, product
+from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, Param
@@ -127,11 +128,11 @@ class ScatterRows(Family):
                 piece(str(at), lanes)
             at += lanes
 
-    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel, sizes: Mapping[str, int]) -> int:
+    def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> Extent:
         sums = find_sums(kernel, along=True)
         assert not isinstance(sums, Reject)
         axis = _named_axis(sums)
-        return max(1, min(config.tasks, int(bind(product(a.extent for a in kernel.axes if a != axis), sizes))))
+        return at_most(product(a.extent for a in kernel.axes if a != axis), config.tasks)
 
     def work(self, kernel: Kernel, config: RowsConfig) -> Work:
         sums = find_sums(kernel, along=True)

@@ -18,7 +18,6 @@ import graphcore as gc
 from backends.codegen.c_language import FLAGS, CLanguage
 from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.prelude import prelude_for
-from backends.codegen.registry import BY_NAME
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.program import Function, generate
 from backends.opencl.target import device_model, make_target
@@ -105,9 +104,8 @@ class Steps:
         for (_, number), array in zip(self.plan.feeds, arrays, strict=True):
             np.copyto(buffers[number], np.asarray(array).astype(buffers[number].dtype).reshape(-1))
         for step, number in zip(self.plan.steps, self.of_step, strict=True):
-            template = BY_NAME[step.family]
-            sizes = [int(bind(e, self.placed.sizes)) for e in template.arguments(step.kernel, step.choices)]
-            tasks = template.tasks(step.kernel, step.choices, self.model, self.placed.sizes)
+            sizes = [int(bind(e, self.placed.sizes)) for e in step.arguments]
+            tasks = int(bind(step.tasks, self.placed.sizes))
             at = (ctypes.c_void_p * len(step.buffers))(*(buffers[n].ctypes.data for n in step.buffers))
             function = getattr(self.code, f"run_{number}")
             for task in range(tasks):

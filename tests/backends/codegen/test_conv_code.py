@@ -257,7 +257,7 @@ def check(opened: tuple[Any, Any, Any], case: Case, vector_bytes: int) -> dict[s
     )
     launches = [
         ("sums", weight.weight_task_count(shape, config_w, case.batch)),
-        ("total", weight.reduce_task_count(shape, config_w, case.batch)),
+        ("total", weight.reduce_task_count(shape, config_w)),
     ]
     space = weight.weight_workspace_elements(shape, config_w)
     result["weight"] = compare(runner, text, launches, (dy, x), dw, space, case.batch)

@@ -30,7 +30,7 @@ PACKAGE = '''
     from backends.codegen.emitter import Emitter
     from backends.codegen.family import Family
     from backends.codegen.template import function
-    from graphcore.base.shapes import bind, product
+    from graphcore.base.shapes import dim_min, product
     from graphcore.plan.costs import Work
     from graphcore.plan.target import Reject
 
@@ -76,8 +76,8 @@ PACKAGE = '''
                 em.store_all(kernel.stores)
             return function(device.language, kernel, em.lines)
 
-        def tasks(self, kernel, choices, device, sizes):
-            return max(1, min(4, int(bind(product(a.extent for a in kernel.axes[:-1]), sizes))))
+        def tasks(self, kernel, choices, device):
+            return dim_min(product(a.extent for a in kernel.axes[:-1]), 4)
 
         def work(self, kernel, choices):
             elements = product(a.extent for a in kernel.axes)
