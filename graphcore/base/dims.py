@@ -57,7 +57,7 @@ class Dim:
     True
     """
 
-    __slots__ = ("_hash", "_terms")
+    __slots__ = ("_hash", "_terms", "_text")
 
     def __call__(self, *args: Any) -> Any:
         """Not defined: ``t.size(0)`` means an extent in PyTorch; here ``t.size`` is the number of elements."""
@@ -69,6 +69,7 @@ class Dim:
         atom: _Atom = ("sym", name if name is not None else f"?{next(_unnamed)}")
         self._terms: _Terms = (((atom,), 1),)
         self._hash = hash(self._terms)
+        self._text = ""
 
     @staticmethod
     def _build(terms: Mapping[tuple[_Atom, ...], int]) -> Extent:
@@ -80,6 +81,7 @@ class Dim:
         dim = object.__new__(Dim)
         dim._terms = kept
         dim._hash = hash(kept)
+        dim._text = ""
         return dim
 
     def __eq__(self, other: object) -> bool:
@@ -159,6 +161,10 @@ class Dim:
         return self._terms[0][1] if len(self._terms) == 1 else 1
 
     def __repr__(self) -> str:
+        self._text = self._text or self._shown()  # terms are sorted by it, again and again
+        return self._text
+
+    def _shown(self) -> str:
         parts = []
         for monomial, coefficient in self._terms:
             factors = [_show_atom(a) for a in monomial]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.codegen.amounts import Amounts
 from backends.codegen.nest.schedule import NestConfig, blocks, nest_units, tail_widths
+from backends.codegen.recognition import recognised
 from graphcore.base.shapes import Extent
 from graphcore.kernel.expr import Expr, children, walk
 from graphcore.kernel.index import Axis
@@ -20,6 +21,7 @@ _UNIT, _DIGIT = 4, 10  # instructions of a unit's loop, and of taking one more a
 _FOLD = 10  # instructions that add up the lanes of one accumulator
 
 
+@recognised
 def nest_work(kernel: Kernel, config: NestConfig) -> Work:
     """What the loop nest does, for any sizes."""
     return _Loops(kernel, config).work()
