@@ -71,8 +71,9 @@ def measured(device: str, name: str, build: Callable[[], Built], seconds: float,
         compiled = session.compile(fetches, feeds)
         arrays = [feeds[t] for t in feeds]
         placed = compiled.place(compiled.hints)
-        found = measure_steps(compiled.backend, compiled.program, placed, arrays, seconds, alone=alone)
-        footprint = BoundPlan(compiled.backend, compiled.program, placed, LAUNCHES["step"]).footprint
+        slots = compiled.slots
+        found = measure_steps(compiled.backend, compiled.program, placed, slots, arrays, seconds, alone=alone)
+        footprint = BoundPlan(compiled.backend, compiled.program, placed, slots, LAUNCHES["step"]).footprint
     return [Timed(name, step, footprint) for step in found]
 
 
@@ -85,7 +86,7 @@ def launching(device: str, costs: CostModel, seconds: float) -> float:
         compiled = session.compile(fetches, feeds)
         placed = compiled.place(compiled.hints)
         for mode in (LAUNCHES["level"], LAUNCHES["one"]):
-            bound = BoundPlan(compiled.backend, compiled.program, placed, mode)
+            bound = BoundPlan(compiled.backend, compiled.program, placed, compiled.slots, mode)
             arrays, times = list(feeds.values()), []
             end = time.perf_counter() + seconds
             while time.perf_counter() < end or len(times) < 10:

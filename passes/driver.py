@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from graphcore.base.errors import UsageError
-from graphcore.ir.graph import Graph, verify_graph
+from graphcore.ir.graph import Graph, slots_of, verify_graph
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.verify import verify_plan
 from passes.fusion.lower import Kernels, verify_kernels
@@ -109,7 +109,7 @@ def run_stages(
     Args:
         stages: as in a ``Pipeline``.
         graph: what the first one is given.
-        told: what every stage is told; each reports to a copy of its own.
+        told: what every stage is told, beside the graph's variables; each reports to a copy of its own.
         verify: check the graph, and what every stage makes, with the verifier of its form and with what the stage
             requires and ensures.
         upto: stop after the stage of this name, or with the last result of this form.
@@ -121,6 +121,7 @@ def run_stages(
     if isinstance(upto, str) and upto not in [s.name for s in stages]:
         raise UsageError(f"upto: no stage {upto!r}; there are {', '.join(s.name for s in stages)}")
     value: Any = graph
+    told = replace(told, slots=slots_of(graph))
     if verify:
         verify_graph(graph)
     for position, stage in enumerate(stages):

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from graphcore.base.errors import UsageError
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, slots_of
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
 from passes.driver import FORMS, Record, run_stages
@@ -208,6 +208,11 @@ class Compilation:
     def placed(self) -> Placed:
         """Where its buffers lie, for the sizes that it was compiled for."""
         return self.latest(Placed)
+
+    @property
+    def slots(self) -> tuple[Any, ...]:
+        """The variables at the plan's positions."""
+        return slots_of(self.built)
 
     def explain(self) -> str:
         """What each stage did and decided, and which family runs each kernel."""

@@ -6,7 +6,7 @@ may know of the device and the sizes, and what it has to tell, goes through its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +26,7 @@ class StageContext:
     Attributes:
         device: what is known of the device; None where only the graph is looked at.
         sizes: the value of every symbolic extent that the program is compiled for.
+        slots: the variables of the graph that is compiled (``ir.graph.slots_of``): plans name them by position.
         fewest_bytes: order for memory rather than for few launches.
         fuel: rewrites that may still happen, None for any number; halving it finds the rewrite that breaks something.
         hits: how often each rule fired.
@@ -50,6 +51,7 @@ class StageContext:
     explain: list[str] = field(default_factory=list)
     verbose: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
+    slots: Sequence[Any] = ()
 
     @property
     def target(self) -> Target:

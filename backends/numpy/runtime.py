@@ -17,7 +17,7 @@ from graphcore.ir.leaves import VariableRead
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import MemoryInfo, Piece
-from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Placed, Plan
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Placed, Plan
 from graphcore.plan.target import Target
 
 __all__ = ["NumpyBackend", "open_numpy"]
@@ -88,8 +88,8 @@ class NumpyBackend:
     def source(self, program: Plan) -> str:
         return "the NumPy oracle interprets; it generates no source\n"
 
-    def bind(self, program: Plan, placed: Placed, graph: Any = None) -> Any:
-        return _Interpreted(self, program, placed, graph) if self.interprets else _Kernels(self, program, placed)
+    def bind(self, program: Plan, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
+        return _Interpreted(self, program, placed, graph) if self.interprets else _Kernels(self, program, placed, slots)
 
 
 @dataclass
@@ -125,6 +125,7 @@ class _Kernels:
     backend: NumpyBackend
     plan: Plan
     placed: Placed
+    slots: Sequence[Any]
     compiled: Any = None
     mode: str = "interpreted"
     launches: int = 0
@@ -133,25 +134,24 @@ class _Kernels:
         """Run the kernels over a real arena, so that a wrong offset or lifetime shows in the results."""
         arena = np.full(self.placed.arena_bytes + 64, 0xFF, np.uint8)  # NaN in every floating type
         buffers: list[Any] = [self._view(arena, b) for b in self.plan.buffers]
-        for (_, number), array in zip(self.plan.feeds, feeds, strict=True):
+        for number, array in zip(self.plan.feeds, feeds, strict=True):
             np.copyto(buffers[number], _fed(array, buffers[number].dtype).reshape(-1))
-        fresh = {id(v): (v, buffers[number]) for v, number in self.plan.variables}
+        fresh = [(self.slots[self.plan.slot(number)], buffers[number]) for number in self.plan.variables]
         for step in self.plan.steps:
             run_kernel(step.kernel, [buffers[n] for n in step.buffers], self.placed.sizes)
         out = []
         for fetch in self.plan.fetches:
             shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)
-            out.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
-        self.backend.values.update(
-            {key: (v, a.reshape(tuple(v.shape))) for key, (v, a) in fresh.items()}
-        )  # all updates at once
+            out.append(np.array(self.plan.fetched(fetch, buffers)).reshape(shape))
+        # All updates at once.
+        self.backend.values.update({id(v): (v, a.reshape(tuple(v.shape))) for v, a in fresh})
         return out
 
-    def _view(self, arena: Any, buffer: Any) -> Any:
+    def _view(self, arena: Any, buffer: Buffer) -> Any:
         if buffer.space == VARIABLE:
-            return self.backend.values[id(buffer.owner)][1].reshape(-1).copy()
+            return self.backend.values[id(self.slots[self.plan.slot(buffer.number)])][1].reshape(-1).copy()
         if buffer.space == CONSTANT:
-            return np.ascontiguousarray(buffer.owner).reshape(-1)
+            return np.ascontiguousarray(self.plan.constant(buffer)).reshape(-1)
         if buffer.number not in self.placed.offsets:
             return np.empty(0, buffer.dtype.storage)  # replaced by a variable's own memory
         start = self.placed.offsets[buffer.number]

@@ -41,6 +41,7 @@ def measure_steps(
     backend: OpenCLBackend,
     program: Program,
     placed: Placed,
+    slots: Sequence[Any],
     feeds: Sequence[Any],
     seconds: float,
     passes: int = 10,
@@ -52,6 +53,7 @@ def measure_steps(
         backend: with values for the plan's variables, which the steps update.
         program: compiled.
         placed: its sizes and offsets.
+        slots: the variables at the plan's positions.
         feeds: arrays in the plan's order.
         seconds: for how long.
         passes: but so many at least.
@@ -63,7 +65,7 @@ def measure_steps(
     """
     if alone and not backend.device.info.is_cpu:
         raise UsageError("only on CPUs one core can run a step alone")
-    bound = BoundPlan(backend, program, placed, LAUNCHES["step"])
+    bound = BoundPlan(backend, program, placed, slots, LAUNCHES["step"])
     bound.feed(feeds)
     cl, device = backend.cl, backend.device
     queue = cl.CommandQueue(device.context, properties=cl.command_queue_properties.PROFILING_ENABLE)

@@ -149,7 +149,7 @@ class OpenCLBackend:
 
     def place_constants(self, plan: Plan) -> dict[int, Slot]:
         """Slots of the plan's constants, by buffer: equal ones share one, for as long as it is held."""
-        arrays = {b.number: b.owner for b in plan.buffers if b.space == CONSTANT}
+        arrays = {b.number: plan.constant(b) for b in plan.buffers if b.space == CONSTANT}
         keys = {n: hashlib.blake2b(a.tobytes(), digest_size=16).digest() for n, a in arrays.items()}
         slots = self.constant_pool.place({keys[n]: a.nbytes for n, a in arrays.items()})
         for number, array in arrays.items():
@@ -209,8 +209,8 @@ class OpenCLBackend:
     def _generated(self, program: Program) -> Source:
         return generate(program.plan, self.model, program.splitting, program.pointers)
 
-    def bind(self, program: Program, placed: Placed, graph: Any = None) -> BoundPlan:
-        return BoundPlan(self, program, placed)
+    def bind(self, program: Program, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> BoundPlan:
+        return BoundPlan(self, program, placed, slots)
 
     def holds(self, program: Program, sizes: Mapping[str, int]) -> bool:
         """Whether its functions' integers hold what they count, for these sizes."""
@@ -245,20 +245,28 @@ class BoundPlan:
     """A program with offsets and sizes: its table is on the device, its kernels' arguments are set.
 
     Attributes:
+        slots: the variables at the plan's positions.
         launch: what was asked for: ``"auto"``, ``"step"``, ``"level"`` or ``"one"``.
         mode: what was chosen, in words.
         kernels: one for each launch, with the size of its grid; their arguments are set.
     """
 
-    def __init__(self, backend: OpenCLBackend, program: Program, placed: Placed, mode: str | None = None) -> None:
-        self.backend, self.placed = backend, placed
+    def __init__(
+        self,
+        backend: OpenCLBackend,
+        program: Program,
+        placed: Placed,
+        slots: Sequence[Any] = (),
+        mode: str | None = None,
+    ) -> None:
+        self.backend, self.placed, self.slots = backend, placed, slots
         self.plan = program.plan
         self.moves = 0  # of the backend's memory, when arguments and views were made; it moves on its first growth
         self.compiled: Any = None
         self.spaces = backend.arena, backend.variables, backend.constants
         tops = placed.tops or (placed.arena_bytes,)
         backend.arena.grow(*(number * backend.arena.section + top for number, top in enumerate(tops) if top))
-        backend.reserve([v for v, _ in self.plan.variables])
+        backend.reserve([self._variable(number) for number in self.plan.variables])
         self.constants = backend.place_constants(self.plan)
         self.blocks = self._touched()
         self.program = backend.widened(program, len(self.blocks))
@@ -283,17 +291,20 @@ class BoundPlan:
         first = {0: 0, 1: 0, 2: 0}
         others = []
         if any(len(space.blocks) > 1 for space in self.spaces):
-            numbers = {*self.placed.offsets, *self.constants, *(number for _, number in self.plan.variables)}
+            numbers = {*self.placed.offsets, *self.constants, *self.plan.variables}
             touched = sorted({self._place(number)[:2] for number in numbers})
             first |= dict(reversed(touched))
             others = [block for block in touched if first[block[0]] != block[1]]
         return {block: i for i, block in enumerate([*first.items(), *others])}
 
+    def _variable(self, number: int) -> Any:
+        return self.slots[self.plan.slot(number)]
+
     def _place(self, number: int) -> tuple[int, int, int]:
         """The space of a value, the number of the block in it, and the offset in that."""
         buffer = self.plan.buffers[number]
         if buffer.space == VARIABLE:
-            return 1, *self.backend.variables.locate(self.backend.slot(buffer.owner))
+            return 1, *self.backend.variables.locate(self.backend.slot(self._variable(number)))
         if buffer.space == CONSTANT:
             return 2, *self.backend.constants.locate(self.constants[number].offset)
         return 0, *self.backend.arena.locate(self.placed.offsets[number])
@@ -374,7 +385,7 @@ class BoundPlan:
                 np.int32(grid.last),
                 *whole,
             )
-        self._feeders = [self._feeder(number) for _, number in self.plan.feeds]
+        self._feeders = [self._feeder(number) for number in self.plan.feeds]
         self._fetchers = [self._fetcher(f) for f in self.plan.fetches]
         queue, enqueue = b.device.queue, b.cl.enqueue_nd_range_kernel
         self._work = [
@@ -404,8 +415,9 @@ class BoundPlan:
 
     def _fetcher(self, fetch: Any) -> Callable[[], Any]:
         shape, dtype = self._shape(fetch.shape), fetch.dtype.storage
-        if fetch.buffer is None:
-            return lambda: np.array(fetch.array).reshape(shape)
+        if fetch.constant is not None:
+            constant = self.plan.constants[fetch.constant]
+            return lambda: np.array(constant).reshape(shape)
 
         memory, offset = self._memory(fetch.buffer)
         if memory.on_host:

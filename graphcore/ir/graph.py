@@ -15,7 +15,7 @@ from graphcore.ir.node import Builder, Node, Tensor, make_node
 from graphcore.ir.op import Draw, Effect, Kind, Op, lookup
 from graphcore.ir.printer import print_graph
 
-__all__ = ["Graph", "Update", "collect", "inline", "read_variables", "toposort", "verify_graph"]
+__all__ = ["Graph", "Update", "collect", "inline", "read_variables", "slots_of", "toposort", "verify_graph"]
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,21 @@ def carry_updates(y: Tensor, updates: tuple[tuple[Any, Tensor], ...]) -> Tensor:
 def read_variables(nodes: Iterable[Node]) -> list[Any]:
     """The variables that nodes read, in the nodes' order."""
     return [node.op.variable for node in nodes if isinstance(node.op, VariableRead)]
+
+
+def slots_of(graph: Graph) -> tuple[Any, ...]:
+    """The variables that a graph reads or updates, each once, in the order of their first appearance: what positions of
+    variables in its plans mean."""
+    return tuple(dict.fromkeys((*_read_within(graph), *(variable for variable, _ in graph.updates))))
+
+
+def _read_within(graph: Graph) -> Iterator[Any]:
+    for node in graph.nodes():
+        if isinstance(node.op, VariableRead):
+            yield node.op.variable
+        elif node.op.kind is Kind.REGION:
+            for body in node.op.bodies:  # type: ignore[attr-defined]
+                yield from _read_within(body)
 
 
 def builder_for(node: Node, derived: bool = True) -> Builder:

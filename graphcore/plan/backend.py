@@ -97,8 +97,8 @@ class Backend(Protocol):
     def compile(self, plan: Plan) -> Any:
         """A program for the plan."""
 
-    def bind(self, program: Any, placed: Placed, graph: Any = None) -> Executable:
-        """The program with sizes and offsets."""
+    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Executable:
+        """The program with sizes and offsets, over the variables at the plan's positions."""
 
     def holds(self, program: Any, sizes: Mapping[str, int]) -> bool:
         """Whether a program counts right for sizes of the symbolic extents beyond those that it was compiled for."""

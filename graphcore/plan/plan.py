@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
@@ -30,7 +32,7 @@ class Buffer:
         space: ``arena``, ``variable`` or ``constant``.
         shape, dtype: what it holds.
         label: the op and line behind it, for messages and diagrams.
-        owner: the variable, or the constant's array.
+        position: of a variable among the graph's (``ir.graph.slots_of``), of a constant among the plan's.
         role: ``feed``, ``value``, ``fetch`` or ``workspace``.
     """
 
@@ -39,7 +41,7 @@ class Buffer:
     shape: Shape
     dtype: DType
     label: str
-    owner: Any = None
+    position: int | None = None
     role: str = "value"
 
     @property
@@ -106,12 +108,12 @@ class Launch:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Where a fetched value is: a buffer viewed with a shape, or a constant array."""
+    """Where a fetched value is: a buffer viewed with a shape, or one of the plan's constants."""
 
     buffer: int | None
     shape: Shape
     dtype: DType
-    array: Any = None
+    constant: int | None = None
 
 
 @dataclass
@@ -121,23 +123,43 @@ class Plan:
     Attributes:
         buffers: all of them, by number.
         steps: kernels in order; ``step.level`` never falls.
-        feeds: fed tensors' keys and their buffers.
+        feeds: the buffer of every feed, in the order of the graph's inputs.
         fetches: one for each output.
-        variables: variables that are read or written, and their buffers.
+        variables: buffers of the variables that are read or written; which ones these are says who binds the plan.
+        constants: arrays.
         in_place: ``(variable buffer, step)`` pairs where an update was written over the old value.
         hints: extents that the schedules were chosen for.
     """
 
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[Launch] = field(default_factory=list)
-    feeds: list[tuple[Any, int]] = field(default_factory=list)
+    feeds: list[int] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
-    variables: list[tuple[Any, int]] = field(default_factory=list)
+    variables: list[int] = field(default_factory=list)
+    constants: list[NDArray[Any]] = field(default_factory=list)
     in_place: list[tuple[int, int]] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return print_plan(self)
+
+    def slot(self, number: int) -> int:
+        """Which of the graph's variables a buffer of the space ``variable`` holds."""
+        position = self.buffers[number].position
+        assert position is not None
+        return position
+
+    def constant(self, buffer: Buffer) -> NDArray[Any]:
+        """The array behind a buffer of the space ``constant``."""
+        assert buffer.position is not None
+        return self.constants[buffer.position]
+
+    def fetched(self, fetch: Fetch, buffers: Sequence[Any]) -> Any:
+        """What is fetched, of the values of all buffers or of the constants."""
+        if fetch.constant is not None:
+            return self.constants[fetch.constant]
+        assert fetch.buffer is not None
+        return buffers[fetch.buffer]
 
     @property
     def levels(self) -> list[list[Launch]]:

@@ -15,7 +15,7 @@ def verify_plan(plan: Plan) -> None:
         VerifyError: naming the step and the buffer.
     """
     level = 0
-    made = {number for _, number in plan.feeds}
+    made = set(plan.feeds)
     for step in plan.steps:
         _check_buffers(plan, step)
         if step.level < level:

@@ -9,7 +9,7 @@ from typing import Any
 from graphcore.api.variable import Variable
 from graphcore.base.errors import OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind, product
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.printer import print_graph
 from graphcore.kernel.ir import print_kernel
 from graphcore.plan.plan import ARENA, CONSTANT, Placed, Plan, print_plan
@@ -48,6 +48,7 @@ class Compiled:
     def _compile(self) -> None:
         made = self._made = self._run_stages()
         self._nodes = len(self._source[0].nodes())
+        self.slots = slots_of(self._source[0])
         self.plan, self._bound_sizes = made.plan, made.bound
         self.program = self.backend.compile(self.plan)
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): made.placed}
@@ -63,7 +64,7 @@ class Compiled:
     @property
     def nbytes(self) -> int:
         """An estimate of what it takes in the process, the device's program included."""
-        constants = sum(int(b.owner.nbytes) for b in self.plan.buffers if b.space == CONSTANT)
+        constants = sum(int(array.nbytes) for array in self.plan.constants)
         ours = _PLAN_BYTES + _NODE_BYTES * self._nodes + _STEP_BYTES * len(self.plan.steps) + constants
         return ours + int(self.backend.nbytes(self.program))
 
@@ -90,7 +91,7 @@ class Compiled:
 
     @property
     def variables(self) -> list[Variable]:
-        return [v for v, _ in self.plan.variables]
+        return [self.slots[self.plan.slot(number)] for number in self.plan.variables]
 
     @property
     def launches(self) -> int:
@@ -138,7 +139,7 @@ class Compiled:
             (
                 (int(bind(b.nbytes, sizes)), b.label)
                 for b in self.plan.buffers
-                if b.number in placed.offsets or b.owner is not None
+                if b.number in placed.offsets or b.position is not None
             ),
             reverse=True,
         )
@@ -158,7 +159,7 @@ class Compiled:
         """
         graph = bind_everything(self._source[0], sizes) if self.backend.interprets else None
         try:
-            bound = self.backend.bind(self.program, self.place(sizes), graph)
+            bound = self.backend.bind(self.program, self.place(sizes), self.slots, graph)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{error}\n{self.demand(sizes)[1]}") from None
         bound.compiled = self
@@ -183,9 +184,9 @@ class Compiled:
         return {
             "arena_bytes": placed.arena_bytes,
             "lower_bound_bytes": placed.lower_bound_bytes,
-            "feed_bytes": total(n for _, n in plan.feeds),
+            "feed_bytes": total(plan.feeds),
             "fetch_bytes": total(dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)),
-            "variable_bytes": total(n for _, n in plan.variables),
+            "variable_bytes": total(plan.variables),
             "constant_bytes": total(b.number for b in plan.buffers if b.space == CONSTANT),
             "workspace_bytes": total(
                 b.number

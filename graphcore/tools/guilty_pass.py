@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import bind
-from graphcore.ir.graph import Graph, collect
+from graphcore.ir.graph import Graph, collect, slots_of
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import Constant, VariableRead
 from graphcore.ir.node import Tensor
@@ -89,7 +89,7 @@ def replay(
         if hasattr(e, "symbols")
         for name in e.symbols()
     }
-    oracle = _Oracle(arrays, dict(variables or {}), sizes)
+    oracle = _Oracle(arrays, dict(variables or {}), sizes, slots_of(graph))
     told = StageContext(open_backend("numpy:kernels").target, sizes)
     expected = oracle.graph(graph)
     errors: dict[str, float] = {}
@@ -128,8 +128,10 @@ class _Oracle:
     """Values of feeds and variables, and how each form of a program is evaluated with them: outputs, then new values of
     variables."""
 
-    def __init__(self, feeds: Sequence[Any], variables: dict[Any, Any], sizes: dict[str, int]) -> None:
-        self.feeds, self.variables, self.sizes = feeds, variables, sizes
+    def __init__(
+        self, feeds: Sequence[Any], variables: dict[Any, Any], sizes: dict[str, int], slots: Sequence[Any]
+    ) -> None:
+        self.feeds, self.variables, self.sizes, self.slots = feeds, variables, sizes, slots
 
     def evaluate(self, done: Done, built: Graph) -> list[Any] | None:
         """What a stage made, evaluated; None for a form of a user, which has no oracle."""
@@ -195,25 +197,27 @@ class _Oracle:
         outputs = []
         for fetch in plan.fetches:
             shape = tuple(int(bind(e, self.sizes)) for e in fetch.shape)
-            outputs.append(np.reshape(fetch.array if fetch.buffer is None else arrays[fetch.buffer], shape))
-        values = {id(v): np.reshape(arrays[number], tuple(v.shape)) for v, number in plan.variables}
+            outputs.append(np.reshape(plan.fetched(fetch, arrays), shape))
+        written = {id(self.slots[plan.slot(number)]): arrays[number] for number in plan.variables}
+        values = {id(v): np.reshape(written[id(v)], tuple(v.shape)) for v in self.slots if id(v) in written}
         return [*outputs, *(values.get(id(v), self.value(v)) for v, _ in built.updates)]
 
     def steps(self, plan: Plan, steps: Sequence[Launch], placed: Placed | None = None) -> list[Any]:
         """Every buffer after some steps: in memory of its own, or in the arena where it was placed."""
         arena = _unwritten(placed.arena_bytes) if placed is not None else None
-        arrays = [self.memory(b, arena, placed.offsets if placed is not None else {}) for b in plan.buffers]
-        for (_, number), array in zip(plan.feeds, self.feeds, strict=True):
+        offsets = placed.offsets if placed is not None else {}
+        arrays = [self.memory(plan, b, arena, offsets) for b in plan.buffers]
+        for number, array in zip(plan.feeds, self.feeds, strict=True):
             np.copyto(arrays[number], np.reshape(array, -1))
         for step in steps:
             run_kernel(step.kernel, [arrays[n] for n in step.buffers], self.sizes)
         return arrays
 
-    def memory(self, buffer: Buffer, arena: Any, offsets: Mapping[int, int]) -> Any:
+    def memory(self, plan: Plan, buffer: Buffer, arena: Any, offsets: Mapping[int, int]) -> Any:
         if buffer.space == VARIABLE:
-            return self.value(buffer.owner).reshape(-1).copy()
+            return self.value(self.slots[plan.slot(buffer.number)]).reshape(-1).copy()
         if buffer.space == CONSTANT:
-            return np.ascontiguousarray(buffer.owner).reshape(-1)
+            return np.ascontiguousarray(plan.constant(buffer)).reshape(-1)
         nbytes = int(bind(buffer.nbytes, self.sizes))
         start = offsets.get(buffer.number)
         made = _unwritten(nbytes) if arena is None or start is None else arena[start : start + nbytes]

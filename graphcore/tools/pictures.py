@@ -204,7 +204,7 @@ class _Subject:
 
         stages = self.compile()
         if stage == "plan":
-            return plan_diagram(stages.plan, stages.placed, stages.simplified, title, self.facts())
+            return plan_diagram(stages.plan, stages.placed, stages.simplified, stages.slots, title, self.facts())
         kernels = {made.group.number: made for made in stages.latest(Kernels).listed}
 
         def pieces(group: Group) -> Sequence[Piece]:

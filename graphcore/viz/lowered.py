@@ -213,7 +213,9 @@ class _Fused:
 # Plan
 
 
-def plan_diagram(plan: Plan, placed: Placed, graph: Graph, title: str, facts: Facts = ()) -> Diagram:
+def plan_diagram(
+    plan: Plan, placed: Placed, graph: Graph, slots: Sequence[Any], title: str, facts: Facts = ()
+) -> Diagram:
     """A picture of a plan: steps and buffers in levels, with the memory map.
 
     Args:
@@ -227,17 +229,16 @@ def plan_diagram(plan: Plan, placed: Placed, graph: Graph, title: str, facts: Fa
         Steps as kernels, arena buffers between them with offset and size, and whose bytes they take over; variables
         that are written as updates.
     """
-    return _Planned(plan, placed, graph).diagram(title, facts)
+    return _Planned(plan, placed, graph, slots).diagram(title, facts)
 
 
 class _Planned:
-    def __init__(self, plan: Plan, placed: Placed, graph: Graph) -> None:
-        self.plan, self.placed, self.graph = plan, placed, graph
+    def __init__(self, plan: Plan, placed: Placed, graph: Graph, slots: Sequence[Any]) -> None:
+        self.plan, self.placed, self.graph, self.slots = plan, placed, graph, slots
         self.nodes: list[DiagramNode] = []
         self.edges: list[DiagramEdge] = []
         self.names: dict[int, str] = {}
-        names = {t.key: t.name for t in graph.inputs}
-        self.fed: dict[int, str] = {number: names[key] for key, number in plan.feeds}
+        self.fed: dict[int, str] = {n: t.name for n, t in zip(plan.feeds, graph.inputs, strict=True)}
         self.over = predecessors(placed, {n: self.bytes_of(n) for n in placed.offsets})
 
     def bytes_of(self, number: int) -> int:
@@ -250,7 +251,7 @@ class _Planned:
         for i, step in enumerate(plan.steps):
             self.step(i, step)
         for i, (fetch, t) in enumerate(zip(plan.fetches, self.graph.outputs, strict=True)):
-            constant = ["a constant: computed at compile time"] if fetch.buffer is None else []
+            constant = ["a constant: computed at compile time"] if fetch.constant is not None else []
             self.nodes.append(fetch_node(i, t, more=constant))
             if fetch.buffer is not None:
                 self.edges.append(DiagramEdge(self.buffer(fetch.buffer, None), f"fetch {i}"))
@@ -283,7 +284,9 @@ class _Planned:
                 how = "copied" if (number, i) not in self.plan.in_place else "in place"
                 update = f"{name} writes buffer {number}"
                 more = (format_bytes(self.bytes_of(number)), how)
-                self.nodes.append(replace(update_node(i, buffer.owner, more=more, group=level), id=update))
+                self.nodes.append(
+                    replace(update_node(i, self.slots[self.plan.slot(number)], more=more, group=level), id=update)
+                )
                 self.edges.append(DiagramEdge(name, update, style="update"))
             else:
                 self.edges.append(DiagramEdge(name, self.buffer(number, level)))
@@ -300,7 +303,8 @@ class _Planned:
         what = f"{b.dtype}({', '.join(map(str, b.shape))}{',' if len(b.shape) == 1 else ''})"
         size = format_bytes(self.bytes_of(number))
         if b.space == VARIABLE:
-            self.nodes.append(DiagramNode(name, b.owner.name, "variable", (what, size), (), None, b.label, "variable"))
+            named = self.slots[self.plan.slot(number)].name
+            self.nodes.append(DiagramNode(name, named, "variable", (what, size), (), None, b.label, "variable"))
         elif b.space == CONSTANT:
             self.nodes.append(DiagramNode(name, "constant", "constant", (what, size), (), None, b.label, "constant"))
         elif number in self.fed:

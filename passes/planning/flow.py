@@ -245,7 +245,7 @@ def live_sizes(
 
 def accesses(plan: Plan) -> list[Access]:
     """What the steps of a plan do with its buffers; an unwritten workspace holds nothing that could be read."""
-    known = {n for _, n in plan.feeds} | {b.number for b in plan.buffers if b.space != ARENA}
+    known = {*plan.feeds} | {b.number for b in plan.buffers if b.space != ARENA}
     found = []
     for step in plan.steps:
         found.append(Access(tuple(n for n in step.reads if n in known), step.writes))
@@ -264,7 +264,7 @@ def lifetimes(plan: Plan) -> dict[int, tuple[int, int]]:
     Steps of one level may run at the same time, so a lifetime covers whole levels. Feeds are there before the first
     level (-1), fetches are read after the last.
     """
-    fed = dict.fromkeys(n for _, n in plan.feeds)
+    fed = dict.fromkeys(plan.feeds)
     fetched = dict.fromkeys(f.buffer for f in plan.fetches if f.buffer is not None)
     levels = [s.level for s in plan.steps]
     end = max(levels, default=0) + 1

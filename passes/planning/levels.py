@@ -99,7 +99,7 @@ class Levels(Stage[Unordered, Plan]):
         if ctx.fewest_bytes:
             levels, name = single_steps(flow, sizes, fetched)
         else:
-            levels, name = levels_of(flow, sinks, sizes, fetched, {n for _, n in plan.feeds})
+            levels, name = levels_of(flow, sinks, sizes, fetched, {*plan.feeds})
         ctx.say(f"steps run {name}")
         order = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order)}

@@ -38,14 +38,14 @@ def refuse_oversized(plan: Plan, placed: Placed, target: Target) -> None:
         OutOfMemoryError: one value is larger than the largest allocation, or all that live at once are larger than the
             memory together with variables and constants; the message says which, their sizes and the user's lines.
     """
-    held = [b for b in plan.buffers if b.number in placed.offsets or b.owner is not None]
+    held = [b for b in plan.buffers if b.number in placed.offsets or b.position is not None]
     for buffer in held:
         if bind(buffer.nbytes, placed.sizes) > target.max_alloc:
             raise OutOfMemoryError(
                 f"{_described(buffer, placed.sizes)}, and {target.name} allocates at most {target.max_alloc:,} bytes "
                 f"at once: compute it in parts, or use a narrower dtype"
             )
-    outside = sum(int(bind(b.nbytes, placed.sizes)) for b in held if b.owner is not None)
+    outside = sum(int(bind(b.nbytes, placed.sizes)) for b in held if b.position is not None)
     if placed.arena_bytes + outside > target.memory:
         raise OutOfMemoryError(
             f"the values that live at once take {placed.arena_bytes:,} bytes, variables and constants {outside:,}, and "

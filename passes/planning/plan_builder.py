@@ -36,6 +36,7 @@ class Draft:
     def __init__(self, graph: Graph, ctx: StageContext) -> None:
         self.graph, self.target, self.say = graph, ctx.target, ctx.say
         self.plan = Plan(hints=dict(ctx.sizes))
+        self.slots = {id(variable): position for position, variable in enumerate(ctx.slots)}
         self.buffer_of: dict[Key, int] = {}
         self.variable_buffer: dict[int, int] = {}
         self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
@@ -45,7 +46,7 @@ class Draft:
 
     def schedule_all(self, kernels: Kernels) -> None:
         for t in self.graph.inputs:
-            self.plan.feeds.append((t.key, self.buffer(t, "feed")))
+            self.plan.feeds.append(self.buffer(t, "feed"))
         verify_kernels(kernels)
         for made in kernels.listed:
             if made.kernel.stores:  # else every value it would store is empty
@@ -63,7 +64,7 @@ class Draft:
         if isinstance(node.op, VariableRead):
             return self.variable(node.op.variable)
         if isinstance(node.op, Constant):
-            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, node.op.array)
+            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, self.constant(node.op.array))
         else:
             if node.op.kind is Kind.LEAF and role != "feed":
                 raise CompileError(
@@ -83,12 +84,17 @@ class Draft:
                 variable.shape,
                 variable.dtype,
                 f"variable {variable.name} at {variable.place}",
-                variable,
+                self.slots[id(variable)],
             )
             self.plan.buffers.append(made)
             found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
-            self.plan.variables.append((variable, found))
+            self.plan.variables.append(found)
         return found
+
+    def constant(self, array: Any) -> int:
+        """The position of an array among the plan's constants."""
+        self.plan.constants.append(array)
+        return len(self.plan.constants) - 1
 
     def scratch(self, shape: Any, dtype: Any, label: str) -> int:
         made = Buffer(len(self.plan.buffers), ARENA, shape, dtype, label, None, "workspace")
@@ -203,7 +209,7 @@ class Draft:
 
     def state(self) -> set[int]:
         """The variables' buffers: whatever reads one reads its value from before the run."""
-        return {number for _, number in self.plan.variables}
+        return {*self.plan.variables}
 
     def keep_old_values(self) -> None:
         """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
@@ -249,7 +255,7 @@ class Draft:
     def fetch(self, t: Tensor) -> Fetch:
         root = stored_root(t)
         if isinstance(root.node.op, Constant):
-            return Fetch(None, t.shape, t.dtype, root.node.op.array)
+            return Fetch(None, t.shape, t.dtype, self.constant(root.node.op.array))
         number = self.old_values.get(root.key, -1)
         if number < 0:
             number = self.buffer(root)

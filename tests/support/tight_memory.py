@@ -67,13 +67,13 @@ class Tight:
         placed: dict[int, memory.Slot] = self.place_constants(plan)
         keys = {id(slot): key for key, slot in self.backend.constant_pool.slots.items()}
         for number, slot in placed.items():
-            self.arrays[keys[id(slot)]] = plan.buffers[number].owner
+            self.arrays[keys[id(slot)]] = plan.constant(plan.buffers[number])
             self.held[keys[id(slot)]] = slot
         return placed
 
-    def _bound(self, program: Any, placed: Any, graph: Any = None) -> Any:
+    def _bound(self, program: Any, placed: Any, slots: Any = (), graph: Any = None) -> Any:
         self.templates |= {step.family for step in program.plan.steps}
-        return _Rotating(self, program, placed, graph)
+        return _Rotating(self, program, placed, slots)
 
     def arrange(self, placed: Any, sizes: Mapping[int, int], turn: int) -> Any:
         """New blocks for all values: the placement of the arena; variables and constants move with their contents."""
@@ -115,9 +115,9 @@ class Tight:
 class _Rotating:
     """An executable that runs once for every rotation, each time from the same variables."""
 
-    def __init__(self, tight: Tight, program: Any, placed: Any, graph: Any) -> None:
-        self.tight, self.program, self.placed, self.graph = tight, program, placed, graph
-        self.bound = tight.bind(program, placed, graph)  # makes the slots of variables and constants
+    def __init__(self, tight: Tight, program: Any, placed: Any, slots: Any) -> None:
+        self.tight, self.program, self.placed, self.slots = tight, program, placed, slots
+        self.bound = tight.bind(program, placed, slots)  # makes the slots of variables and constants
         self.compiled: Any = None
         self.launches, self.mode = self.bound.launches, self.bound.mode
 
@@ -125,7 +125,7 @@ class _Rotating:
         tight, plan = self.tight, self.program.plan
         backend = tight.backend
         sizes = {n: max(int(bind(plan.buffers[n].nbytes, self.placed.sizes)), 1) for n in self.placed.offsets}
-        variables = [v for v, _ in plan.variables]
+        variables = [self.slots[plan.slot(number)] for number in plan.variables]
         before = [backend.read(v) for v in variables]
         first: list[Any] | None = None
         turns = range(max(len(sizes), len(backend._slots), len(tight.arrays), 3))
@@ -134,7 +134,7 @@ class _Rotating:
                 backend.write(v, a)
             backend.launch = _LAUNCHES[min(count + tight.runs % tight.share, 2)]
             placed = tight.arrange(self.placed, sizes, turn)
-            found = tight.bind(self.program, placed, self.graph).run(feeds)
+            found = tight.bind(self.program, placed, self.slots).run(feeds)
             results = [*found, *(backend.read(v) for v in variables)]
             if first is None:
                 first = results

@@ -282,7 +282,7 @@ def test_plan_shows_buffers_and_memory(tmp_path):
     assert rows[0]["start_step"] == 0 and len(diagram["memory"]["steps"]) == max(s.level for s in plan.steps) + 3
     updates = [n for n in diagram["nodes"] if n["style"] == "update"]
     assert sorted(n["label"] for n in updates) == ["head/v ←", "head/v/m ←", "hidden/w ←", "hidden/w/m ←"]
-    in_place = {plan.buffers[number].owner.name for number, _ in plan.in_place}
+    in_place = {compiled.slots[plan.slot(number)].name for number, _ in plan.in_place}
     assert {n["label"][:-2] for n in updates if "in place" in n["lines"]} == in_place
     offsets = {f"buffer {n}": o for n, o in compiled.bound.placed.offsets.items()}
     for n in diagram["nodes"]:

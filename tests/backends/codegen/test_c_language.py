@@ -89,6 +89,7 @@ class Steps:
         sizes = sizes_of(tuple(feeds), [np.shape(a) for a in feeds.values()], frozenset(), ())
         made = compile_graph(graph, make_target(DEVICE), sizes)
         self.plan: Plan = made.plan
+        self.slots = made.slots
         self.placed: Placed = made.placed
         self.model = replace(device_model(DEVICE), language=C)
         source = generate(self.plan, self.model)
@@ -101,7 +102,7 @@ class Steps:
         """Fetches of fed arrays; the variables' arrays are updated."""
         arena = np.full(self.placed.arena_bytes + 64, 0xFF, np.uint8)  # NaN in every floating type
         buffers = [self._view(b, arena, variables) for b in self.plan.buffers]
-        for (_, number), array in zip(self.plan.feeds, arrays, strict=True):
+        for number, array in zip(self.plan.feeds, arrays, strict=True):
             np.copyto(buffers[number], np.asarray(array).astype(buffers[number].dtype).reshape(-1))
         for step, number in zip(self.plan.steps, self.of_step, strict=True):
             sizes = [int(bind(e, self.placed.sizes)) for e in step.arguments]
@@ -113,14 +114,14 @@ class Steps:
         results = []
         for fetch in self.plan.fetches:
             shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)
-            results.append(np.array(fetch.array if fetch.buffer is None else buffers[fetch.buffer]).reshape(shape))
+            results.append(np.array(self.plan.fetched(fetch, buffers)).reshape(shape))
         return results
 
     def _view(self, buffer: Any, arena: Any, variables: dict[Any, Any]) -> Any:
         if buffer.space == VARIABLE:
-            return variables[buffer.owner].reshape(-1)
+            return variables[self.slots[self.plan.slot(buffer.number)]].reshape(-1)
         if buffer.space == CONSTANT:
-            return np.ascontiguousarray(buffer.owner).reshape(-1)
+            return np.ascontiguousarray(self.plan.constant(buffer)).reshape(-1)
         if buffer.number not in self.placed.offsets:
             return np.empty(0, buffer.dtype.storage)
         start = self.placed.offsets[buffer.number]
@@ -134,7 +135,7 @@ def compared(
     with gc.Session("numpy") as oracle:
         held = {v: np.array(oracle.get_value(v)) for v in variables}
         steps = Steps(fetches, feeds, folder)
-        held |= {v: np.array(oracle.get_value(v)) for v, _ in steps.plan.variables if v not in held}
+        held |= {v: np.array(oracle.get_value(v)) for v in steps.slots if v not in held}
         expected = [oracle.run(fetches, feeds) for _ in range(runs)]
         finals = {v: np.array(oracle.get_value(v)) for v in held}
     for want in expected:

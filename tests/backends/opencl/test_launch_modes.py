@@ -77,7 +77,9 @@ def _compiled(device: str) -> tuple[Any, list[Any], Any]:
 def test_every_step_is_timed_in_every_pass(device: str, alone: bool) -> None:
     compiled, arrays, (session, w) = _compiled(device)
     placed = compiled.place(compiled.hints)
-    found = measure_steps(compiled.backend, compiled.program, placed, arrays, 0.0, passes=3, alone=alone)
+    found = measure_steps(
+        compiled.backend, compiled.program, placed, compiled.slots, arrays, 0.0, passes=3, alone=alone
+    )
     assert [m.step for m in found] == list(compiled.plan.steps)
     assert all(len(m.seconds) == 3 and 0 < m.best == min(m.seconds) < 10 for m in found)
     np.testing.assert_allclose(session.run(w), np.eye(32) * 1.5**4)  # one run and three passes: the steps did run
@@ -87,4 +89,4 @@ def test_every_step_is_timed_in_every_pass(device: str, alone: bool) -> None:
 def test_no_gpu_runs_a_step_on_one_core() -> None:
     gpu = backend(f"{RUNTIMES[0]}:as-gpu")
     with pytest.raises(UsageError, match="CPU"):
-        measure_steps(gpu, None, None, [], 0.0, alone=True)  # type: ignore[arg-type]
+        measure_steps(gpu, None, None, (), [], 0.0, alone=True)  # type: ignore[arg-type]

@@ -165,6 +165,8 @@ def test_one_work_item_runs_several_programs(device: str) -> None:
     with gc.Session(device) as session:
         session._backend.splitting = Splitting(quick, 4, worker_seconds=0.0)
         compiled = session.compile(y, {x: (4, 8)})
-        bound = BoundPlan(session._backend, compiled.program, compiled.place(compiled.hints), LAUNCHES["one"])
+        bound = BoundPlan(
+            session._backend, compiled.program, compiled.place(compiled.hints), compiled.slots, LAUNCHES["one"]
+        )
         assert bound.launches == len(compiled.program.built) > 1
         assert bound.run([feed])[0].tobytes() == expected.tobytes()

@@ -84,8 +84,8 @@ def test_a_plans_buffers_are_fed_kept_and_never_read_before_they_are_written() -
     y = gc.exp(x @ w)
     plan = _plan([y.max(axis=0), w.assign(w + y)], (x,))
     flow = Flow(accesses(plan))
-    fed, fetched = {n for _, n in plan.feeds}, {f.buffer for f in plan.fetches}
-    variables = {b for _, b in plan.variables}
+    fed, fetched = set(plan.feeds), {f.buffer for f in plan.fetches}
+    variables = set(plan.variables)
     assert flow.initial == fed | variables
     lives, sizes = lifetimes(plan), arena_sizes(plan, {})
     assert not variables & (lives.keys() | sizes.keys())
