@@ -114,6 +114,9 @@ class Expr:
     # The monoid of a reduction, one of REDUCERS, and the axes that it combines over, outermost first.
     combine = _Field[str](reduce=0)
     reduce_axes = _Field[tuple[Axis, ...]](reduce=1)
+    # The name of what a form makes, and the axes that it is over.
+    label = _Field[str](let=0)
+    over = _Field[tuple[Axis, ...]](let=1)
 
     @property
     def guard(self) -> Expr | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from typing import Literal
 
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import VerifyError
@@ -66,7 +67,7 @@ class Store:
     param: int
     index: Index
     value: Expr
-    mode: str = "set"
+    mode: Literal["set", "add"] = "set"
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ def verify_kernel(kernel: Kernel) -> None:
         VerifyError: a parameter out of range, an unbound axis, a type that does not fit, an unknown reducer.
     """
     known = set(kernel.axes)
+    if not (kernel.name.isidentifier() and kernel.name.isascii()):
+        raise VerifyError(f"kernel {kernel.name!r}: its name is no identifier")
+    for position, use in kernel.scratch:
+        if not 0 <= position < len(kernel.params) or use not in ("r", "w", "rw"):
+            raise VerifyError(f"kernel {kernel.name}: scratch use {use!r} of parameter {position}")
     if kernel.form is not None:
         _verify_form(kernel, kernel.form)
     for store in kernel.stores:
