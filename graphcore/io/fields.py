@@ -292,9 +292,9 @@ class Codec:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, but for private ones, which hold what follows from the others."""
+    """The types of the fields that a dataclass is made of; the others hold what follows from them."""
     found = typing.get_type_hints(cls)
-    return {f.name: found[f.name] for f in dataclasses.fields(cls) if not f.name.startswith("_")}
+    return {f.name: found[f.name] for f in dataclasses.fields(cls) if f.init and f.repr}
 
 
 def _is_tagged(arms: Any) -> bool:
