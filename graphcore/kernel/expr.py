@@ -33,6 +33,7 @@ __all__ = [
     "leaf",
     "let_ref",
     "load",
+    "rebuild",
     "reduce",
     "select",
     "size_value",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Extent, Shape
 from graphcore.kernel.contraction import Window, WindowResult
-from graphcore.kernel.expr import Expr, load, transform, walk
+from graphcore.kernel.expr import Expr, in_range, index_value, load, rebuild, walk
 from graphcore.kernel.index import Axis, as_index, flatten
 
 __all__ = ["Computed", "Contraction", "ContractionTypes", "find_product", "renumbered"]
@@ -58,12 +58,19 @@ class Computed:
 
 
 def renumbered(value: Expr, position: Mapping[int, int]) -> Expr:
-    """A value over parameters at other positions."""
-
-    def moved(node: Expr, args: tuple[Expr, ...]) -> Expr | None:
-        return load(position[node.param], node.index, node.dtype, *args) if node.fn == "load" else None
-
-    return transform(value, moved)
+    """A value over parameters at other positions, also those that its indices are read from."""
+    known: dict[Expr, Expr] = {}
+    for node in walk(value):
+        args = tuple(known[a] for a in node.args)
+        if node.fn == "load":
+            known[node] = load(position[node.param], node.index.with_values(known), node.dtype, *args)
+        elif node.fn == "index":
+            known[node] = index_value(node.index.with_values(known), node.dtype)
+        elif node.fn == "in_range":
+            known[node] = in_range(node.index.with_values(known), node.low, node.high)
+        else:
+            known[node] = rebuild(node, args)
+    return known[value]
 
 
 @dataclass(frozen=True)

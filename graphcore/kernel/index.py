@@ -196,6 +196,15 @@ class Index:
             total += coefficient * place
         return total
 
+    def with_values(self, values: Mapping[Any, Any]) -> Index:
+        """The index with the values that it reads from memory replaced."""
+        if all(isinstance(atom, Axis) for atom, _ in self.terms):
+            return self
+        total = Index(self.constant)
+        for atom, coefficient in self.terms:
+            total = total + _with_values(atom, values) * coefficient
+        return total
+
     def __repr__(self) -> str:
         parts = [(f"{a}" if c == 1 else f"{c}*{a}") for a, c in self.terms]
         if self.constant or not parts:
@@ -268,6 +277,15 @@ def _substitute_atom(atom: Atom, mapping: Mapping[Axis, Index]) -> Index:
     if isinstance(atom, Dynamic):
         return as_index(Dynamic(atom.value.substitute(mapping), atom.extent))
     inner = atom.value.substitute(mapping)
+    return inner // atom.divisor if isinstance(atom, Div) else inner % atom.divisor
+
+
+def _with_values(atom: Atom, values: Mapping[Any, Any]) -> Index:
+    if isinstance(atom, Axis):
+        return as_index(atom)
+    if isinstance(atom, Dynamic):
+        return as_index(Dynamic(values[atom.value], atom.extent))
+    inner = atom.value.with_values(values)
     return inner // atom.divisor if isinstance(atom, Div) else inner % atom.divisor
 
 

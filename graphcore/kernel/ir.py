@@ -134,9 +134,9 @@ class Kernel:
 
     def read(self) -> frozenset[int]:
         """Parameters that are read."""
-        return frozenset(
-            (*(v.param for v in self.values() if v.fn == "load"), *(p for p, use in self.scratch if "r" in use))
-        )
+        whole = self.form.operands if isinstance(self.form, WholeForm) else ()
+        values = walk(*(s.value for s in self.stores), *(o.value for o in whole))
+        return frozenset((*(v.param for v in values if v.fn == "load"), *(p for p, use in self.scratch if "r" in use)))
 
 
 def verify_kernel(kernel: Kernel) -> None:

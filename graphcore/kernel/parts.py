@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from graphcore.base.dtypes import DType
@@ -10,6 +10,7 @@ from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Shape
 from graphcore.kernel.forms import Contraction, renumbered
 from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
+from graphcore.kernel.whole_forms import WholeForm
 
 __all__ = ["Part", "Parts", "Workspace", "print_parts", "refined", "uncut", "verify_parts", "without_unused"]
 
@@ -143,8 +144,13 @@ def without_unused(kernel: Kernel) -> tuple[tuple[int, ...], Kernel]:
     position = {old: new for new, old in enumerate(used)}
     stores = tuple(Store(position[s.param], s.index, renumbered(s.value, position), s.mode) for s in kernel.stores)
     params = tuple(replace(kernel.params[old], name=f"p{new}") for new, old in enumerate(used))
-    form = kernel.form if isinstance(kernel.form, Contraction) else None
-    if form is not None:
+    return used, replace(kernel, params=params, stores=stores, form=_kept_form(kernel, position))
+
+
+def _kept_form(kernel: Kernel, position: Mapping[int, int]) -> Contraction | WholeForm | None:
+    """A kernel's form over parameters at other positions; a contraction only if the kernel still makes it."""
+    form = kernel.form
+    if isinstance(form, Contraction):
         kept = form.loaded() <= position.keys() and form.result in kernel.values()
-        form = form.renumbered(position) if kept else None
-    return used, replace(kernel, params=params, stores=stores, form=form)
+        return form.renumbered(position) if kept else None
+    return form.renumbered(position) if form is not None else None

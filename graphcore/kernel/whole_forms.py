@@ -6,9 +6,10 @@ says. Axes of operands and results are the kernel's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Self
 
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
@@ -43,6 +44,10 @@ class WholeForm:
     def types(self) -> tuple[DType, ...]:
         """The element type of every result."""
         return (self.operands[0].value.dtype,)
+
+    def renumbered(self, position: Mapping[int, int]) -> Self:
+        """The same over parameters at other positions."""
+        return replace(self, operands=tuple(o.renumbered(position) for o in self.operands))
 
     def fault(self) -> str | None:
         """What is wrong with it, apart from what all forms must keep."""

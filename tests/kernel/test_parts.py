@@ -12,10 +12,10 @@ import pytest
 from graphcore.base.dtypes import float32, int32
 from graphcore.base.errors import VerifyError
 from graphcore.kernel import expr
-from graphcore.kernel.index import PARALLEL, REDUCE, Axis, as_index
+from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Dynamic, Index, as_index
 from graphcore.kernel.interpret import run_kernel, run_parts
 from graphcore.kernel.ir import Kernel, Param, Store
-from graphcore.kernel.parts import Part, Parts, Workspace, print_parts, refined, uncut, verify_parts
+from graphcore.kernel.parts import Part, Parts, Workspace, print_parts, refined, uncut, verify_parts, without_unused
 
 ROW, R = Axis("i0", 6, PARALLEL), Axis("r0", 6, REDUCE)
 AT = as_index(ROW)
@@ -70,6 +70,33 @@ def test_workspaces_hold_nothing_at_first_and_zeros_where_parts_add_to_them() ->
     added = replace(parts(), parts=(replace(parts().parts[0], kernel=adding), parts().parts[1]))
     run_parts(added, [np.ones(6, np.float32), found])
     assert found == 12
+
+
+PLACES: dict[str, Callable[[Index], Index]] = {
+    "itself": lambda at: at,
+    "a step": lambda at: at * 2 + 1,
+    "a quotient": lambda at: (at + AT) // 2,
+    "a remainder": lambda at: (at + AT) % 3,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_indices_are_read_from_the_parameters_that_are_left(place: str) -> None:
+    """p3 = p2 at what p1 says, as a number, a load and a test of its range; the unused p0 goes."""
+    named = Dynamic(expr.load(1, AT, int32), 3)
+    at = PLACES[place](as_index(named))
+    value = expr.call("add", expr.load(2, at, float32), expr.index_value(at, float32))
+    value = expr.select(expr.in_range(at, 1, 4), value, expr.const(-1, float32))
+    params = tuple(Param(f"p{n}", t, (6,)) for n, t in enumerate((float32, int32, float32, float32)))
+    kernel = Kernel("gathers", params, (ROW,), (Store(3, AT, value),))
+    used, small = without_unused(kernel)
+    assert used == (1, 2, 3) and not small.read() - {0, 1}
+    arrays = [np.full(6, 7, np.float32), np.array([2, 0, 1, 1, 2, 0], np.int32), np.arange(6, dtype=np.float32) * 10]
+    wanted, found = np.zeros(6, np.float32), np.zeros(6, np.float32)
+    run_kernel(kernel, [*arrays, wanted])
+    run_kernel(small, [*arrays[1:], found])
+    np.testing.assert_array_equal(found, wanted)
+    assert len(set(wanted)) > 2
 
 
 def test_the_print_says_what_is_behind_each_parameter() -> None:

@@ -20,6 +20,7 @@ from graphcore.kernel.forms import Computed
 from graphcore.kernel.index import Axis, as_index, flatten
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
+from graphcore.kernel.parts import without_unused
 from graphcore.kernel.whole_forms import Factor, Factorisation, Scan, Sort, WholeForm
 from graphcore.plan.target import Reject
 
@@ -175,6 +176,23 @@ def test_a_form_is_printed() -> None:
     qr = kernel_of(lambda o, r: Factor(o, r, Factorisation.QR, k), (B, n, m), results, "float64")
     line = "factor kind qr, inner i3: float64[i0,i1,i2] of p0 -> float64[i0,i1,i3], float64[i0,i3,i2]"
     assert f"\n  {line}\n" in str(qr)
+
+
+def test_operands_are_read_and_move_with_their_parameters() -> None:
+    kernel = scan_kernel()
+    assert kernel.read() == {0} and kernel.written() == {1}
+    form = kernel.form
+    assert isinstance(form, Scan)
+    two = replace(
+        kernel,
+        params=(kernel.params[1], *kernel.params),
+        stores=(replace(kernel.stores[0], param=2),),
+        form=form.renumbered({0: 1}),
+    )
+    used, small = without_unused(two)
+    assert used == (1, 2) and small == kernel
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(run(small, x)[0], np.cumsum(x + 1, axis=1))
 
 
 @pytest.mark.parametrize("device", ["intel", "h100"])
