@@ -11,6 +11,7 @@ from graphcore.base.errors import CompileError
 from graphcore.base.shapes import Extent
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
+from graphcore.kernel.whole_forms import WholeForm
 from graphcore.plan.backend import Piece
 from graphcore.plan.costs import Work
 from graphcore.plan.plan import Choices
@@ -33,6 +34,7 @@ class Family:
             version; graphcore's own leave it empty.
         wide: whether its functions count in 64 bits where a kernel's loops must.
         flattens: whether its functions may count the points of all parallel axes together.
+        takes: forms without loops that it makes code for; it is not asked about kernels of others.
         build_weight: how many times longer than others' a byte of its text keeps the runtime's compiler busy.
     """
 
@@ -40,6 +42,7 @@ class Family:
     version: ClassVar[str] = ""
     wide: ClassVar[bool] = False
     flattens: ClassVar[bool] = True
+    takes: ClassVar[tuple[type[WholeForm], ...]] = ()
     build_weight: ClassVar[float] = 1.0
 
     def serves(self, device: DeviceModel) -> bool:
@@ -110,6 +113,11 @@ class Family:
         """What parts of the kernel's reductions, which are all over the same axes, would be good for; None where the
         family shares out sums by itself."""
         return None
+
+    def orders(self, kernel: Kernel, choices: Any, device: DeviceModel, results: int, sizes: Mapping[str, int]) -> bool:
+        """Whether sums of every row's own points, after this kernel has put the points in the order of their rows, take
+        less than comparing the row of each of so many results with that of every point."""
+        return False
 
     def local_bytes(self, kernel: Kernel, choices: Any, device: DeviceModel) -> int | None:
         """Bytes of local memory of a function whose tasks are whole work-groups; None where work items do not work

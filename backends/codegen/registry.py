@@ -20,8 +20,10 @@ from backends.codegen.family import Family
 from backends.codegen.gpu_product.family import GpuMatmul
 from backends.codegen.gpu_rows.family import GpuRows
 from backends.codegen.nest.family import Nest
-from backends.codegen.scatter.family import Scatter, ScatterSort
+from backends.codegen.scatter.family import Scatter
+from backends.codegen.scatter.gpu_sort import GpuSort
 from backends.codegen.scatter.rows import ScatterRows
+from backends.codegen.scatter.sort import ScatterSort
 from graphcore.base.errors import UsageError
 
 __all__ = ["BY_NAME", "GROUP", "identity", "register", "registered", "schedulers"]
@@ -35,6 +37,7 @@ _OWN: tuple[Family, ...] = (
     Matmul(),
     Scatter(),
     ScatterSort(),
+    GpuSort(),
     ScatterRows(),
     GpuMatmul(),
     GpuRows(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.codegen.cnames import counter_type, memory_type
-from backends.codegen.language import Language
+from backends.codegen.language import Language, Space
 from graphcore.base.shapes import Dim
 from graphcore.kernel.ir import Kernel, symbolic_sizes
 
@@ -29,7 +29,9 @@ def signature(language: Language, kernel: Kernel, extra: Sequence[str] = ()) -> 
     return ", ".join([*parts, *extra])
 
 
-def function(language: Language, kernel: Kernel, lines: Sequence[str], extra: Sequence[str] = ()) -> str:
+def function(
+    language: Language, kernel: Kernel, lines: Sequence[str], extra: Sequence[str] = (), pool: bool = False
+) -> str:
     """A kernel's function, to be named.
 
     Args:
@@ -37,7 +39,9 @@ def function(language: Language, kernel: Kernel, lines: Sequence[str], extra: Se
         kernel: whose parameters and symbolic extents it takes.
         lines: its body.
         extra: parameters behind the kernel's own, before the task numbers.
+        pool: whether it takes local memory of that name.
     """
     body = "\n".join(f"  {line}" for line in lines)
     parameters = signature(language, kernel, extra)
-    return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks) {{\n{body}\n}}\n"
+    local = f", {language.pointer('char', Space.LOCAL)} pool" if pool else ""
+    return f"GC_NOINLINE static void {NAME}({parameters}, const int task, const int tasks{local}) {{\n{body}\n}}\n"

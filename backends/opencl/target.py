@@ -60,19 +60,22 @@ def device_model(info: DeviceInfo) -> DeviceModel:
 def make_target(info: DeviceInfo) -> Target:
     """The passes' view of a device, with the families of schedules that are registered now."""
     model = device_model(info)
-    families, wide_families = schedulers(model), schedulers(model, wide=True)
+    families = schedulers(model)
     others = identity()
 
     def scheduled(kernel: Kernel, hints: Mapping[str, int]) -> list[Piece] | Reject:
         """The pieces of the first family that takes a kernel."""
-        if isinstance(kernel.form, WholeForm):
-            return Reject(f"no family takes a {type(kernel.form).__name__} kernel")
-        reasons = []
-        wide = not is_narrow(kernel, hints)
-        if wide:
-            kernel = replace(kernel, wide=True)
-        for family in wide_families if wide else families:
-            answer = family.schedule(kernel, model, hints)
+        whole = kernel.form if isinstance(kernel.form, WholeForm) else None
+        reasons, seen = [], {}
+        for family in families:
+            if whole is not None and not isinstance(whole, family.takes):
+                continue
+            flat = family.flattens
+            if flat not in seen:
+                seen[flat] = kernel if is_narrow(kernel, hints, flat) else replace(kernel, wide=True)
+            if seen[flat].wide and not family.wide:
+                continue
+            answer = family.schedule(seen[flat], model, hints)
             if isinstance(answer, Reject):
                 reasons.append(f"{family.name}: {answer.reason}")
                 continue
@@ -80,7 +83,7 @@ def make_target(info: DeviceInfo) -> Target:
             if outgrown is None:
                 return list(answer)
             reasons.append(f"{family.name}: {outgrown.kernel.name} would count further than 32 bits")
-        return Reject("; ".join(reasons))
+        return Reject("; ".join(reasons) or f"no family takes a {type(whole).__name__} kernel")
 
     def schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece] | Reject:
         pieces = scheduled(kernel, hints)
@@ -98,6 +101,12 @@ def make_target(info: DeviceInfo) -> Target:
             return None
         return BY_NAME[pieces[-1].family].sharing(pieces[-1].kernel, pieces[-1].choices, model, hints)
 
+    def orders(kernel: Kernel, results: int, hints: Mapping[str, int]) -> bool:
+        pieces = scheduled(kernel, hints)
+        if isinstance(pieces, Reject):
+            return False
+        return BY_NAME[pieces[-1].family].orders(pieces[-1].kernel, pieces[-1].choices, model, results, hints)
+
     gpu = info.is_gpu
     marks = f"{':gpu' if gpu else ''}{f' with {others}' if others else ''}"
     return Target(
@@ -113,6 +122,7 @@ def make_target(info: DeviceInfo) -> Target:
         schedule=schedule,
         loads=loads_on(info.compute_units),
         blocks=blocks,
+        orders=orders,
         shares=shares,
     )
 

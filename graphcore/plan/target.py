@@ -12,7 +12,7 @@ from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import CostModel
 
-__all__ = ["Blocks", "Loads", "Reject", "Shares", "Sharing", "Target"]
+__all__ = ["Blocks", "Loads", "Orders", "Reject", "Shares", "Sharing", "Target"]
 
 # loads(roles, shapes, operand, elements): how often each element of a value is loaded, that has so many elements and is
 # an operand of a sum of products; None where the schedules take only operands that are in memory. ``shapes`` are those
@@ -22,6 +22,9 @@ Loads = Callable[[ContractionRoles, tuple[Shape, ...], int, float], "float | Non
 # "add", last of a kernel's stores): the axes that a block sums over, each with the block's extent, None for all of it.
 # None where the family that takes the kernel has no such epilogue.
 Blocks = Callable[[Kernel, Mapping[str, int]], "Mapping[Axis, int | None] | None"]
+# orders(kernel, results, sizes): whether a kernel that puts points in the order of their rows, and sums of every row's
+# own points after it, take less than comparing the row of each of so many results with that of every point.
+Orders = Callable[[Kernel, int, Mapping[str, int]], bool]
 # shares(kernel, sizes): how the family that takes a kernel would share out longer work on its sums; None where it
 # shares them out by itself.
 Shares = Callable[[Kernel, Mapping[str, int]], "Sharing | None"]
@@ -63,6 +66,7 @@ class Target:
         schedule: ``schedule(kernel, target) -> list of steps | Reject``; None for the graph oracle.
         loads: how often its products load an operand; None where they compute none while they load it.
         blocks: over which blocks a product's epilogue gathers sums; None where kernels stay as they were lowered.
+        orders: whether points are put in order for the sums of rows; None where kernels stay as they were lowered.
         shares: what parts of long sums would be good for; None where kernels stay as they were lowered.
         max_alloc: the most bytes of values in one allocation.
         memory: bytes of memory in all.
@@ -86,4 +90,5 @@ class Target:
     schedule: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
     loads: Loads | None = field(default=None, compare=False, repr=False)
     blocks: Blocks | None = field(default=None, compare=False, repr=False)
+    orders: Orders | None = field(default=None, compare=False, repr=False)
     shares: Shares | None = field(default=None, compare=False, repr=False)

@@ -10,6 +10,7 @@ from graphcore.kernel.ir import Kernel
 from graphcore.kernel.parts import Parts, refined
 from graphcore.plan.target import Reject, Target
 from passes.fusion.lower import Kernels
+from passes.kernels.bucket_sums import bucket_sums
 from passes.kernels.product_sums import product_sums
 from passes.kernels.split_reductions import split_reductions
 from passes.stage import Stage, StageContext
@@ -21,6 +22,7 @@ Rewrite = Callable[[Kernel, Target, Mapping[str, int]], Parts | Reject]
 # The parts that one rewrite makes are given to those after it, never to itself again.
 REWRITES: tuple[tuple[str, Rewrite], ...] = (
     ("product-sums", product_sums),
+    ("bucket-sums", bucket_sums),
     ("split-reductions", split_reductions),
 )
 

@@ -22,8 +22,9 @@ from backends.codegen import vector_loads as lanes
 from backends.codegen.gpu_product import family as gpu_matmul
 from backends.codegen.nest.family import Nest
 from backends.codegen.nest.schedule import nest_units
-from backends.codegen.scatter import family as scatter
+from backends.codegen.scatter import gpu_sort
 from backends.codegen.scatter import rows as scatter_rows
+from backends.codegen.scatter import sort as scatter_sort
 from backends.opencl import memory, target
 from graphcore import nn, optim
 from graphcore.base.shapes import bind
@@ -447,8 +448,9 @@ def main(device: str, family: str, missing: int = 0, only: str = "") -> None:
     memory._SLACK, memory._PAGE = 0, 1
     target._GROUP = 64  # small groups are simulated faster, and small products shall run in tiles too
     gpu_matmul._SMALLEST = gpu_matmul._SHORTEST = 4
-    scatter._FEWEST = 2
-    scatter._worth_sorting = lambda rows, points, results, model: rows * points >= 2
+    scatter_sort._FEWEST, scatter_sort._COMPARED = 2, 10**6
+    gpu_sort._FEWEST = gpu_sort._FEWEST_PAIRS = 2
+    gpu_sort._PIECE = 1  # small pieces, so that there are several
     scatter_rows._worth_a_row = lambda compared, model: compared >= 2
     CostModel.tasks_worth = lambda costs, seconds: 16  # type: ignore[method-assign]
     if (

@@ -16,13 +16,14 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.nest.schedule import tail_widths
-from backends.codegen.scatter.sums import BucketSum, find_sums
+from backends.codegen.scatter.sums import sums_along, taken
 from backends.codegen.scatter.work import row_work
 from backends.codegen.sharing import at_most
 from backends.codegen.template import function
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import Axis
+from graphcore.kernel.indexed_sums import IndexedSum
 from graphcore.kernel.ir import Kernel, Param
 from graphcore.kernel.rows import columns_of
 from graphcore.plan.backend import Piece
@@ -57,7 +58,7 @@ class ScatterRows(Family):
         return model.is_cpu
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[RowsConfig] | Reject:
-        sums = find_sums(kernel, along=True)
+        sums = sums_along(kernel)
         if isinstance(sums, Reject):
             return sums
         reason = _reason(kernel, sums, model, hints)
@@ -72,8 +73,7 @@ class ScatterRows(Family):
     def pieces(
         self, kernel: Kernel, config: RowsConfig, model: DeviceModel, hints: Mapping[str, int]
     ) -> Sequence[Piece]:
-        sums = find_sums(kernel, along=True)
-        assert not isinstance(sums, Reject)
+        sums = taken(sums_along(kernel))
         axis = _named_axis(sums)
         shape = (config.tasks * axis.extent,)
         spaces = tuple((i, shape, s.total.dtype) for i, s in enumerate(sums))
@@ -84,8 +84,7 @@ class ScatterRows(Family):
         return [Piece(made, self.name, config, tuple(range(len(made.params))), spaces)]
 
     def emit(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> str:
-        sums = find_sums(kernel, along=True)
-        assert not isinstance(sums, Reject)
+        sums = taken(sums_along(kernel))
         em = Emitter(kernel, model)
         axis = _named_axis(sums)
         rows = [a for a in kernel.axes if a != axis]
@@ -129,24 +128,22 @@ class ScatterRows(Family):
             at += lanes
 
     def tasks(self, kernel: Kernel, config: RowsConfig, model: DeviceModel) -> Extent:
-        sums = find_sums(kernel, along=True)
-        assert not isinstance(sums, Reject)
+        sums = taken(sums_along(kernel))
         axis = _named_axis(sums)
         return at_most(product(a.extent for a in kernel.axes if a != axis), config.tasks)
 
     def work(self, kernel: Kernel, config: RowsConfig) -> Work:
-        sums = find_sums(kernel, along=True)
-        assert not isinstance(sums, Reject)
+        sums = taken(sums_along(kernel))
         return row_work(kernel, config.width, sums, _named_axis(sums))
 
 
-def _named_axis(sums: Sequence[BucketSum]) -> Axis:
+def _named_axis(sums: Sequence[IndexedSum]) -> Axis:
     """The axis whose positions indices name."""
     (axis,) = sums[0].position.axes()
     return axis
 
 
-def _reason(kernel: Kernel, sums: Sequence[BucketSum], model: DeviceModel, hints: Mapping[str, int]) -> str | None:
+def _reason(kernel: Kernel, sums: Sequence[IndexedSum], model: DeviceModel, hints: Mapping[str, int]) -> str | None:
     """Why the loop nest takes the kernel."""
     if columns_of(kernel) or len(sums) != sum(v.fn == "reduce" for v in kernel.values()):
         return "it has other reductions"

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 from backends.codegen.amounts import Amounts, below
 from backends.codegen.nest.schedule import NestConfig, blocks, nest_units
-from backends.codegen.scatter.sums import BucketSum
 from graphcore.base.shapes import Extent
-from graphcore.kernel.expr import Expr, reduce, transform, walk
+from graphcore.kernel.buckets import BucketSum, PointOrder
+from graphcore.kernel.expr import Expr, dynamic_values, reduce, transform, walk
 from graphcore.kernel.index import Axis
+from graphcore.kernel.indexed_sums import IndexedSum
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import Work
 
-__all__ = ["bucket_work", "row_work", "sort_amounts", "sort_work"]
+__all__ = ["bucket_work", "ranking_work", "row_work", "sort_amounts", "sort_work"]
 
 _UNIT = 10  # instructions that find a row's bucket
 _COUNT, _PLACE = 3, 8  # instructions of the sort for a row and for a point
+_COMPARE = 4  # instructions of one comparison with a point, and of counting it
 
 
 def bucket_work(kernel: Kernel, config: NestConfig, sums: Sequence[BucketSum]) -> Work:
@@ -41,7 +43,8 @@ def bucket_work(kernel: Kernel, config: NestConfig, sums: Sequence[BucketSum]) -
             amounts.turns = amounts.turns + added
         else:
             amounts.value(value, times(value.axes))
-            if value.fn == "load" and value.axes & of_axis.keys():  # points of one row lie anywhere
+            in_order = value.fn != "load" or not any(True for _ in dynamic_values(value.index))
+            if value.axes & of_axis.keys() and not in_order:  # points of one row lie anywhere
                 amounts.far = amounts.far + times(value.axes)
     for store in kernel.stores:
         amounts.access(store.param, store.index, times(store.index.axes()))
@@ -49,15 +52,28 @@ def bucket_work(kernel: Kernel, config: NestConfig, sums: Sequence[BucketSum]) -
     return amounts.work()
 
 
-def sort_work(kernel: Kernel, rows: Extent) -> Work:
+def sort_work(kernel: Kernel, found: PointOrder) -> Work:
     """The work of one task's counting sort."""
     amounts = Amounts(kernel, None, 1)
-    points = kernel.axes[0].extent
-    for value in below(kernel.stores[0].value):
+    points = found.point.extent
+    for value in below(found.key):
         amounts.value(value, points)
-    sort = sort_amounts(rows, points)
+    sort = sort_amounts(found.rows, points)
     amounts.instructions = amounts.instructions + sort.instructions
     amounts.scattered = amounts.scattered + sort.scattered
+    return amounts.work()
+
+
+def ranking_work(kernel: Kernel, found: PointOrder) -> Work:
+    """The work of comparing every point, and every row, with every point."""
+    amounts = Amounts(kernel, None, 1)
+    points = found.point.extent
+    for value in below(found.key):
+        amounts.value(value, points)
+    compared = points * (points + found.rows + 1)
+    amounts.instructions = amounts.instructions + compared * _COMPARE
+    for store in kernel.stores:
+        amounts.access(store.param, store.index, kernel.params[store.param].size)
     return amounts.work()
 
 
@@ -66,7 +82,7 @@ def sort_amounts(rows: Extent, points: Extent) -> Work:
     return Work(instructions=rows * _COUNT + points * _PLACE, scattered=points * 2)
 
 
-def row_work(kernel: Kernel, width: int, sums: Sequence[BucketSum], named: Axis) -> Work:
+def row_work(kernel: Kernel, width: int, sums: Sequence[IndexedSum], named: Axis) -> Work:
     """The work of sums along rows, each in a task's own memory."""
     amounts = Amounts(kernel, named, width)
     rows: Extent = 1

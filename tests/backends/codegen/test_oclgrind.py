@@ -28,7 +28,7 @@ TEMPLATES = {
         "reductions": {"gpu-rows", "nest"},
         "matmul": {"gpu-matmul", "gpu-rows"},
         "conv": {"gpu-matmul", "gpu-rows"},
-        "index": {"scatter", "nest"},
+        "index": {"scatter", "gpu-sort", "nest"},
     },
 }
 REPORTS = ("Invalid", "race", "ninitialized", "OCLGRIND", "divergence", "nsupported")

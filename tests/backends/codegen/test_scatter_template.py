@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from support.device_names import RUNTIMES, RUNTIMES_AND_GPU
 from support.devices import Bound, backend, run_nested, run_on, run_plan
+from support.kernels import kernels_of
 from support.sessions import opened
 from support.values import computed
 
 import graphcore as gc
+from backends.opencl.target import make_target
+from benchmarks.golden import DEVICES as GOLDEN
 from graphcore import nn, optim
 from graphcore.base import dtypes
+from graphcore.kernel.indexed_sums import find_indexed_sums
+from graphcore.kernel.parts import Parts
 from graphcore.nn import functional as F
+from passes.kernels.bucket_sums import bucket_sums
 
 ROWS, POINTS, INNER = 300, 150, 37
 
@@ -105,7 +111,7 @@ def test_the_gradient_of_an_embedding_is_one_kernel_of_the_template(device: str)
         }
         cost = session.compile(g, feeds).cost_analysis()
         (kernel,) = [s for s in cost["kernels"] if s["family"] == "scatter"]
-        assert [s["family"] for s in cost["helpers"]] == (["nest"] * 3 if "gpu" in device else ["scatter-sort"])
+        assert [s["family"] for s in cost["helpers"]] == ["gpu-sort" if "gpu" in device else "scatter-sort"]
         # Every weight is added once, every result is written once: nothing near rows x tokens x width operations.
         assert tokens * width <= kernel["flops"] <= 2 * (tokens + vocabulary) * width
         assert 4 * (tokens + vocabulary) * width <= kernel["bytes"] <= 6 * (tokens + vocabulary) * width
@@ -341,6 +347,31 @@ def test_small_ones_stay_with_the_loop_nest(rows: int, points: int) -> None:
     bound = run_plan(RUNTIMES[0], [g], feeds)
     assert "scatter" not in templates(bound)
     np.testing.assert_allclose(bound.run(feeds)[0], summed(feeds[w], feeds[k], rows), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("device", "rows", "points", "width", "wanted"),
+    [
+        ("intel", 5000, 512, 64, True),
+        ("intel", 20, 30, 5, False),
+        ("intel", 9000, 7, 64, False),
+        ("intel", 20, 9000, 1, False),
+        ("intel", 200, 9000, 1, True),
+        ("h100", 5000, 512, 64, True),
+        ("h100", 300, 150, 37, True),
+        ("h100", 20, 30, 5, False),
+        ("h100", 9000, 7, 64, False),
+        ("h100", 200, 9000, 1, False),  # more indices than results, which it would compare with each other
+    ],
+)
+def test_what_is_worth_an_order(device: str, rows: int, points: int, width: int, wanted: bool) -> None:
+    table, k, w = (
+        gc.placeholder(d, s)
+        for d, s in (("float32", (rows, width)), ("int64", (points,)), ("float32", (points, width)))
+    )
+    kernels = kernels_of([gc.index_add(table, 0, computed(k), w)], [table, k, w])
+    (kernel,) = (one for one in kernels if not isinstance(find_indexed_sums(one), str))
+    assert isinstance(bucket_sums(kernel, make_target(GOLDEN[device]), {}), Parts) == wanted
 
 
 def test_indices_that_other_indices_choose(spec: str) -> None:
