@@ -2,7 +2,6 @@
 
 A row of the table is ``[function, first task, tasks, (pointer, offset) per parameter, sizes...]``. Kernels take a
 pointer for each of the arena, the variables and the constants, and more only where a space has several blocks.
-Functions are merged by their text, so the optimizer's update of every parameter is one function and many rows.
 
 On CPUs one dispatch kernel switches over the functions, and the same compiled program can run a launch per step, a
 launch per level or the whole plan in one work item: these are arguments. On GPUs a task is a work-group; functions
@@ -15,44 +14,26 @@ dispatch kernel over its own functions, which are compiled at once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.codegen.cnames import counter_type, memory_type
 from backends.codegen.device_model import DeviceModel
+from backends.codegen.functions import Function, functions_of
+from backends.codegen.language import Quirks
+from backends.codegen.opencl_c import OpenCL
 from backends.codegen.prelude import prelude_for
-from backends.codegen.registry import BY_NAME
-from backends.codegen.template import NAME
 from backends.opencl.compiler.build import build_program, build_programs
 from backends.opencl.splitting import Splitting, split_functions
-from graphcore.kernel.ir import Kernel
-from graphcore.plan.plan import Launch, Plan
+from graphcore.plan.plan import Plan
 
-__all__ = ["POINTERS", "Function", "Source", "compile_source", "compile_whole", "generate"]
+__all__ = ["POINTERS", "Source", "compile_source", "compile_whole", "generate"]
 
 _ROW_HEAD = 3
 _SPACES = ("arena", "variables", "constants")
 POINTERS = len(_SPACES)
+_LANGUAGE = OpenCL(Quirks())
 _NOINLINE = "__attribute__((noinline))"  # on GPUs calls cost more than text
-
-
-@dataclass(frozen=True)
-class Function:
-    """A distinct step function; ``local_bytes`` is None where work items do not work together.
-
-    ``weight`` says how long a byte of its text takes compilers, against others'; ``nbytes`` outlives the text.
-    """
-
-    number: int
-    name: str
-    text: str
-    kernel: Kernel
-    arguments: int
-    local_bytes: int | None = None
-    weight: float = 1.0
-    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,46 +78,20 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None,
         splitting: how a CPU's plan may be divided into several programs; not at all without.
         pointers: blocks of memory that the kernels take.
     """
-    found: dict[str, Function] = {}
-    of_step: list[int] = []
-    taken: dict[str, int] = {}
-    for step in plan.steps:
-        family = BY_NAME[step.family]
-        text = family.emit(step.kernel, step.choices, model)
-        function = found.get(text)
-        if function is None:
-            base = re.sub(r"\W", "", step.kernel.name)[:40]
-            taken[base] = taken.get(base, 0) + 1
-            name = f"{base}_{taken[base]}"
-            local = family.local_bytes(step.kernel, step.choices, model)
-            named = _commented(step, text.replace(NAME, name))
-            function = found[text] = Function(
-                len(found),
-                name,
-                named,
-                step.kernel,
-                len(step.arguments),
-                local,
-                family.build_weight,
-                len(named),
-            )
-        of_step.append(function.number)
-    functions = tuple(found.values())
+    functions, of_step = functions_of(plan, model)
     first = (0,) * len(of_step)
     if model.is_gpu:
         body = "\n".join(f.text for f in functions)
         shared = model.language.header.replace(_NOINLINE, "") + prelude_for(body, model.language) + body + "\n"
         whole = shared + _whole_kernel(functions, model.group, pointers)
-        return Source(
-            (shared + _step_kernels(functions, model.group, pointers),), functions, tuple(of_step), first, whole
-        )
+        return Source((shared + _step_kernels(functions, model.group, pointers),), functions, of_step, first, whole)
     if splitting is None:
-        return Source((_cpu_text(functions, model, pointers),), functions, tuple(of_step), first)
+        return Source((_cpu_text(functions, model, pointers),), functions, of_step, first)
     numbers = iter(of_step)
     levels = [[next(numbers) for _ in steps] for steps in plan.levels]
     split = split_functions([round(len(f.text) * f.weight) for f in functions], levels, splitting)
     texts = tuple(_cpu_text([functions[n] for n in members], model, pointers) for members in split.members)
-    return Source(texts, functions, tuple(of_step), split.of_step)
+    return Source(texts, functions, of_step, split.of_step)
 
 
 def _cpu_text(functions: Sequence[Function], model: DeviceModel, pointers: int) -> str:
@@ -145,26 +100,13 @@ def _cpu_text(functions: Sequence[Function], model: DeviceModel, pointers: int) 
     return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions, pointers)
 
 
-def _commented(step: Launch, text: str) -> str:
-    """The function under the ops that it computes. Lines and extents are not part of it: equal kernels must have equal
-    text."""
-    ops = dict.fromkeys(re.sub(r"\W", "", line.split(" ")[0]) for line in step.kernel.origins)
-    return f"// {' '.join(ops)}\n{text}"
-
-
 def _call(f: Function, *more: str) -> str:
     """A call of a function with the parameters of the row ``r``."""
-    args = []
-    at = _ROW_HEAD
-    written = f.kernel.written()
-    for i, p in enumerate(f.kernel.params):
-        const = "" if i in written else "const "
-        args.append(f"(__global {const}{memory_type(p.dtype)}*)(space[r[{at}]] + r[{at + 1}])")
-        at += 2
-    for _ in range(f.arguments):
-        args.append(f"({counter_type(f.kernel)})r[{at}]")
-        at += 1
-    return f"{f.name}({', '.join([*args, *more])});"
+    count = len(f.kernel.params)
+    places = range(_ROW_HEAD, _ROW_HEAD + 2 * count, 2)
+    addresses = [f"space[r[{at}]] + r[{at + 1}]" for at in places]
+    sizes = [f"r[{_ROW_HEAD + 2 * count + n}]" for n in range(f.arguments)]
+    return f.call(_LANGUAGE, addresses, sizes, *more)
 
 
 def _names(pointers: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.codegen.target import counts_fit
 from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
 from backends.opencl.device.device import Device, open_device
@@ -19,7 +20,7 @@ from backends.opencl.launch_modes import LAUNCHES, Grid, Row, choose_mode, mode_
 from backends.opencl.memory import Blocks, Memory, Pool, Slot, Space
 from backends.opencl.program import POINTERS, Source, compile_source, compile_whole, generate
 from backends.opencl.splitting import Splitting
-from backends.opencl.target import counts_fit, device_model, make_target
+from backends.opencl.target import device_model, make_target
 from graphcore.base.errors import DeviceError, FeedError, OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind, format_shape
 from graphcore.plan.backend import MemoryInfo

@@ -16,10 +16,9 @@ import pytest
 
 import graphcore as gc
 from backends.codegen.c_language import FLAGS, CLanguage
-from backends.codegen.cnames import counter_type, memory_type
+from backends.codegen.functions import Function, functions_of
 from backends.codegen.prelude import prelude_for
 from backends.opencl.device.device import DeviceInfo
-from backends.opencl.program import Function, generate
 from backends.opencl.target import device_model, make_target
 from graphcore import nn, optim
 from graphcore.base.shapes import bind
@@ -55,12 +54,8 @@ DEVICE = DeviceInfo(
 
 def entry(f: Function) -> str:
     """A function that calls one of a plan's with the addresses and the sizes of a step."""
-    written = f.kernel.written()
-    args = [
-        f"({C.pointer(memory_type(p.dtype), const=i not in written)})at[{i}]" for i, p in enumerate(f.kernel.params)
-    ]
-    args += [f"({counter_type(f.kernel)})sizes[{i}]" for i in range(f.arguments)]
-    call = f"{f.name}({', '.join([*args, 'task', 'tasks'])});"
+    addresses = [f"at[{i}]" for i in range(len(f.kernel.params))]
+    call = f.call(C, addresses, [f"sizes[{i}]" for i in range(f.arguments)], "task", "tasks")
     return f"void run_{f.number}(char** at, const long* sizes, int task, int tasks) {{ {call} }}\n"
 
 
@@ -92,8 +87,7 @@ class Steps:
         self.slots = made.slots
         self.placed: Placed = made.placed
         self.model = replace(device_model(DEVICE), language=C)
-        source = generate(self.plan, self.model)
-        self.functions, self.of_step = source.functions, source.of_step
+        self.functions, self.of_step = functions_of(self.plan, self.model)
         body = "\n".join(f.text for f in self.functions)
         self.text = C.header + prelude_for(body, C) + body + "".join(map(entry, self.functions))
         self.code = built(self.text, folder)
