@@ -1,4 +1,7 @@
-"""The oracles as backends: ``"numpy"`` interprets the graph, ``"numpy:kernels"`` the plan's kernels."""
+"""The oracles as backends: ``"numpy"`` interprets the graph, ``"numpy:kernels"`` the plan's kernels.
+
+What they share with any backend whose memory is the host's is ``ArrayBackend``, for other packages to extend.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from graphcore.plan.backend import MemoryInfo, Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Placed, Plan
 from graphcore.plan.target import Target
 
-__all__ = ["NumpyBackend", "open_numpy"]
+__all__ = ["ArrayBackend", "NumpyBackend", "open_numpy"]
+
+_SLACK = 256  # bytes after every value: explicit vectors may be loaded from an aligned start near the end
 
 
 class _Interpretation:
@@ -41,14 +46,20 @@ def open_numpy(spec: str) -> NumpyBackend:
     return NumpyBackend(spec)
 
 
-class NumpyBackend:
-    """Variables as arrays; plans or graphs interpreted."""
+class ArrayBackend:
+    """A backend whose memory is the host's: variables are arrays, and a run has an arena of its own.
 
-    def __init__(self, spec: str) -> None:
-        self.name = spec
-        self.interprets = spec != "numpy:kernels"
-        # Fused as for a device of one core, so that the kernels that devices run are the ones that are interpreted.
-        self.target = Target(spec, costs_of("oracle", "oracle", 1, 16), "oracle", schedule=_schedule, loads=loads_on(1))
+    A subclass says what a compiled program is, how one step of it runs, and what its source is.
+
+    Args:
+        name: of the device, for messages.
+        target: what the passes know of it.
+    """
+
+    interprets = False
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.name, self.target = name, target
         self.launch = "auto"  # nothing is launched
         self.values: dict[int, tuple[Any, Any]] = {}
 
@@ -61,7 +72,7 @@ class NumpyBackend:
     def close(self) -> None:
         self.values.clear()
 
-    def nbytes(self, program: Plan) -> int:
+    def nbytes(self, program: Any) -> int:
         return 0  # the plan is all there is
 
     def has(self, variable: Any) -> bool:
@@ -73,23 +84,71 @@ class NumpyBackend:
     def write(self, variable: Any, value: Any) -> None:
         self.values[id(variable)] = (variable, np.array(value, variable.dtype.storage).reshape(variable.shape))
 
-    def compile(self, plan: Plan) -> Plan:
-        return plan
+    def compile(self, plan: Plan) -> Any:
+        """A program for a plan, which it has as ``plan``."""
+        raise NotImplementedError
 
-    def holds(self, program: Plan, sizes: Mapping[str, int]) -> bool:
-        return True  # NumPy and Python count as far as is needed
+    def run_step(self, program: Any, number: int, arrays: Sequence[Any], sizes: Mapping[str, int]) -> None:
+        """Run one step of a program's plan.
 
-    def functions(self, program: Plan) -> tuple[int, ...]:
-        return tuple(range(len(program.steps)))
+        Args:
+            program: what ``compile`` made.
+            number: of the step.
+            arrays: flat arrays of the storage types behind its kernel's parameters, in order.
+            sizes: values of the symbolic extents.
+        """
+        raise NotImplementedError
 
-    def texts(self, program: Plan) -> tuple[tuple[str, int], ...]:
+    def source(self, program: Any) -> str:
+        """The generated source."""
+        raise NotImplementedError
+
+    def holds(self, program: Any, sizes: Mapping[str, int]) -> bool:
+        """Whether every step counts right for sizes beyond those that it was compiled for."""
+        raise NotImplementedError
+
+    def functions(self, program: Any) -> tuple[int, ...]:
+        return tuple(range(len(program.plan.steps)))
+
+    def texts(self, program: Any) -> tuple[tuple[str, int], ...]:
         return ()
 
-    def source(self, program: Plan) -> str:
+    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
+        return _Steps(self, program, program.plan, placed, slots)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The plan is all there is."""
+
+    plan: Plan
+
+
+class NumpyBackend(ArrayBackend):
+    """The oracles: plans or graphs interpreted."""
+
+    def __init__(self, spec: str) -> None:
+        # Fused as for a device of one core, so that the kernels that devices run are the ones that are interpreted.
+        target = Target(spec, costs_of("oracle", "oracle", 1, 16), "oracle", schedule=_schedule, loads=loads_on(1))
+        super().__init__(spec, target)
+        self.interprets = spec != "numpy:kernels"
+
+    def compile(self, plan: Plan) -> _Program:
+        return _Program(plan)
+
+    def run_step(self, program: _Program, number: int, arrays: Sequence[Any], sizes: Mapping[str, int]) -> None:
+        run_kernel(program.plan.steps[number].kernel, list(arrays), sizes)
+
+    def holds(self, program: _Program, sizes: Mapping[str, int]) -> bool:
+        return True  # NumPy and Python count as far as is needed
+
+    def source(self, program: _Program) -> str:
         return "the NumPy oracle interprets; it generates no source\n"
 
-    def bind(self, program: Plan, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
-        return _Interpreted(self, program, placed, graph) if self.interprets else _Kernels(self, program, placed, slots)
+    def bind(self, program: _Program, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
+        if self.interprets:
+            return _Interpreted(self, program.plan, placed, graph)
+        return super().bind(program, placed, slots)
 
 
 @dataclass
@@ -121,8 +180,9 @@ class _Interpreted:
 
 
 @dataclass
-class _Kernels:
-    backend: NumpyBackend
+class _Steps:
+    backend: ArrayBackend
+    program: Any
     plan: Plan
     placed: Placed
     slots: Sequence[Any]
@@ -131,14 +191,14 @@ class _Kernels:
     launches: int = 0
 
     def run(self, feeds: Sequence[Any]) -> list[Any]:
-        """Run the kernels over a real arena, so that a wrong offset or lifetime shows in the results."""
-        arena = np.full(self.placed.arena_bytes + 64, 0xFF, np.uint8)  # NaN in every floating type
+        """Run the steps over a real arena, so that a wrong offset or lifetime shows in the results."""
+        arena = np.full(self.placed.arena_bytes + _SLACK, 0xFF, np.uint8)  # NaN in every floating type
         buffers: list[Any] = [self._view(arena, b) for b in self.plan.buffers]
         for number, array in zip(self.plan.feeds, feeds, strict=True):
             np.copyto(buffers[number], _fed(array, buffers[number].dtype).reshape(-1))
         fresh = [(self.slots[self.plan.slot(number)], buffers[number]) for number in self.plan.variables]
-        for step in self.plan.steps:
-            run_kernel(step.kernel, [buffers[n] for n in step.buffers], self.placed.sizes)
+        for number, step in enumerate(self.plan.steps):
+            self.backend.run_step(self.program, number, [buffers[n] for n in step.buffers], self.placed.sizes)
         out = []
         for fetch in self.plan.fetches:
             shape = tuple(int(bind(e, self.placed.sizes)) for e in fetch.shape)
@@ -149,14 +209,21 @@ class _Kernels:
 
     def _view(self, arena: Any, buffer: Buffer) -> Any:
         if buffer.space == VARIABLE:
-            return self.backend.values[id(self.slots[self.plan.slot(buffer.number)])][1].reshape(-1).copy()
+            return _roomy(self.backend.values[id(self.slots[self.plan.slot(buffer.number)])][1])
         if buffer.space == CONSTANT:
-            return np.ascontiguousarray(self.plan.constant(buffer)).reshape(-1)
+            return _roomy(self.plan.constant(buffer))
         if buffer.number not in self.placed.offsets:
             return np.empty(0, buffer.dtype.storage)  # replaced by a variable's own memory
         start = self.placed.offsets[buffer.number]
         assert buffer.space == ARENA
         return arena[start : start + int(bind(buffer.nbytes, self.placed.sizes))].view(buffer.dtype.storage)
+
+
+def _roomy(array: Any) -> Any:
+    """A flat copy with slack behind it."""
+    held = np.empty(array.nbytes + _SLACK, np.uint8)[: array.nbytes].view(array.dtype)
+    held[...] = array.reshape(-1)
+    return held
 
 
 def _fed(array: Any, storage: Any) -> Any:
