@@ -238,7 +238,7 @@ class CLanguage(Language):
     def in_order(self) -> str:
         return ""
 
-    def unrolled(self, loop: str) -> str:
+    def unrolled(self, loop: str, times: int | None = None) -> str:
         return loop
 
     def rolled(self, loop: str) -> str:

@@ -232,8 +232,8 @@ class Language(ABC):
         """What stands before a loop whose sums must be added up in their order."""
 
     @abstractmethod
-    def unrolled(self, loop: str) -> str:
-        """A loop's header with a wish to unroll it."""
+    def unrolled(self, loop: str, times: int | None = None) -> str:
+        """A loop's header with a wish to unroll it, wholly or so many times."""
 
     @abstractmethod
     def rolled(self, loop: str) -> str:

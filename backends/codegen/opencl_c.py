@@ -135,8 +135,8 @@ class OpenCL(Language):
     def in_order(self) -> str:
         return "#pragma clang loop vectorize(disable) interleave(disable)\n" if self.quirks.vectorizes_sums else ""
 
-    def unrolled(self, loop: str) -> str:
-        return f'_Pragma("unroll") {loop}'
+    def unrolled(self, loop: str, times: int | None = None) -> str:
+        return f'_Pragma("unroll{"" if times is None else f" {times}"}") {loop}'
 
     def rolled(self, loop: str) -> str:
         return f'_Pragma("unroll 1") {loop}'

@@ -139,7 +139,7 @@ def _step_kernels(functions: tuple[Function, ...], group: int, pointers: int) ->
         pool, call = "", _call(f, f"task * {group} + (int)get_local_id(0)", f"(int)r[2] * {group}")
         if f.local_bytes is not None:
             pool, call = (
-                f"  __local long pool[{-(-max(f.local_bytes, 8) // 8)}];\n",
+                f"  __local long __attribute__((aligned(16))) pool[{-(-max(f.local_bytes, 8) // 8)}];\n",
                 _call(f, "task", "(int)r[2]", "(__local char*)pool"),
             )
         parts.append(
@@ -170,7 +170,7 @@ def _whole_kernel(functions: tuple[Function, ...], group: int, pointers: int) ->
     return (
         _GPU_HEAD.format(group=group, name="run_whole", pointers=_declared(pointers))
         + f"""\
-  __local long pool[{-(-size // 8)}];
+  __local long __attribute__((aligned(16))) pool[{-(-size // 8)}];
 {_spaces(pointers)}  for (int i = first; i < last; ++i) {{
     __global const long* r = table + table[i];
     switch ((int)r[0]) {{

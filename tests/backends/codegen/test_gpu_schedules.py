@@ -14,7 +14,8 @@ from support.device_names import CPUS, INTEL, RUNTIMES, RUNTIMES_AND_GPU
 
 import graphcore as gc
 from backends.codegen.device_model import DeviceModel
-from backends.codegen.gpu_product.family import choose_tile, tile_bytes
+from backends.codegen.gpu_product import family
+from backends.codegen.gpu_product.family import choose_tile, tiles_of
 from backends.opencl.device.device import open_device
 from backends.opencl.language import language_of
 from backends.opencl.launch_modes import LAUNCHES
@@ -334,6 +335,34 @@ def test_equal_steps_share_a_kernel_and_a_launch():
 def test_tiles_grow_with_the_product():
     sizes = [choose_tile(n, n, n, 1, 4, H100).tile[0] for n in (64, 512, 1024, 4096)]
     assert sizes == sorted(sizes) and sizes[0] == 32 and sizes[-1] == 128
-    assert all(tile_bytes(choose_tile(n, n, n, 1, 8, H100), 8) <= H100.local_memory for n in (64, 4096))
+    assert all(choose_tile(n, n, n, 1, 8, H100).nbytes(8) <= H100.local_memory for n in (64, 4096))
     config = choose_tile(4096, 4096, 4096, 1, 4, H100)
     assert config.across * config.down == H100.group and config.rows * config.cols * 4 <= 256
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_every_tile_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, itemsize: int) -> None:
+    """Results are added up in the order of the terms whatever the tile, so that time alone may choose it."""
+    backend = as_gpu("opencl:intel")
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(f"float{8 * itemsize}") for s in ((2, 70, 43), (2, 43, 85)))
+    feeds = {gc.placeholder(str(x.dtype), x.shape): x for x in (a, b)}
+    menu = tiles_of(itemsize, backend.model)
+    assert len({t.tile for t in menu}) == len(menu) > 2
+    few = [replace(menu[-1], depth=8), replace(menu[-1], buffers=1), replace(menu[-1], across_vector=1, down_vector=1)]
+    found = []
+    for tile in [*menu, *few]:
+        monkeypatch.setattr(family, "choose_tile", lambda *_, tile=tile: tile)
+        bound = compiled(backend, [gc.matmul(*feeds)], feeds)
+        assert [s.choices for s in bound.plan.steps] == [tile]
+        found.append(bound.run(list(feeds.values()))[0])
+    np.testing.assert_allclose(found[0], a.astype("float64") @ b.astype("float64"), rtol=1e-5, atol=1e-4)
+    assert all(np.array_equal(f, found[0]) for f in found)
+
+
+def test_blocks_of_terms_are_loaded_while_others_are_multiplied() -> None:
+    """Two buffers where local memory holds them, and one of fewer terms where it is small."""
+    assert [t.buffers for t in tiles_of(4, H100)] == [2] * 7
+    small = replace(H100, local_memory=9000)
+    assert all(t.nbytes(4) <= 9000 for t in tiles_of(4, small)) and {t.buffers for t in tiles_of(4, small)} == {1, 2}
+    assert choose_tile(64, 64, 64, 1, 4, replace(H100, local_memory=64)) is None
