@@ -15,6 +15,7 @@ from backends.codegen.device_costs import costs_of
 from backends.codegen.loads import loads_on
 from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
+from graphcore.ir.graph import Graph
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import VariableRead
 from graphcore.kernel.interpret import run_kernel
@@ -113,7 +114,7 @@ class ArrayBackend:
     def texts(self, program: Any) -> tuple[tuple[str, int], ...]:
         return ()
 
-    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
+    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = ()) -> Any:
         return _Steps(self, program, program.plan, placed, slots)
 
 
@@ -145,18 +146,14 @@ class NumpyBackend(ArrayBackend):
     def source(self, program: _Program) -> str:
         return "the NumPy oracle interprets; it generates no source\n"
 
-    def bind(self, program: _Program, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Any:
-        if self.interprets:
-            return _Interpreted(self, program.plan, placed, graph)
-        return super().bind(program, placed, slots)
+    def interpret(self, graph: Graph) -> _Interpreted:
+        return _Interpreted(self, graph)
 
 
 @dataclass
 class _Interpreted:
     backend: NumpyBackend
-    plan: Plan
-    placed: Placed
-    graph: Any
+    graph: Graph
     compiled: Any = None
     mode: str = "interpreted"
     launches: int = 0

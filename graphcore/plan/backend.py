@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from graphcore.base.errors import DeviceError
 from graphcore.base.lazy import load_module
 from graphcore.base.shapes import Extent
+from graphcore.ir.graph import Graph
 from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
@@ -86,7 +87,7 @@ class Backend(Protocol):
         name: for messages.
         target: what the passes know of the device.
         launch: how plans are started: ``auto``, ``step``, ``level`` or ``one``.
-        interprets: whether ``bind`` wants the graph itself, with every extent bound (the graph oracle).
+        interprets: whether it runs graphs themselves, by ``interpret``; plans are made for who asks for them then.
     """
 
     name: str
@@ -97,8 +98,11 @@ class Backend(Protocol):
     def compile(self, plan: Plan) -> Any:
         """A program for the plan."""
 
-    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = (), graph: Any = None) -> Executable:
+    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = ()) -> Executable:
         """The program with sizes and offsets, over the variables at the plan's positions."""
+
+    def interpret(self, graph: Graph) -> Executable:
+        """A graph with every extent bound, as it is (the graph oracle)."""
 
     def holds(self, program: Any, sizes: Mapping[str, int]) -> bool:
         """Whether a program counts right for sizes of the symbolic extents beyond those that it was compiled for."""

@@ -30,15 +30,16 @@ class Compiled:
     """A graph compiled for a device; valid for every batch size near the one it was compiled for.
 
     Running takes the plan and the program. What the stages before them made is kept until ``release``, and made again
-    for who asks then.
+    for who asks then. Where the graph itself is interpreted, both are made for who asks, too: what runs there needs no
+    lowering.
     """
 
     def __init__(self, graph: Graph, backend: Any, sizes: dict[str, int], pipeline: Pipeline, verify: bool) -> None:
         self.backend = backend
-        self.hints = dict(sizes)
+        self.hints = self.sizes = dict(sizes)
         self.bound: Any = None
-        self.plan: Plan
         self._made: Compilation | None
+        self._planned: tuple[Plan, Any] | None
         self.fewest_bytes = False
         self.pipeline = pipeline
         self.used = 0  # when it was last used, by the cache's clock
@@ -46,12 +47,36 @@ class Compiled:
         self._compile()
 
     def _compile(self) -> None:
-        made = self._made = self._run_stages()
-        self._nodes = len(self._source[0].nodes())
+        self._made = self._planned = None
+        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
+        nodes = self._source[0].nodes()
+        self._nodes = len(nodes)
         self.slots = slots_of(self._source[0])
-        self.plan, self._bound_sizes = made.plan, made.bound
-        self.program = self.backend.compile(self.plan)
-        self._placed: dict[tuple[tuple[str, int], ...], Placed] = {_key(self.hints): made.placed}
+        if self.backend.interprets:
+            self._bound_sizes = self._run_stages(upto=Graph).bound
+            self.variables: list[Variable] = list(self.slots)
+        else:
+            plan, _ = self._plan()
+            self.variables = [self.slots[plan.slot(number)] for number in plan.variables]
+
+    def _plan(self) -> tuple[Plan, Any]:
+        """The plan and the device's program for it."""
+        if self._planned is None:
+            made = self.compilation
+            self._bound_sizes = made.bound
+            self._planned = made.plan, self.backend.compile(made.plan)
+            self._placed[_key(self.hints)] = made.placed
+        return self._planned
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self._plan()[0]
+
+    @property
+    def program(self) -> Any:
+        """What the device made of the plan."""
+        return self._plan()[1]
 
     @property
     def compilation(self) -> Compilation:
@@ -64,6 +89,8 @@ class Compiled:
     @property
     def nbytes(self) -> int:
         """An estimate of what it takes in the process, the device's program included."""
+        if self._planned is None:
+            return _PLAN_BYTES + _NODE_BYTES * self._nodes
         constants = sum(int(array.nbytes) for array in self.plan.constants)
         ours = _PLAN_BYTES + _NODE_BYTES * self._nodes + _STEP_BYTES * len(self.plan.steps) + constants
         return ours + int(self.backend.nbytes(self.program))
@@ -71,13 +98,13 @@ class Compiled:
     @property
     def bound_nbytes(self) -> int:
         """An estimate of what an executable takes."""
-        return _BOUND_BYTES + _ROW_BYTES * len(self.plan.steps)
+        return _BOUND_BYTES + _ROW_BYTES * (0 if self._planned is None else len(self.plan.steps))
 
     def release(self) -> None:
         """Keep only what running takes."""
         self._made = None
 
-    def _run_stages(self, upto: str | None = None) -> Compilation:
+    def _run_stages(self, upto: str | type | None = None) -> Compilation:
         graph, verify = self._source
         return compile_graph(
             graph,
@@ -90,10 +117,6 @@ class Compiled:
         )
 
     @property
-    def variables(self) -> list[Variable]:
-        return [self.slots[self.plan.slot(number)] for number in self.plan.variables]
-
-    @property
     def launches(self) -> int:
         return int(self.bound.launches) if self.bound is not None else 0
 
@@ -103,7 +126,9 @@ class Compiled:
             self.hints[k] == v if k in self._bound_sizes else v <= self.hints[k] * _REGROW for k, v in sizes.items()
         )
         return near and (
-            all(v <= self.hints[k] for k, v in sizes.items()) or bool(self.backend.holds(self.program, sizes))
+            self.backend.interprets
+            or all(v <= self.hints[k] for k, v in sizes.items())
+            or bool(self.backend.holds(self.program, sizes))
         )
 
     def place(self, sizes: dict[str, int]) -> Placed:
@@ -157,18 +182,21 @@ class Compiled:
         Raises:
             OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
         """
-        graph = bind_everything(self._source[0], sizes) if self.backend.interprets else None
         try:
-            bound = self.backend.bind(self.program, self.place(sizes), self.slots, graph)
+            bound = (
+                self.backend.interpret(bind_everything(self._source[0], sizes))
+                if self.backend.interprets
+                else self.backend.bind(self.program, self.place(sizes), self.slots)
+            )
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{error}\n{self.demand(sizes)[1]}") from None
         bound.compiled = self
         return bound
 
-    def at(self, bound: Any) -> Compiled:
+    def at(self, bound: Any, sizes: dict[str, int]) -> Compiled:
         """The same compilation, seen at the sizes of one executable."""
         seen = copy.copy(self)
-        seen.bound = bound
+        seen.bound, seen.sizes = bound, sizes
         return seen
 
     # What users ask
@@ -176,7 +204,7 @@ class Compiled:
     def memory_analysis(self) -> dict[str, int]:
         """Bytes of the plan: ``arena_bytes lower_bound_bytes feed_bytes fetch_bytes variable_bytes constant_bytes
         workspace_bytes``."""
-        placed, plan = self.bound.placed, self.plan
+        plan, placed = self.plan, self.place(self.sizes)
 
         def total(numbers: Any) -> int:
             return sum(int(bind(plan.buffers[n].nbytes, placed.sizes)) for n in numbers)
@@ -251,7 +279,7 @@ class Compiled:
         if stage == "kernels":
             return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
         if stage == "plan":
-            return print_plan(self.plan, self.bound.placed if self.bound is not None else None)
+            return print_plan(self.plan, self.place(self.sizes))
         if stage == "source":
             return str(self.backend.source(self.program))
         if stage in self.pipeline.names:

@@ -238,7 +238,7 @@ class Session:
             program = Program(graph, tuple(entry.rename), entry.lines, ())
         bound = self._bind(program, sizes)
         compiled: Compiled = bound.compiled
-        seen = compiled.at(bound)
+        seen = compiled.at(bound, sizes)
         compiled.release()  # what the stages made is the caller's alone
         return seen
 

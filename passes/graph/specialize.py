@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, Extent, bind, defined_by, inner_extents, symbols_of
 from graphcore.ir.constraints import check_constraints
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, copy_node
 from graphcore.ir.leaves import Parameter, Placeholder, RequireShape
-from graphcore.ir.node import Node, Tensor, make_node
+from graphcore.ir.node import Node, Tensor
 from graphcore.ir.op import Kind
 from passes.graph.base import Pass
 from passes.stage import StageContext
@@ -152,7 +152,7 @@ def _rebound(graph: Graph, nodes: list[Node], mapping: Mapping[str, Extent]) -> 
             continue
         op = _bound_op(node.op, mapping)
         same = op is node.op and all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
-        fresh = node if same else make_node(op, inputs, node.origin, clone=node.clone, detached=node.detached)
+        fresh = node if same else copy_node(node, inputs, node.clone, op=op)
         for i in range(len(node.types)):
             values[node.serial, i] = Tensor(fresh, i)
     result = graph.with_roots([values[t.key] for t in graph.roots])
