@@ -85,7 +85,13 @@ def gradients(
             )
         if g is None and unconnected == "zero":
             found[i] = Builder().zeros_like(x)
-    return found
+    return _carrying(found, outputs)
+
+
+def _carrying(found: Sequence[Tensor | None], ys: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients, with which a run performs the side updates of what they are gradients of."""
+    moving = tuple((None, y) for y in ys) if side_updates(ys) else ()
+    return [None if g is None else carry_updates(g, moving) for g in found]
 
 
 def _cotangents(ys: Any, outputs: Sequence[Tensor], grad_ys: Any) -> list[Any]:
@@ -160,11 +166,10 @@ def backward(loss: Tensor, inputs: Any = None, gradient: Any = None) -> None:
     else:
         targets = _listed(inputs)
     warn_of_building("backward()", targets[0].node.serial if targets else -1)
-    side = side_updates(loss)
     for t, g in zip(targets, gradients(loss, targets, None if gradient is None else [gradient]), strict=True):
         if g is not None:
             before = t.grad if _retained(t) else None
-            t.grad = carry_updates(g if before is None else Builder().add(before, g), side)
+            t.grad = g if before is None else Builder().add(before, g)
 
 
 def retain_grad(x: Tensor) -> None:
@@ -279,9 +284,10 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
                     f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of "
                     f"them, got {type(t).__name__}"
                 )
-        body, captured = close_over(outputs, inputs)
+        side = _inner_updates(outputs, inputs)
+        body, captured = close_over([*outputs, *(value for _, value in side)], inputs)
         node = make_node(Checkpoint((body,)), (*map(as_tensor, args), *captured))
-        return _like(nested, node.outputs)
+        return _like(nested, _performing(node, len(outputs), side))
 
     return wrapper
 
@@ -304,12 +310,31 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
                 f"custom_gradient: the function called at {place} must return (y, grad_fn), got {type(answer).__name__}"
             )
         nested, rule = answer
-        body, captured = close_over(_listed(nested), inputs)
-        op = CustomGradient((body,), rule, len(args), place)
+        outputs = _listed(nested)
+        side = _inner_updates(outputs, inputs)
+        body, captured = close_over([*outputs, *(value for _, value in side)], inputs)
+        op = CustomGradient((body,), rule, len(args), place, len(outputs))
         node = make_node(op, (*map(as_tensor, args), *captured))
-        return _like(nested, node.outputs)
+        return _like(nested, _performing(node, len(outputs), side))
 
     return wrapper
+
+
+def _inner_updates(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[tuple[Any, Tensor]]:
+    """The side updates that the body of a region performs, which its node is to carry: those by values that depend on
+    the body's inputs, and those of nodes that do."""
+    inside = {t.node.serial for t in inputs}
+    for node in toposort(outputs):
+        if any(t.node.serial in inside for t in node.inputs):
+            inside.add(node.serial)
+    return list(side_updates(outputs, lambda node: node.serial not in inside))
+
+
+def _performing(node: Node, count: int, side: Sequence[tuple[Any, Tensor]]) -> list[Tensor]:
+    """The first results of a region's node, with which a run performs the side updates whose values are the others."""
+    results = node.outputs
+    updates = tuple((variable, t) for (variable, _), t in zip(side, results[count:], strict=True))
+    return [carry_updates(t, updates) for t in results[:count]]
 
 
 def _parameters(args: Sequence[Any]) -> list[Tensor]:

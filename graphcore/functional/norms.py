@@ -15,10 +15,12 @@ from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, agree, format_shape, product
 from graphcore.base.source import name_scope
 from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, make_node, mismatch
-from graphcore.ir.op import lookup
+from graphcore.ir.graph import carry_updates
+from graphcore.ir.node import Tensor, mismatch
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "normalize", "rms_norm"]
+
+Updates = tuple[tuple[Variable, Tensor], ...]
 
 
 def _float(name: str, x: Any) -> tuple[Tensor, Any]:
@@ -137,19 +139,19 @@ def batch_norm(
         _per_channel(_parameter("batch_norm", what, v, shape, t), t.ndim)
         for what, v in (("weight", weight), ("bias", bias))
     )
+    moved: Updates = ()
     with name_scope("batch_norm"):
         if training:
-            y = _by_batch_statistics(t, (running_mean, running_var), momentum, eps)
+            y, moved = _by_batch_statistics(t, (running_mean, running_var), momentum, eps)
         else:
             mean, var = (_per_channel(v, t.ndim) for v in kept)
             assert mean is not None and var is not None
             y = multiply(subtract(t, mean), build("rsqrt", add(var, eps)))
-        return cast(_scaled(y, w, b), result)
+        return carry_updates(cast(_scaled(y, w, b), result), moved)
 
 
-def _by_batch_statistics(t: Tensor, running: tuple[Any, Any], momentum: float, eps: float) -> Tensor:
-    """Normalise by the batch's statistics; the node that forward and backward both need carries the running ones'
-    updates."""
+def _by_batch_statistics(t: Tensor, running: tuple[Any, Any], momentum: float, eps: float) -> tuple[Tensor, Updates]:
+    """What is normalised by the batch's statistics, and the updates of the running ones."""
     axes = (0, *range(2, t.ndim))
     count = product(t.shape[a] for a in axes)
     if count in (0, 1):
@@ -167,8 +169,7 @@ def _by_batch_statistics(t: Tensor, running: tuple[Any, Any], momentum: float, e
             seen = stop_gradient(reshape(statistic, variable.shape))
             new = add(multiply(variable.read(), 1.0 - momentum), multiply(cast(seen, variable.dtype), momentum))
             updates.append((variable, new))
-    inverse = make_node(lookup("rsqrt")(), (add(var, eps),), updates=tuple(updates)).output()
-    return multiply(centred, inverse)
+    return multiply(centred, build("rsqrt", add(var, eps))), tuple(updates)
 
 
 def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from graphcore.base import source
 from graphcore.base.errors import GraphError, VerifyError
-from graphcore.ir.leaves import Parameter, VariableRead
+from graphcore.ir.leaves import Parameter, RequireShape, VariableRead
 from graphcore.ir.networkx_export import to_networkx
 from graphcore.ir.node import Builder, Node, Tensor, make_node
 from graphcore.ir.op import Draw, Effect, Kind, Op, lookup
@@ -93,9 +94,11 @@ def rebuild(
     clone: int = 0,
     derived: bool = False,
     ops: Mapping[int, Op] | None = None,
+    updating: bool = True,
 ) -> tuple[Tensor, ...]:
     """The graph's roots with some values replaced, and the ops of some nodes, by serial; untouched nodes are shared
-    unless ``clone`` marks copies. Copies are marked as a gradient's where they are ``derived``."""
+    unless ``clone`` marks copies. Copies are marked as a gradient's where they are ``derived``, and carry side updates
+    where they are ``updating``."""
     others = ops or {}
     values: dict[tuple[int, int], Tensor] = dict(mapping)
     for node in graph.nodes():
@@ -105,26 +108,36 @@ def rebuild(
         op = others.get(node.serial, node.op)
         same = op is node.op and all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
         kept = same and not (clone and node.inputs)
-        fresh = node if kept else copy_node(node, inputs, clone or node.clone, derived, op)
+        updates = node.updates if updating else ()
+        fresh = node if kept else copy_node(node, inputs, clone or node.clone, derived, op, updates)
         for i in range(len(node.types)):
             values.setdefault((node.serial, i), Tensor(fresh, i))
     return tuple(values[t.key] for t in graph.roots)
 
 
-def copy_node(node: Node, inputs: tuple[Tensor, ...], clone: int, derived: bool = False, op: Op | None = None) -> Node:
-    """The node over other operands, or of another op, keeping its origin and marks."""
+def copy_node(
+    node: Node,
+    inputs: tuple[Tensor, ...],
+    clone: int,
+    derived: bool = False,
+    op: Op | None = None,
+    updates: tuple[tuple[Any, Tensor], ...] = (),
+) -> Node:
+    """The node over other operands, of another op or with other side updates, keeping its origin and marks."""
     origin = source.derived(node.origin) if derived else node.origin
-    copy = make_node(op or node.op, inputs, origin, clone=clone, updates=node.updates, detached=node.detached)
+    copy = make_node(op or node.op, inputs, origin, clone=clone, updates=updates, detached=node.detached)
     copy.device = node.device  # and not the one that is asked for where it happens to be copied
     return copy
 
 
 def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0, derived: bool = False) -> tuple[Tensor, ...]:
     """A region body's outputs with its parameters replaced by ``arguments``; ``derived`` where that is for a
-    gradient."""
+    gradient. The region carries its body's side updates, so the copies carry none."""
     if len(arguments) != len(body.inputs):
         raise GraphError(f"a body with {len(body.inputs)} inputs was given {len(arguments)} arguments")
-    return rebuild(body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone, derived)
+    return rebuild(
+        body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone, derived, updating=False
+    )
 
 
 def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Graph, tuple[Tensor, ...]]:
@@ -178,23 +191,9 @@ def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iter
     def stopped(node: Node) -> bool:
         return bool(fed_keys) and all((node.serial, i) in fed_keys for i in range(len(node.types)))
 
-    pending = {id(u.variable): (u.variable, u.value) for u in explicit.values()}
-    side: dict[int, tuple[Any, Tensor]] = {}
-    seen: set[tuple[int, int]] = set()
     roots = [*outputs, *(u.value for u in explicit.values())]
-    while roots:
-        found: list[Tensor] = []
-        for node in toposort(roots, stopped):
-            for variable, value in node.updates if not stopped(node) else ():
-                if (id(variable), value.node.serial) in seen:
-                    continue
-                seen.add((id(variable), value.node.serial))
-                if id(variable) in pending:
-                    continue
-                side[id(variable)] = (variable, compose_update(variable, side.get(id(variable)), value))
-                found.append(value)
-        roots = found
-    graph = Graph(tuple(outputs), (*pending.values(), *side.values()))
+    side = side_updates(roots, stopped, explicit.keys())
+    graph = Graph(tuple(outputs), (*((u.variable, u.value) for u in explicit.values()), *side))
     streams = _streams(_draws(graph))
     return _streamed(graph, streams, {t.key: t for t in fed}) if streams else graph
 
@@ -240,14 +239,6 @@ def _streamed(graph: Graph, streams: Mapping[Draw, int], kept: Mapping[tuple[int
     return graph.with_roots(rebuild(graph, kept, ops=ops)) if ops else graph
 
 
-def compose_update(variable: Any, earlier: tuple[Any, Tensor] | None, value: Tensor) -> Tensor:
-    """A later side update reads what an earlier one of the same run leaves, in build order."""
-    if earlier is None or earlier[1].same(value):
-        return value
-    read = variable.read().key
-    return rebuild(Graph((value,)), {read: earlier[1]})[0]
-
-
 def verify_graph(graph: Graph) -> None:
     """Check a graph: operand order, types, closed regions, updates that fit their variables.
 
@@ -280,20 +271,52 @@ def verify_graph(graph: Graph) -> None:
             raise VerifyError(f"the update of {variable.name} has type {value.type}, the variable {variable.type}")
 
 
-def side_updates(loss: Tensor) -> tuple[tuple[Any, Tensor], ...]:
-    """The side updates of all that a value is computed from, as those of batch normalisations."""
-    return tuple(update for node in toposort([loss]) for update in node.updates)
+def side_updates(
+    roots: Sequence[Tensor], stop: Callable[[Node], bool] | None = None, explicit: Container[int] = ()
+) -> tuple[tuple[Any, Tensor], ...]:
+    """The side updates of all that some values are computed from, as those of batch normalisations: one a variable,
+    made of those of several calls in the order in which these were built.
+
+    Args:
+        roots: the values.
+        stop: nodes whose values are given, which perform none.
+        explicit: the ``id`` of variables whose side updates do not happen.
+    """
+    found: dict[int, tuple[Any, dict[tuple[int, int], Tensor]]] = {}
+    seen: set[tuple[int, tuple[int, int]]] = set()
+    pending = list(roots)
+    while pending:
+        given = [u for node in toposort(pending, stop) if stop is None or not stop(node) for u in node.updates]
+        pending = []
+        for variable, value in given:
+            if (id(variable), value.key) not in seen and id(variable) not in explicit:
+                seen.add((id(variable), value.key))
+                pending.append(value)
+                if variable is not None:
+                    found.setdefault(id(variable), (variable, {}))[1][value.key] = value
+    return tuple((variable, _composed(variable, list(values.values()))) for variable, values in found.values())
+
+
+def _composed(variable: Any, values: list[Tensor]) -> Tensor:
+    """Several side updates of a variable as one: a later one reads what an earlier one leaves, in build order."""
+    first, *later = sorted(values, key=lambda value: value.key)
+    read = variable.read().key
+    return reduce(lambda before, value: rebuild(Graph((value,)), {read: before})[0], later, first)
 
 
 def carry_updates(y: Tensor, updates: tuple[tuple[Any, Tensor], ...]) -> Tensor:
-    """``y`` computed by a node that also performs side updates in every run that computes it."""
+    """``y`` computed by a node that also performs side updates in every run that computes it.
+
+    An update of None by a tensor stands for all side updates of what the tensor is computed from: a gradient performs
+    those of its loss, without computing it.
+    """
     if not updates:
         return y
-    node = y.node
-    fresh = make_node(
-        node.op, node.inputs, node.origin, clone=node.clone, updates=(*node.updates, *updates), detached=node.detached
-    )
-    return fresh.output(y.index)
+    if y.node.op.kind in (Kind.LEAF, Kind.REGION):  # which must stay the only one of its kind
+        alias = make_node(RequireShape(y.shape), (y,), y.node.origin, updates=updates, detached=False)
+        alias.device = y.node.device
+        return alias.output()
+    return copy_node(y.node, y.node.inputs, y.node.clone, updates=(*y.node.updates, *updates)).output(y.index)
 
 
 def read_variables(nodes: Iterable[Node]) -> list[Any]:

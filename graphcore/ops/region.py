@@ -48,20 +48,22 @@ class Checkpoint(Region):
 
 @primitive
 class CustomGradient(Region):
-    """The body's outputs with a user's gradient: ``rule(*output gradients) -> gradients of the first ``arguments``
-    inputs``."""
+    """The body's outputs with a user's gradient: ``rule(*gradients of the first ``results`` outputs) -> gradients of
+    the first ``arguments`` inputs``. The other outputs are new values of variables."""
 
     cosmetic: ClassVar[frozenset[str]] = Region.cosmetic | {"rule"}  # used up before a run
     bodies: tuple[Graph, ...]
     rule: Callable[..., Any]
     arguments: int
-    place: str = ""
+    place: str
+    results: int
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     def vjp(self, call: Any, *gradients: Any) -> tuple[Any, ...]:
         body = self.bodies[0]
-        filled = [g if g is not None else Builder().zeros_like(t) for g, t in zip(gradients, call.outs, strict=True)]
+        pairs = list(zip(gradients, call.outs, strict=True))[: self.results]
+        filled = [g if g is not None else Builder().zeros_like(t) for g, t in pairs]
         answer = self.rule(*filled)
         given = tuple(answer) if isinstance(answer, (tuple, list)) else (answer,)
         if len(given) != self.arguments:
@@ -75,8 +77,9 @@ class CustomGradient(Region):
                     f"custom_gradient: gradient {i + 1} of the function at {self.place} is {g.type}, its argument is "
                     f"{t.type}"
                 )
-        pairs = zip(given, body.inputs, strict=False)
-        present = tuple(taken(g, t.shape, "custom_gradient", t) for g, t in pairs if g is not None)
+        present = tuple(
+            taken(g, t.shape, "custom_gradient", t) for g, t in zip(given, body.inputs, strict=False) if g is not None
+        )
         # The rule closes over values inside the body; outside they are the body's copies over the real operands.
         moved = iter(inline(Graph(present, (), body.inputs), call.inputs, derived=True) if present else ())
         return (*(None if g is None else next(moved) for g in given), *(None for _ in call.inputs[self.arguments :]))

@@ -19,7 +19,7 @@ from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageEr
 from graphcore.base.notices import warn_of_building
 from graphcore.base.shapes import agree
 from graphcore.ir.agreement import taken
-from graphcore.ir.graph import Update, carry_updates, read_variables, side_updates, toposort
+from graphcore.ir.graph import Update, read_variables, toposort
 from graphcore.ir.node import Tensor, describe
 from graphcore.optim.groups import Parameters, ParamGroup, checked_value, is_rate, label, parameter_groups
 
@@ -144,10 +144,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
         >>> optim.SGD(lr=0.1).minimize(x * x)
         TrainStep(1 updates)
         """
-        step = self.apply_gradients(self.compute_gradients(loss, variables))
-        # A batch normalisation moves its statistics with its output; fetching the step alone must do that too.
-        first, *rest = step.updates
-        return TrainStep((Update(first.variable, carry_updates(first.value, side_updates(loss)), first.place), *rest))
+        return self.apply_gradients(self.compute_gradients(loss, variables))
 
     def compute_gradients(self, loss: Tensor, variables: Any = None) -> list[tuple[Tensor, Variable]]:
         """Pairs of gradient and variable, for ``apply_gradients``; arguments and errors as for ``minimize``."""
