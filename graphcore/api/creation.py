@@ -12,7 +12,7 @@ from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import equal, greater_equal, less_equal, where
 from graphcore.api.operands import build, cast, fail, promote, tensor
 from graphcore.api.shaping import stack
-from graphcore.api.variable import constant
+from graphcore.api.variable import fixed
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
@@ -60,7 +60,7 @@ def asarray(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
         return tensor("asarray", value, None if dtype is None else dtypes.as_dtype(dtype))
     if name is None:
         return tensor("asarray", value, None if dtype is None else dtypes.as_dtype(dtype))
-    return constant(value, dtype, name)
+    return fixed("asarray", value, dtype, name)
 
 
 array = asarray
@@ -95,13 +95,9 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
     float32
     """
     extents = _shape("full", shape)
-    value = tensor("full", fill_value)
-    if dtype is not None:
-        value = (
-            cast(value, dtypes.as_dtype(dtype))
-            if isinstance(fill_value, Tensor)
-            else coercion.scalar("full", fill_value, dtypes.as_dtype(dtype))
-        )
+    wanted = None if dtype is None else dtypes.as_dtype(dtype)
+    value = tensor("full", fill_value, wanted)
+    value = value if wanted is None else cast(value, wanted)
     if value.ndim > len(extents):
         raise fail(
             ShapeError,
@@ -136,7 +132,7 @@ def full_like(x: Any, fill_value: bool | int | float, dtype: Any = None) -> Tens
     float32
     """
     t = tensor("full_like", x)
-    return coercion.full(t.shape, fill_value, t.dtype if dtype is None else dtypes.as_dtype(dtype))
+    return coercion.full(t.shape, fill_value, t.dtype if dtype is None else dtypes.as_dtype(dtype), "full_like")
 
 
 def zeros_like(x: Any, dtype: Any = None) -> Tensor:
@@ -253,7 +249,7 @@ def linspace(start: float, stop: float, num: int = 50, endpoint: bool = True, dt
     """
     if not isinstance(num, (int, np.integer)) or num < 0:
         raise ShapeError(f"linspace: num is {num!r}, but must be an integer of at least 0")
-    return constant(np.linspace(start, stop, int(num), endpoint=endpoint), dtypes.as_dtype(dtype))
+    return fixed("linspace", np.linspace(start, stop, int(num), endpoint=endpoint), dtype)
 
 
 def meshgrid(*xs: Any, indexing: str = "xy") -> list[Tensor]:

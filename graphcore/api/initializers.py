@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.variable import fixed
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
@@ -99,7 +100,8 @@ def constant(shape: Any, value: float, dtype: Any = "float32") -> Initializer:
     >>> constant((2, 3), 0.1).shape
     (2, 3)
     """
-    return _make("constant", shape, dtype, lambda rng, s: np.full(s, value), False)
+    op: Any = fixed("init.constant", value, dtypes.as_dtype(dtype)).node.op
+    return _make("constant", shape, dtype, lambda rng, s: np.full(s, op.array), False)
 
 
 def zeros(shape: Any, dtype: Any = "float32") -> Initializer:

@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from graphcore.api.variable import constant, is_tensor_like
+from graphcore.api.variable import fixed, is_tensor_like
 from graphcore.base import dtypes
 from graphcore.base.arrays import outside, wrong_position
 from graphcore.base.dtypes import DType
@@ -91,7 +89,7 @@ def tensor(op: str, value: Any, dtype: DType | None = None) -> Tensor:
             f"one of them, as in gc.gradients(y, x)[0]"
         )
     try:
-        return constant(value, dtype)
+        return fixed(op, value, dtype)
     except (ValueError, TypeError) as error:
         if isinstance(error, GraphcoreError):
             raise
@@ -106,21 +104,17 @@ def scalar(op: str, value: bool | int | float, dtype: DType) -> Tensor:
     """A rank-0 constant of ``dtype``.
 
     Raises:
-        DTypeError: an integer that the type cannot hold.
+        DTypeError: a number that the type cannot hold.
     """
     try:
         return apply(Constant.of(value, dtype))
-    except OverflowError:
-        info = np.iinfo(dtype.storage)
-        raise DTypeError(
-            f"{op}: the number {value} does not fit {dtype} ({info.min} to {info.max}); cast the tensor to a wider "
-            f"type first"
-        ) from None
+    except DTypeError as error:
+        raise DTypeError(f"{op}: {error}; cast the tensor to a wider type first") from None
 
 
-def full(shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
-    """A number broadcast to a shape."""
-    return fit(scalar("full", value, dtype), shape)
+def full(shape: Shape, value: bool | int | float, dtype: DType, op: str = "full") -> Tensor:
+    """A number broadcast to a shape, for the function ``op``."""
+    return fit(scalar(op, value, dtype), shape)
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:

@@ -186,7 +186,10 @@ def _shape_first(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
 def _parameter(op: str, value: Any, dtype: DType) -> Any:
     """A number or a tensor as it is, an array as a constant of a floating type: it does not change that of the
     result."""
-    if isinstance(value, (Tensor, int, float)):
+    if isinstance(value, (Tensor, float)):
+        return value
+    if isinstance(value, int):
+        coercion.scalar(f"random.{op}", value, dtype)  # which raises where it is beyond all floats
         return value
     given = tensor(f"random.{op}", value)
     return tensor(f"random.{op}", value, dtype) if given.dtype.is_float else given

@@ -17,7 +17,7 @@ from graphcore.ir.graph import Update, toposort
 from graphcore.ir.leaves import Constant, Placeholder, VariableRead
 from graphcore.ir.node import Tensor, describe, make_node
 
-__all__ = ["Variable", "as_tensor", "constant", "is_tensor_like", "placeholder"]
+__all__ = ["Variable", "as_tensor", "constant", "fixed", "is_tensor_like", "placeholder"]
 
 _numbers = itertools.count()
 
@@ -47,6 +47,9 @@ def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None
 def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     """A fixed tensor from a number, a nested list or an array. Python floats become float32, integers int64.
 
+    Raises:
+        DTypeError: no numbers, or an integer type that cannot hold one of them.
+
     >>> constant([1.0, 2.0]).dtype
     float32
     """
@@ -54,26 +57,42 @@ def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
         raise DTypeError(
             f"constant: the value is already a tensor ({describe(value)}); use it as it is, or gc.Variable(...)"
         )
+    return fixed("constant", value, dtype, name)
+
+
+def fixed(function: str, value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
+    """A constant that a function makes of a user's value; arguments and errors as for ``constant``."""
     array = _numbers_of(value)
     if dtype is None:
         strong = hasattr(value, "dtype")
         dtype = (
             array.dtype
             if strong
-            else {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_}.get(array.dtype.kind, array.dtype)
+            else {"f": dtypes.float32, "i": dtypes.int64, "O": dtypes.int64, "b": dtypes.bool_}.get(
+                array.dtype.kind, array.dtype
+            )
         )
-    op = Constant.of(array, dtypes.as_dtype(dtype))
+    op = _held(function, array, dtypes.as_dtype(dtype))
     if name is not None:
         op = Constant(op.array, op.dtype, op.digest, str(name))
     return make_node(op, ()).output()
 
 
+def _held(function: str, array: Any, dtype: DType) -> Constant:
+    try:
+        return Constant.of(array, dtype)
+    except DTypeError as error:
+        raise DTypeError(f"{function}: {error}; give a wider dtype") from None
+
+
 def _numbers_of(value: Any) -> Any:
-    """A value as an array of numbers."""
+    """A value as an array of numbers; integers beyond int64 stay as they are."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"a nested list is no array: its parts have different lengths ({error})") from None
+    if array.dtype == object and array.size and all(isinstance(v, (int, float)) for v in array.flat):
+        return array
     if array.dtype.kind not in "biufc" and not hasattr(value, "dtype"):
         raise DTypeError(
             f"{value!r:.80} of type {type(value).__name__} holds no numbers; use a number, an array or a nested list "
@@ -127,7 +146,7 @@ class Variable(Tensor):
                         f".astype('{found}')"
                     )
         else:
-            op: Any = constant(initial, wanted).node.op
+            op: Any = fixed("Variable", initial, wanted).node.op
             self._initial, shape, found = op.array, tuple(op.array.shape), op.dtype
         if not is_static(shape):
             raise ShapeError(f"Variable: the shape {format_shape(shape)} is symbolic; variables need fixed extents")
@@ -191,11 +210,11 @@ class Variable(Tensor):
                 f"{format_shape(array.shape)}\n  the variable was made at {self.place}"
             )
         self._check_kind("set_initial", array)
-        self._initial = array.astype(self.dtype.storage)
+        self._initial = _held("set_initial", array, self.dtype).array
 
     def _check_kind(self, function: str, array: Any) -> None:
         """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
-        kinds = "biuf" if self.dtype.is_float else "biu" if self.dtype.is_integer else "b"
+        kinds = "biufO" if self.dtype.is_float else "biuO" if self.dtype.is_integer else "b"
         if array.dtype.kind not in kinds and not (self.dtype.is_float and array.dtype == dtypes.bfloat16.storage):
             raise DTypeError(
                 f"{function}: variable {self.name!r} is {self.dtype}, the value {array.dtype}; convert it with "
@@ -214,7 +233,9 @@ class Variable(Tensor):
             ShapeError, DTypeError: the value does not fit.
         """
         if not isinstance(value, Tensor):
-            self._check_kind("assign", _numbers_of(value))
+            array = _numbers_of(value)
+            self._check_kind("assign", array)
+            value = make_node(_held("assign", array, self.dtype), ()).output()
         new = as_tensor(value, self.dtype)
         if new.dtype != self.dtype:
             raise DTypeError(

@@ -6,7 +6,34 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["outside", "range_text", "wrong_position"]
+__all__ = ["beyond", "outside", "range_text", "shown", "wrong_position"]
+
+
+def beyond(array: Any, storage: np.dtype[Any]) -> Any:
+    """The least or largest element of an array that an integer type cannot hold, None if it holds all; other types
+    round what they are given.
+
+    Args:
+        array: numbers of any type and shape.
+        storage: the type that they are to become.
+    """
+    if storage.kind not in "iu" or not array.size or array.dtype.kind not in "iufO":
+        return None
+    if array.dtype.kind in "iu" and np.can_cast(array.dtype, storage, "safe"):
+        return None
+    info = np.iinfo(storage)
+    low, high = np.min(array), np.max(array)  # NaN is both if it is there
+    if array.dtype != object:
+        low, high = low.item(), high.item()  # which compare exactly
+    if not low > info.min - 1:
+        return low
+    return None if high < info.max + 1 else high
+
+
+def shown(number: Any, digits: int = 40) -> str:
+    """A number in a message: of one with very many digits how many these are."""
+    text = str(number) if not isinstance(number, int) or abs(number) < 10**digits else ""
+    return text or f"of {len(str(abs(number)))} digits"
 
 
 def outside(array: Any, extent: int, negative: bool, allowed: int | None) -> tuple[int, ...] | None:

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from graphcore.base.arrays import beyond, shown
 from graphcore.base.dtypes import DType, bfloat16
-from graphcore.base.errors import ShapeError
+from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import Extent, Shape, agree, format_shape
 from graphcore.ir.op import INTEGER, Condition, Example, Leaf, Lowering, TensorType, View, one_type, primitive
 from graphcore.kernel.index import Index
@@ -93,9 +94,21 @@ class Constant(_Labelled):
 
     @classmethod
     def of(cls, value: Any, dtype: DType) -> Constant:
-        """A constant from an array or number, converted to ``dtype`` and frozen."""
+        """A constant from an array or number, converted to ``dtype`` and frozen. Numbers beyond a floating type are
+        infinite there, as rounding makes them.
+
+        Raises:
+            DTypeError: an integer type that cannot hold a number.
+        """
+        wrong = beyond(np.asarray(value), dtype.storage)
         with np.errstate(over="ignore", invalid="ignore"):
-            array = np.array(value, dtype=dtype.storage, order="C")
+            if wrong is None:
+                try:
+                    array = np.array(value, dtype=dtype.storage, order="C")
+                except OverflowError:  # Python integers, one beyond the largest float
+                    wrong = max(np.asarray(value).flat, key=abs)
+        if wrong is not None:
+            raise DTypeError(f"the number {shown(wrong)} does not fit {dtype}{_range(dtype)}")
         array.setflags(write=False)
         text = f"{dtype.name}{array.shape}".encode()
         return cls(array, dtype, hashlib.blake2b(text + array.tobytes(), digest_size=16).hexdigest())
@@ -107,6 +120,13 @@ class Constant(_Labelled):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         return one_type(tuple(self.array.shape), self.dtype)
+
+
+def _range(dtype: DType) -> str:
+    if not dtype.is_integer:
+        return ""
+    info = np.iinfo(dtype.storage)
+    return f" ({info.min} to {info.max})"
 
 
 @primitive

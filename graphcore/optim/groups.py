@@ -4,6 +4,7 @@ numbers."""
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -73,7 +74,8 @@ def non_negative(op: str, name: str, value: Any, below: float = math.inf) -> flo
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < below:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < min(below, sys.float_info.max):
         limit = f" and less than {below:g}" if below < math.inf else ""
         raise UsageError(f"{op}: {name} must be a finite number of at least 0{limit}, got {value!r}")
     return float(value)

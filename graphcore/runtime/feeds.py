@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.base import dtypes
+from graphcore.base.arrays import beyond, shown
 from graphcore.base.errors import FeedError, UsageError
 from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
 from graphcore.ir.constraints import Constraint
@@ -186,6 +187,8 @@ def as_feed(value: Any, t: Tensor) -> Any:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise FeedError(f"the feed for {t.name!r} is no array: {error}\n  {describe(t)}") from None
+    if array.dtype == object and array.size and all(isinstance(v, int) for v in array.flat):
+        _check_range(array, t)  # Python integers beyond int64
     if array.dtype == object or (array.dtype.kind in "USV" and array.dtype != dtypes.bfloat16.storage):
         shown = f"{value!r:.60}" if array.ndim == 0 else f"an array of {array.dtype}"
         raise FeedError(f"the feed for {t.name!r} is {shown}, which holds no numbers\n  {describe(t)}")
@@ -205,25 +208,24 @@ def _weak_fits(array: Any, t: Tensor) -> bool:
 
 
 def _check_range(array: Any, t: Tensor) -> None:
-    if not t.dtype.is_integer or array.size == 0:
-        return
-    info = np.iinfo(t.dtype.storage)
-    low, high = int(array.min()), int(array.max())
-    if low < info.min or high > info.max:
+    wrong = beyond(array, t.dtype.storage)
+    if wrong is not None:
+        info = np.iinfo(t.dtype.storage)
         raise FeedError(
-            f"the feed for {t.name!r} holds {low if low < info.min else high}, which {t.dtype} cannot: it goes from "
-            f"{info.min} to {info.max}\n  {describe(t)}"
+            f"the feed for {t.name!r} holds {shown(wrong)}, which {t.dtype} cannot: it goes from {info.min} to "
+            f"{info.max}\n  {describe(t)}"
         )
 
 
 def cast_feed(t: Tensor, array: Any) -> Any:
-    """The array, if its type converts to the tensor's within its kind.
+    """The array, if its type converts to the tensor's within its kind, and what it holds fits.
 
     Raises:
         FeedError: it does not, as a float for an integer.
     """
     storage, half = t.dtype.storage, dtypes.bfloat16.storage
     if array.dtype.kind in "biuf" and np.can_cast(array.dtype, storage, "same_kind"):
+        _check_range(array, t)
         return array
     if array.dtype == half and t.dtype.is_float:
         return array.astype(storage)

@@ -11,6 +11,7 @@ import numpy as np
 from graphcore.api import random
 from graphcore.api.initializers import generator
 from graphcore.api.variable import Variable
+from graphcore.base.arrays import beyond, shown
 from graphcore.base.errors import DTypeError, SessionError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.ir.node import Tensor, describe
@@ -276,5 +277,12 @@ def fitting_value(variable: Variable, value: Any, role: str) -> Any:
             f"{role}: variable {variable.name!r} is {variable.dtype}, the value {array.dtype}, which does not "
             f"convert without losing what it means; "
             f"convert it with array.astype({variable.dtype.name!r})\n  {made}"
+        )
+    wrong = beyond(array, variable.dtype.storage)
+    if wrong is not None:
+        info = np.iinfo(variable.dtype.storage)
+        raise DTypeError(
+            f"{role}: the value for {variable.name!r} holds {shown(wrong)}, which {variable.dtype} cannot: it goes "
+            f"from {info.min} to {info.max}\n  {made}"
         )
     return array.astype(variable.dtype.storage)
