@@ -120,6 +120,11 @@ def is_seed(variable: Variable) -> bool:
     return _shared.state is not None and variable is _shared.state[0]
 
 
+def is_state(variable: Variable) -> bool:
+    """Whether a variable is one of the hidden ones of draws."""
+    return _shared.state is not None and any(variable is v for v in _shared.state[:2])
+
+
 def rekeyed(x: Tensor, words: Any) -> tuple[Tensor, dict[Tensor, Any]]:
     """A tensor with draws from a seed of its own, at step 0, as an initial value is: they neither depend on a session's
     step nor advance it.

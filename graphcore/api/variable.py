@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import DTypeError, GraphError, ShapeError
+from graphcore.base.errors import DTypeError, GraphError, SessionError, ShapeError
 from graphcore.base.shapes import Shape, agree, as_shape, format_shape, is_static
 from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Update, toposort
 from graphcore.ir.leaves import Constant, Placeholder, VariableRead
 from graphcore.ir.node import Tensor, describe, make_node
 
-__all__ = ["Variable", "as_tensor", "constant", "fixed", "is_tensor_like", "placeholder"]
+__all__ = ["Variable", "as_tensor", "constant", "fixed", "holder_of", "is_tensor_like", "placeholder"]
 
 _numbers = itertools.count()
 
@@ -130,7 +130,19 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = ("_initial", "_name", "_scoped", "_type", "key_hint", "live", "place", "trainable", "uid")
+    __slots__ = (
+        "_initial",
+        "_name",
+        "_scoped",
+        "_type",
+        "changes",
+        "key_from",
+        "key_hint",
+        "live",
+        "place",
+        "trainable",
+        "uid",
+    )
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
@@ -156,7 +168,10 @@ class Variable(Tensor):
         self.trainable = bool(trainable) and found.is_float
         self.grad = None
         self.key_hint: str | None = None
+        # The checkpoint key of what belongs to other variables, from a function that gives theirs.
+        self.key_from: Callable[[Callable[[Variable], str]], str] | None = None
         self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
+        self.changes: dict[Callable[[], Any], int] = {}  # sessions that gave it other values, weakly, and when
         self.place = source.capture().place
         self._type = (tuple(shape), found)
         node = make_node(
@@ -188,6 +203,11 @@ class Variable(Tensor):
         return self.key_hint or self._scoped
 
     @property
+    def is_named(self) -> bool:
+        """Whether its name is its own: given, or its path in a module. The sessions that use it number the others."""
+        return self.key_hint is not None or self._name == self._scoped
+
+    @property
     def initial(self) -> Any:
         """An array, a tensor, or an initializer with ``sample(rng)``."""
         return self._initial
@@ -211,6 +231,8 @@ class Variable(Tensor):
             )
         self._check_kind("set_initial", array)
         self._initial = _held("set_initial", array, self.dtype).array
+        # What sessions that are gone left in it no longer matters.
+        self.changes = {s: when for s, when in self.changes.items() if s() is not None and not s().closed}
 
     def _check_kind(self, function: str, array: Any) -> None:
         """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""
@@ -286,6 +308,28 @@ class Variable(Tensor):
 
     def __hash__(self) -> int:
         return super().__hash__()
+
+
+def holder_of(function: str, variables: Sequence[Variable]) -> Any:
+    """The session that has the values of variables: the open one that changed one of them last, else an open one that
+    uses them; None where no session has changed them.
+
+    Raises:
+        SessionError: only sessions that are closed changed them.
+    """
+    changes = [(when, session()) for v in variables for session, when in v.changes.items()]
+    still_open = [(when, session) for when, session in changes if session is not None and not session.closed]
+    if still_open:
+        return max(still_open, key=lambda one: one[0])[1]
+    if changes:
+        changed = next(v for v in variables if v.changes)
+        raise SessionError(
+            f"{function}: {changed.name!r} was changed in a session that is closed, and its initial value is another "
+            f"one; call sess.commit() before the session closes, or pass session= while it is open\n"
+            f"  the variable was made at {changed.place}"
+        )
+    using = [v.live() for v in variables if v.live is not None]
+    return next((session for session in using if session is not None and not session.closed), None)
 
 
 def _check_initial(initial: Tensor) -> None:

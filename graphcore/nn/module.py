@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphcore.api.random import own_generator
-from graphcore.api.variable import Variable
+from graphcore.api.variable import Variable, holder_of
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
@@ -58,6 +58,7 @@ class Module:
     _buffers: dict[str, Variable]
     _modules: dict[str, Module]
     _places: dict[str, str]
+    _scopes: tuple[str, ...]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         # Here and not in __init__, so that a subclass need not call super().__init__() first.
@@ -69,6 +70,7 @@ class Module:
             ("_modules", {}),
             ("_places", {}),
             ("_owner", None),
+            ("_scopes", source.current_scope()),
         ):
             object.__setattr__(self, name, value)
         return self
@@ -182,9 +184,10 @@ class Module:
         return module
 
     def _update_hints(self) -> None:
-        """Checkpoint keys are paths from the outermost module."""
-        for key, variable in self._root()._named("_parameters", "_buffers"):
-            variable.key_hint = key
+        """Checkpoint keys are paths from the outermost module, below the name scopes in which that was made."""
+        root = self._root()
+        for key, variable in root._named("_parameters", "_buffers"):
+            variable.key_hint = "/".join((*root._scopes, key))
 
     def _scope(self) -> str:
         kind = type(self).__name__
@@ -300,21 +303,28 @@ class Module:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
-    def state_dict(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """The initial values of parameters and buffers by path.
+    def state_dict(self, prefix: str = "", *, session: Any = None) -> dict[str, np.ndarray]:
+        """The values of parameters and buffers by path.
 
-        Initializers are drawn now, as a session would that takes the seed of ``gc.random.seed`` (of modules that are
-        alike each draws other numbers), and the drawn arrays become the initial values, so that sessions start from
-        what was returned. A session's current values are ``sess.state_dict(module)``.
+        They are those of the open session that changed the module last, or else uses it; before any session does, the
+        initial ones. Initializers are drawn then, as a session would that takes the seed of ``gc.random.seed`` (of
+        modules that are alike each draws other numbers), and the drawn arrays become the initial values, so that
+        sessions start from what was returned.
+
+        Args:
+            prefix: of the paths.
+            session: whose values instead.
 
         Raises:
+            SessionError: the module was changed in a session that is closed, and was not committed.
             UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate
                 it.
         """
-        return {
-            _join(prefix, key): _initial_array(key, variable).copy()
-            for key, variable in self._named("_parameters", "_buffers")
-        }
+        own = list(self._named("_parameters", "_buffers"))
+        held = holder_of("state_dict", [variable for _, variable in own]) if session is None else session
+        if held is not None:
+            return {_join(prefix, key): value for key, value in held.state_dict(self).items()}
+        return {_join(prefix, key): _initial_array(key, variable).copy() for key, variable in own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Set initial values by path, before a session uses the variables. Nothing changes if it raises.

@@ -276,7 +276,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
                 state = Variable(
                     np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}"
                 )
-            state.key_hint = self._key(slot, label(variable))
+            state.key_from = lambda key_of: self._key(slot, key_of(variable))
             self._slots[key] = state
         return self._slots[key]
 
@@ -292,8 +292,8 @@ class Optimizer(ABC, metaclass=_RateFirst):
 
     def _name_count(self, trained: Sequence[Variable]) -> None:
         """Two optimizers of one program train different variables."""
-        if self._steps is not None and self._steps.key_hint is None:
-            self._steps.key_hint = self._key("step", min(map(label, trained)))
+        if self._steps is not None and self._steps.key_from is None:
+            self._steps.key_from = lambda key_of: self._key("step", min(map(key_of, trained)))
 
 
 class _Scalars:

@@ -50,6 +50,7 @@ class Compiled:
         self._made = self._planned = None
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
         nodes = self._source[0].nodes()
+        self.updated = tuple(v for v, _ in self._source[0].updates)
         self._nodes = len(nodes)
         self.slots = slots_of(self._source[0])
         if self.backend.interprets:

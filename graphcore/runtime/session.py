@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
+from graphcore.api import random
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
 from graphcore.base.process import PROCESS
@@ -32,7 +33,13 @@ from graphcore.runtime.program_cache import (
     run_graph,
     shrink,
 )
-from graphcore.runtime.variable_store import VariableStore, checked_variable, fitting_value, keyed_variables
+from graphcore.runtime.variable_store import (
+    VariableStore,
+    checked_variable,
+    fitting_value,
+    owned_variables,
+    renamed,
+)
 from passes.pipeline import Pipeline, choose_pipeline
 
 __all__ = ["RunMetadata", "RunOptions", "Session", "default_session", "feed_points", "function"]
@@ -263,6 +270,7 @@ class Session:
         with turn.lock:
             self._line.wait(turn)
             values: list[Any] = bound.run(prepared)
+        self._variables.mark(bound.compiled.updated)
         return bound, values
 
     def _watched(
@@ -334,28 +342,39 @@ class Session:
         """
         self._check_alive()
         fitting = fitting_value(checked_variable("set_value", variable), value, "set_value")
-        self._variables.note(variable)
-        self._variables.write([(variable, fitting)])
+        self._variables.set([("", variable, fitting)])
 
     def state_dict(self, module: Any = None) -> dict[str, Any]:
-        """Arrays by checkpoint key: of a module, or of every variable that this session has used. All are of one
-        moment.
+        """Arrays: of a module by its paths, or of every variable that this session has used by checkpoint key. All are
+        of one moment.
 
         What was restored and not used yet is there, too.
         """
         self._check_alive()
-        keyed = keyed_variables(module, self._variables.used)
+        keyed = self._variables.keyed() if module is None else owned_variables(module)
         found = dict(zip(keyed, self._variables.read(list(keyed.values())), strict=True))
         return found if module is not None else {**found, **self._variables.pending}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, module: Any = None) -> None:
+    def commit(self, module: Any = None) -> None:
+        """Make the values that variables have here the initial ones of later sessions.
+
+        Args:
+            module: a module or an optimizer, whose variables; by default all that this session has used.
+        """
+        self._check_alive()
+        owned = None if module is None else owned_variables(module).values()
+        self._variables.commit(
+            [v for v in self._variables.used if not random.is_state(v)] if owned is None else [*owned]
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool | str = True, module: Any = None) -> None:
         """Set variables from ``state_dict``'s arrays: all of them, or none if one does not fit.
 
         A session that has used no variable yet keeps the arrays until their variables are used.
 
         Args:
             state: arrays by checkpoint key.
-            strict: whether the keys must be exactly those of the variables.
+            strict: whether the keys must be exactly those of the variables; ``"model"``: but for optimizers' state.
             module: whose variables; by default those that this session has used.
 
         Raises:
@@ -366,18 +385,42 @@ class Session:
         self._variables.load(state, strict, module)
 
     def save(self, path: Any, module: Any = None) -> None:
-        """Write all values to a safetensors file, atomically: the old file or the new one, never neither."""
-        save_arrays(path, self.state_dict(module), {"format": "graphcore"})
+        """Write all values to a safetensors file by checkpoint key, or those of a module: atomically, the old file or
+        the new one, never neither."""
+        self._check_alive()
+        if module is None:
+            state = self.state_dict()
+        else:
+            keyed = self._variables.keyed(module)
+            state = dict(zip(keyed, self._variables.read(list(keyed.values())), strict=True))
+        save_arrays(path, state, {"format": "graphcore"})
 
-    def restore(self, path: Any, module: Any = None, strict: bool = True) -> None:
-        """Read what ``save`` wrote; arguments as for ``load_state_dict``.
+    def restore(
+        self,
+        path: Any,
+        module: Any = None,
+        strict: bool | str = True,
+        names: Mapping[str, str] | Callable[[str], str] | None = None,
+    ) -> None:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: the file.
+            module: whose variables: by their checkpoint keys, where the file may hold others besides, else by the
+                paths in the module. By default all variables that this session has used.
+            strict: as for ``load_state_dict``.
+            names: keys of the file to those that are meant, as a table or a function; others stay as they are.
 
         Raises:
+            SessionError: with ``strict``, missing or unexpected keys.
             FormatError: no checkpoint.
             OSError: no such file.
         """
         self._check_alive()
-        self.load_state_dict(load_arrays(path)[0], strict, module)
+        state = load_arrays(path)[0]
+        if names is not None:
+            state = renamed(state, names)
+        self._variables.restore(state, strict, module)
 
 
 def _fed_again(entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[dict[str, int], list[Any]]:

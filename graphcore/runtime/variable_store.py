@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,10 @@ from graphcore.base.shapes import format_shape
 from graphcore.ir.node import Tensor, describe
 from graphcore.runtime.locks import Line, Turn
 
-__all__ = ["VariableStore", "checked_variable", "fitting_value", "keyed_variables", "match_state"]
+__all__ = ["VariableStore", "checked_variable", "fitting_value", "match_state", "owned_variables", "renamed"]
+
+_moments = itertools.count()  # of changes, in all sessions
+_SESSIONS = 8  # that are remembered to have changed a variable
 
 
 class VariableStore:
@@ -49,7 +53,7 @@ class VariableStore:
         self._lock = threading.RLock()  # initial values may be tensors that read other variables
         self._known: dict[int, Variable] = {}  # by uid, in the order of first use
         self._pending: dict[str, Any] = {}  # values by checkpoint key, restored before their variables were used
-        self._only_restored = False  # whether a variable that was not restored is an error
+        self._only_restored: bool | str = False  # whether a variable that was not restored is an error
         self._ranks: dict[int, int] = {}  # by uid, among the variables with the same key
         self._alike: dict[str, int] = {}  # how many variables have a key
 
@@ -98,12 +102,12 @@ class VariableStore:
             self._backend.reserve(variables)
 
     def _initial_value(self, variable: Variable) -> Any:
-        key = variable.key_hint or variable.name
+        key = self.key_of(variable)
         if key in self._pending:
             value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
             del self._pending[key]
             return value
-        if self._only_restored:
+        if self._only_restored is True or (self._only_restored and _of_model(key)):
             raise SessionError(
                 f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
                 f"it used any variable; "
@@ -139,6 +143,39 @@ class VariableStore:
             self._known[variable.uid] = variable
             return self._ranks[variable.uid]
 
+    def key_of(self, variable: Variable) -> str:
+        """The checkpoint key of a variable: the scopes and path of a module's, what belongs to others by theirs, the
+        scoped name of another one; those without a name are numbered in the order of first use."""
+        if variable.key_from is not None:
+            return variable.key_from(self.key_of)
+        if variable.is_named:
+            return variable.name
+        rank = self.note(variable)
+        return f"{variable.draw_key}_{rank}" if rank else variable.draw_key
+
+    def keyed(self, module: Any = None) -> dict[str, Variable]:
+        """The variables of a module, or all that were used, by checkpoint key.
+
+        Raises:
+            SessionError: two variables with one key; the message shows both lines.
+        """
+        return _unique((self.key_of(v), v) for v in (self.used if module is None else owned_variables(module).values()))
+
+    def mark(self, variables: Sequence[Variable]) -> None:
+        """Note that this session has given variables other values than they had."""
+        when = next(_moments)
+        for variable in variables:
+            changes = variable.changes
+            if self._owner not in changes and len(changes) > _SESSIONS:
+                del changes[min(changes, key=changes.__getitem__)]
+            changes[self._owner] = when
+
+    def commit(self, variables: Sequence[Variable]) -> None:
+        """Make the values of variables their initial ones."""
+        for variable, value in zip(variables, self.read(variables), strict=True):
+            variable.changes.pop(self._owner, None)
+            variable.set_initial(value)
+
     def write(self, pairs: Sequence[tuple[Variable, Any]]) -> None:
         """Set variables between two runs, all of them."""
         turn = Turn()
@@ -156,41 +193,70 @@ class VariableStore:
             self._line.wait(turn)
             return [self._backend.read(v) for v in variables]
 
-    def load(self, state: Mapping[str, Any], strict: bool, module: Any) -> None:
+    def load(self, state: Mapping[str, Any], strict: bool | str, module: Any) -> None:
         """Set variables from arrays by checkpoint key; see ``Session.load_state_dict``."""
+        if strict not in (True, False, "model"):
+            raise UsageError(f"load_state_dict: strict is {strict!r}; use True, False or 'model'")
         if module is None and not self._known:
             match_state({}, state, strict=False)
             with self._lock:
                 self._pending, self._only_restored = {k: np.array(v) for k, v in state.items()}, strict
             return
-        keyed = keyed_variables(module, self.used)
-        pairs = [
-            (v, fitting_value(v, value, f"load_state_dict: {key!r}"))
-            for key, v, value in match_state(keyed, state, strict, module is None)
-        ]
+        self.set(
+            match_state(self.keyed() if module is None else owned_variables(module), state, strict, module is None)
+        )
+
+    def set(self, matched: Sequence[tuple[str, Variable, Any]]) -> None:
+        """Set variables, all of them or none; with the keys of the values."""
+        pairs = [(v, fitting_value(v, value, f"load_state_dict: {key!r}")) for key, v, value in matched]
         for variable, _ in pairs:
             self.note(variable)
         self.write(pairs)
+        self.mark([variable for variable, _ in pairs])
+
+    def restore(self, state: Mapping[str, Any], strict: bool | str, module: Any) -> None:
+        """Set variables from a file's arrays; see ``Session.restore``."""
+        full = None if module is None else self.keyed(module)
+        if full is None or full.keys().isdisjoint(state):
+            self.load(state, strict, module)
+        else:  # a session's file, which may hold more than the module's
+            match_state(full, {key: state[key] for key in full if key in state}, strict)
+            self.set([(key, variable, state[key]) for key, variable in full.items() if key in state])
 
 
-def keyed_variables(module: Any, used: Sequence[Variable]) -> dict[str, Variable]:
-    """Variables by checkpoint key: module paths where a module owns the variable, scoped names otherwise.
+def owned_variables(module: Any) -> dict[str, Variable]:
+    """The variables of a module by their paths in it, or of an optimizer by their names."""
+    if hasattr(module, "named_parameters") and hasattr(module, "named_buffers"):
+        return dict((*module.named_parameters(), *module.named_buffers()))
+    if hasattr(module, "minimize"):
+        return {v.name: v for v in module.variables()}
+    raise UsageError(f"state: expected a module, got {type(module).__name__}")
+
+
+def renamed(state: Mapping[str, Any], names: Mapping[str, str] | Callable[[str], str]) -> dict[str, Any]:
+    """A state under other keys.
 
     Raises:
-        SessionError: two variables with one key; the message shows both lines.
+        SessionError: two keys become one.
     """
-    pairs: Iterable[tuple[str, Variable]]
-    if module is not None and not (hasattr(module, "named_parameters") and hasattr(module, "named_buffers")):
-        raise UsageError(f"state: expected a module, got {type(module).__name__}")
-    if module is not None:
-        pairs = [*module.named_parameters(), *module.named_buffers()]
-    else:
-        pairs = [(v.key_hint or v.name, v) for v in used]
+    found: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key, value in state.items():
+        new = names(key) if callable(names) else names.get(key, key)
+        if new in found:
+            raise SessionError(f"restore: names makes {new!r} of both {origins[new]!r} and {key!r}")
+        found[new], origins[new] = value, key
+    return found
+
+
+def _unique(pairs: Iterable[tuple[str, Variable]]) -> dict[str, Variable]:
     found: dict[str, Variable] = {}
     for key, variable in pairs:
         other = found.setdefault(key, variable)
         if other is not variable:
-            instead = "name one optimizer with name=" if key.startswith("optim/") else "give one another name"
+            instead = "give one another name, or make its module in a scope: with gc.name_scope('generator'): ..."
+            if not _of_model(key):
+                instead = "name one optimizer with name=, or " + instead
             raise SessionError(
                 f"two variables have the checkpoint key {key!r}: made at {other.place} and at {variable.place}; "
                 f"{instead}"
@@ -198,14 +264,19 @@ def keyed_variables(module: Any, used: Sequence[Variable]) -> dict[str, Variable
     return found
 
 
+def _of_model(key: str) -> bool:
+    """Whether a checkpoint key is neither an optimizer's nor of what draws or counts."""
+    return not key.startswith(("optim/", "random/", "fit/"))
+
+
 def match_state(
-    variables: Mapping[str, Variable], state: Mapping[str, Any], strict: bool, of_session: bool = False
+    variables: Mapping[str, Variable], state: Mapping[str, Any], strict: bool | str, of_session: bool = False
 ) -> list[tuple[str, Variable, Any]]:
     """Keys, variables and their new values.
 
     Args:
         variables, state: by checkpoint key.
-        strict: whether the keys must be the same.
+        strict: whether the keys must be the same; ``"model"``: those that are no optimizer's.
         of_session: whether ``variables`` are those that a session has used so far, for the message.
 
     Raises:
@@ -214,6 +285,8 @@ def match_state(
     if not isinstance(state, Mapping):
         raise SessionError(f"load_state_dict: expected a dict of key to array, got {type(state).__name__}")
     missing, extra = sorted(variables.keys() - state.keys()), sorted(map(str, state.keys() - variables.keys()))
+    if strict == "model":
+        missing, extra = list(filter(_of_model, missing)), list(filter(_of_model, extra))
     if strict and (missing or extra):
         used = (
             "\n  a session knows the variables that it has used: run or compile something, e.g. "

@@ -165,7 +165,7 @@ def fit(
         on_epoch_end: called with each epoch's numbers.
 
     Returns:
-        The history.
+        The history. What the model and the optimizer hold in its session are their initial values in later ones.
 
     Raises:
         UsageError: the data is no such thing, is empty, or an argument is out of range.
@@ -187,6 +187,7 @@ def fit(
     restored = checkpoint if resume and checkpoint is not None and Path(checkpoint).exists() else None
     run = _Run(model, loss, measured, optimizer, checks is not None, history.session, restored)
     _Loop(run, history, batches, checks, fast_dev_run, stop, checkpoint, on_epoch_end, progress).train(epochs)
+    run.commit()
     return history
 
 
@@ -344,6 +345,13 @@ class _Run:
                 given = describe(value) if isinstance(value, Tensor) else type(value).__name__
                 raise ShapeError(f"fit: {name} must be a scalar tensor; reduce it with .mean()\n  it is {given}")
         return values
+
+    def commit(self) -> None:
+        """Let later sessions start from what was trained."""
+        model, _, _, optimizer, _ = self._parts
+        if self.train_call is not None:
+            self.session.commit(model if isinstance(model, Module) else None)
+            self.session.commit(optimizer)
 
     def epoch(
         self, batches: Iterable[Any], samples: int | None, desc: str, epoch: int, progress: bool | None
