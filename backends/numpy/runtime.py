@@ -85,6 +85,10 @@ class ArrayBackend:
     def write(self, variable: Any, value: Any) -> None:
         self.values[id(variable)] = (variable, np.array(value, variable.dtype.storage).reshape(variable.shape))
 
+    def serves(self, spec: str) -> bool:
+        """Whether a device string names this backend's device."""
+        return spec == self.name
+
     def compile(self, plan: Plan) -> Any:
         """A program for a plan, which it has as ``plan``."""
         raise NotImplementedError
@@ -145,6 +149,9 @@ class NumpyBackend(ArrayBackend):
 
     def source(self, program: _Program) -> str:
         return "the NumPy oracle interprets; it generates no source\n"
+
+    def serves(self, spec: str) -> bool:
+        return spec.startswith("numpy") and open_numpy(spec).interprets == self.interprets
 
     def interpret(self, graph: Graph) -> _Interpreted:
         return _Interpreted(self, graph)

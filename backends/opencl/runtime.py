@@ -15,7 +15,7 @@ import numpy as np
 from backends.codegen.target import counts_fit
 from backends.opencl.compiler.workers import builds_apart
 from backends.opencl.device import icd
-from backends.opencl.device.device import Device, open_device
+from backends.opencl.device.device import Device, is_meant, open_device
 from backends.opencl.launch_modes import LAUNCHES, Grid, Row, choose_mode, mode_seconds, plan_launches
 from backends.opencl.memory import Blocks, Memory, Pool, Slot, Space
 from backends.opencl.program import POINTERS, Source, compile_source, compile_whole, generate
@@ -90,6 +90,10 @@ class OpenCLBackend:
         if value != "auto" and value not in LAUNCHES:
             raise UsageError(f"launch: {value!r} is no way to launch a plan; use one of auto, {', '.join(LAUNCHES)}")
         self._launch = value
+
+    def serves(self, spec: str) -> bool:
+        family = spec.partition(":")[0]
+        return family == "opencl" and is_meant(spec.removesuffix(_AS_GPU), self.device.info)
 
     # Variables
 

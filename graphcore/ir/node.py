@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcore.base import source
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import DTypeError, GraphcoreError, GraphError, ShapeError
+from graphcore.base.errors import DeviceError, DTypeError, GraphcoreError, GraphError, ShapeError
 from graphcore.base.shapes import Count, Extent, Shape, format_shape
 from graphcore.base.source import Origin
 from graphcore.ir.op import Map, Op, TensorType, lookup
@@ -329,7 +329,13 @@ def enable_grad() -> _GradMode:
 
 @contextlib.contextmanager
 def device(name: str | None) -> Iterator[None]:
-    """Ask for a device, e.g. ``"opencl:0"``, for what is built inside."""
+    """Ask for a device, e.g. ``"opencl:0"``, for what is built inside: a session on another one refuses to run it.
+
+    Raises:
+        DeviceError: no device string.
+    """
+    if name is not None and not isinstance(name, str):
+        raise DeviceError(f"device: a device is named by a string such as 'opencl:0', got {type(name).__name__}")
     token = _device.set(name)
     try:
         yield

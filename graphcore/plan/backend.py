@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,11 +12,13 @@ from graphcore.base.errors import DeviceError
 from graphcore.base.lazy import load_module
 from graphcore.base.shapes import Extent
 from graphcore.ir.graph import Graph
+from graphcore.ir.node import Node
+from graphcore.ir.op import Kind
 from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
 
-__all__ = ["Backend", "Executable", "MemoryInfo", "Piece", "backend_module", "open_backend"]
+__all__ = ["Backend", "Executable", "MemoryInfo", "Piece", "backend_module", "open_backend", "refuse_foreign"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ class Backend(Protocol):
     interprets: bool
     launch: str
 
+    def serves(self, spec: str) -> bool:
+        """Whether a device string may mean this device.
+
+        Raises:
+            DeviceError: it means no device that is there; the message lists those that are.
+        """
+
     def compile(self, plan: Plan) -> Any:
         """A program for the plan."""
 
@@ -160,6 +169,26 @@ def open_backend(spec: str) -> Any:
     check_neighbours()
     module, _, function = entry.partition(":")
     return getattr(load_module(module), function)(spec)
+
+
+def refuse_foreign(nodes: Iterable[Node], backend: Any) -> None:
+    """Raise DeviceError where a node asks for another device than a backend's: a program runs on one device."""
+    served = {"auto": True}
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        spec = "auto" if node.device is None else node.device
+        if spec not in served:
+            served[spec] = backend.serves(spec)
+        if not served[spec]:
+            open_backend(spec).close()  # which raises if there is none
+            raise DeviceError(
+                f"{node.op.name} asks for the device {spec!r}, and the session runs on {backend.name}; all of a run is "
+                f"on its session's device, as in gc.Session(device={spec!r})\n"
+                f"  it was built at {node.origin.place}"
+            )
+        if node.op.kind is Kind.REGION:
+            pending.extend(n for body in node.op.bodies for n in body.nodes())  # type: ignore[attr-defined]
 
 
 def backend_module(name: str) -> Any:

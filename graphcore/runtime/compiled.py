@@ -12,6 +12,7 @@ from graphcore.base.shapes import bind, product
 from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.printer import print_graph
 from graphcore.kernel.ir import print_kernel
+from graphcore.plan.backend import refuse_foreign
 from graphcore.plan.plan import ARENA, CONSTANT, Placed, Plan, print_plan
 from passes.graph.specialize import bind_everything
 from passes.pipeline import Compilation, Pipeline, compile_graph
@@ -53,6 +54,7 @@ class Compiled:
         self.updated = tuple(v for v, _ in self._source[0].updates)
         self._nodes = len(nodes)
         self.slots = slots_of(self._source[0])
+        refuse_foreign(nodes, self.backend)
         if self.backend.interprets:
             self._bound_sizes = self._run_stages(upto=Graph).bound
             self.variables: list[Variable] = list(self.slots)

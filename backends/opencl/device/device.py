@@ -15,7 +15,7 @@ from backends.opencl.device import icd
 from graphcore.base.errors import DeviceError
 from graphcore.base.process import PROCESS
 
-__all__ = ["Device", "DeviceInfo", "cpu_flags", "list_devices", "open_device"]
+__all__ = ["Device", "DeviceInfo", "cpu_flags", "is_meant", "list_devices", "open_device"]
 
 
 @dataclass(frozen=True)
@@ -347,6 +347,18 @@ def open_device(spec: str = "auto", *, profiling: bool = False) -> Device:
     if info.vendor == "nvidia" and not info.fp16:  # often not announced, yet there
         info = replace(info, fp16=_compiles_half(cl, context))
     return Device(info, handle, context, queue, PROCESS.forks)
+
+
+def is_meant(spec: str, info: DeviceInfo) -> bool:
+    """Return whether a device string may mean a device.
+
+    Raises:
+        DeviceError: It means none that is there (the message lists what there is).
+    """
+    if all(_matches(info, word) for word in spec.strip().lower().split(":")[1:]):
+        return True
+    _choose(spec, _enumerate())
+    return False
 
 
 def _choose(spec: str, devices: list[tuple[DeviceInfo, Any]]) -> tuple[DeviceInfo, Any]:
