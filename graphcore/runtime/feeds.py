@@ -36,7 +36,7 @@ def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Ten
         if isinstance(t.node.op, Placeholder):
             points.append(t)
             continue
-        point = make_node(Placeholder(t.shape, t.dtype, t.name), (), t.node.origin).output()
+        point = make_node(Placeholder(t.shape, t.dtype, f"{t.name} (fed)"), (), t.node.origin).output()
         mapping[t.key] = point
         points.append(point)
     if mapping:
@@ -79,11 +79,11 @@ def _word(t: Tensor) -> str:
     return label if label.isidentifier() else "x"
 
 
-def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
-    """The tensors and the values of a feed_dict.
+def split_feeds(feed_dict: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    """The tensors, or names of tensors, and the values of a feed_dict.
 
     Raises:
-        UsageError, FeedError: no mapping, or a key that is no tensor.
+        UsageError, FeedError: no mapping, or a key that is neither.
     """
     if not feed_dict:
         return (), []
@@ -92,12 +92,8 @@ def split_feeds(feed_dict: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
             f"feed_dict: expected a dict of tensor to array, got {type(feed_dict).__name__}; write {{x: array}}"
         )
     for key in feed_dict:
-        if isinstance(key, str):
-            raise FeedError(
-                f"feed_dict: {key!r} is a name; use the tensor itself as the key (names work for loaded graphs only)"
-            )
-        if not isinstance(key, Tensor):
-            raise FeedError(f"feed_dict: keys must be tensors, got {type(key).__name__}")
+        if not isinstance(key, (Tensor, str)):
+            raise FeedError(f"feed_dict: keys must be tensors or their names, got {type(key).__name__}")
     return tuple(feed_dict), list(feed_dict.values())
 
 

@@ -13,20 +13,21 @@ from graphcore.ir.node import Tensor
 __all__ = ["flatten_fetches"]
 
 
-def flatten_fetches(fetches: Any) -> tuple[list[Tensor], list[Update], Callable[[Sequence[Any]], Any]]:
-    """Tensors and updates inside any nesting, and a function that puts values back in the same nesting.
+def flatten_fetches(fetches: Any) -> tuple[list[Any], list[Update], Callable[[Sequence[Any]], Any]]:
+    """Tensors (and names, in place of some) and updates inside any nesting, and a function that puts values back in
+    the same nesting.
 
     Raises:
         UsageError: something that is neither a tensor nor an update, nor a nesting of them.
     """
-    tensors: list[Tensor] = []
+    tensors: list[Any] = []
     updates: list[Update] = []
     build = _visit(fetches, tensors, updates)
     return tensors, updates, build
 
 
-def _visit(value: Any, tensors: list[Tensor], updates: list[Update]) -> Callable[[Sequence[Any]], Any]:
-    if isinstance(value, Tensor):
+def _visit(value: Any, tensors: list[Any], updates: list[Update]) -> Callable[[Sequence[Any]], Any]:
+    if isinstance(value, (Tensor, str)):
         position = len(tensors)
         tensors.append(value)
         return itemgetter(position)
@@ -47,10 +48,6 @@ def _visit(value: Any, tensors: list[Tensor], updates: list[Update]) -> Callable
             return lambda values: type(value)(*(p(values) for p in items))
         kind = list if isinstance(value, list) else tuple
         return lambda values: kind([p(values) for p in items])
-    if isinstance(value, str):
-        raise UsageError(
-            f"fetches: {value!r} is a name; there is no global graph to look names up in, so fetch the tensor itself"
-        )
     hint = ""
     if hasattr(value, "minimize"):
         hint = ", e.g. the step that optimizer.minimize(loss) gives"

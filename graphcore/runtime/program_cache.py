@@ -188,6 +188,11 @@ class ProgramCache:
                         self._forget(its.digest)
             self._shrink()
 
+    def graphs(self) -> list[Graph]:
+        """The graphs of all programs, the newest first."""
+        with self._lock:
+            return [program.graph for program in reversed(self.programs.values())]
+
     def _forget(self, digest: bytes) -> None:
         """Forget a program and what leads to it."""
         program = self.programs.pop(digest)

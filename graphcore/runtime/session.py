@@ -22,6 +22,7 @@ from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, shape_of, sizes_of, split_feeds
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.locks import Line, Turn
+from graphcore.runtime.names import resolve
 from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
 from graphcore.runtime.program_cache import (
     CACHE_LIMIT,
@@ -167,8 +168,9 @@ class Session:
         """Compute fetches.
 
         Args:
-            fetches: a tensor, update or train step, or any nesting of lists, tuples and dicts of them.
-            feed_dict: values for placeholders (or any other tensor): arrays, numbers, lists.
+            fetches: a tensor, update or train step, or any nesting of lists, tuples and dicts of them. A name stands
+                for the tensor of that name that the other fetches reach, else for one in what this session compiled.
+            feed_dict: values for placeholders (or any other tensor), by tensor or name: arrays, numbers, lists.
             options: a ``RunOptions``.
             run_metadata: a ``RunMetadata`` or a dict; receives the launches.
 
@@ -182,6 +184,7 @@ class Session:
         self._check_alive()
         keys, arrays = split_feeds(feed_dict)
         tensors, updates, nest = flatten_fetches(fetches)
+        tensors, keys = self._found(tensors, updates, keys)
         if watching():
             bound, values = self._watched(tensors, updates, keys, arrays)
         else:
@@ -195,7 +198,7 @@ class Session:
             run_metadata.launches, run_metadata.mode = bound.launches, bound.mode
         return nest(values)
 
-    def make_callable(self, fetches: Any, inputs: Sequence[Tensor] = ()) -> Callable[..., Any]:
+    def make_callable(self, fetches: Any, inputs: Sequence[Tensor | str] = ()) -> Callable[..., Any]:
         """A function of arrays, in the order of ``inputs``: the fast way to run the same thing often.
 
         Raises:
@@ -203,10 +206,11 @@ class Session:
         """
         self._check_alive()
         tensors, updates, nest = flatten_fetches(fetches)
-        listed = tuple([inputs] if isinstance(inputs, Tensor) else inputs)
+        listed = tuple([inputs] if isinstance(inputs, (Tensor, str)) else inputs)
         for t in listed:
-            if not isinstance(t, Tensor):
+            if not isinstance(t, (Tensor, str)):
                 raise UsageError(f"make_callable: inputs must be tensors, got {type(t).__name__}")
+        tensors, listed = self._found(tensors, updates, listed)
         entry = self._cache.entry(tensors, updates, listed)
 
         def call(*arrays: Any) -> Any:
@@ -224,7 +228,7 @@ class Session:
 
         return call
 
-    def compile(self, fetches: Any, feeds: Mapping[Tensor, Any] | None = None) -> Compiled:
+    def compile(self, fetches: Any, feeds: Mapping[Tensor | str, Any] | None = None) -> Compiled:
         """Compile without running.
 
         Args:
@@ -234,6 +238,7 @@ class Session:
         self._check_alive()
         keys, given = split_feeds(feeds)
         tensors, updates, _ = flatten_fetches(fetches)
+        tensors, keys = self._found(tensors, updates, keys)
         entry = self._cache.entry(tensors, updates, keys)
         shapes = [shape_of(t, v) for t, v in zip(keys, given, strict=True)]
         sizes = sizes_of(keys, shapes, entry.needed, entry.constraints)
@@ -248,6 +253,14 @@ class Session:
         seen = compiled.at(bound, sizes)
         compiled.release()  # what the stages made is the caller's alone
         return seen
+
+    def _found(
+        self, tensors: list[Any], updates: Sequence[Update], fed: tuple[Any, ...]
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Fetches and feeds, with tensors in the places of names."""
+        if any(isinstance(t, str) for t in tensors) or any(isinstance(t, str) for t in fed):
+            return resolve(tensors, updates, fed, self._cache.graphs)
+        return tensors, fed
 
     def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         prepared = []
@@ -469,7 +482,8 @@ def function(inputs: Any, outputs: Any, updates: Any = None) -> Callable[..., An
         if not isinstance(t, Tensor):
             raise UsageError(f"function: inputs must be placeholders, got {type(t).__name__}")
     fetches = outputs if updates is None else (outputs, updates)
-    flatten_fetches(fetches)  # wrong ones fail here and not at the first call
+    tensors, changed, _ = flatten_fetches(fetches)  # wrong ones fail here and not at the first call
+    resolve(tensors, changed, (), tuple)
     latest: list[tuple[Session, Callable[..., Any]]] = []
 
     def call(*arrays: Any) -> Any:

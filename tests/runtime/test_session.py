@@ -196,8 +196,8 @@ def test_feed_dict_itself(fast: gc.Session) -> None:
     x, y = gc.placeholder("float32", (), name="x"), gc.placeholder("float32", (), name="y")
     w = gc.Variable(1.0, name="w")
     assert "placeholder 'y' is not fed" in message_of(gc.FeedError, lambda: fast.run(x + y, {x: 1}))
-    assert "'x' is a name" in message_of(gc.FeedError, lambda: fast.run(x, {"x": 1}))
-    assert "keys must be tensors, got int" in message_of(gc.FeedError, lambda: fast.run(x, {3: 1}))
+    assert "no tensor has the name 'z'" in message_of(gc.FeedError, lambda: fast.run(x, {"z": 1}))
+    assert "keys must be tensors or their names, got int" in message_of(gc.FeedError, lambda: fast.run(x, {3: 1}))
     assert "expected a dict" in message_of(gc.UsageError, lambda: fast.run(x, [1.0]))  # type: ignore[arg-type]
     assert "sess.set_value" in message_of(gc.FeedError, lambda: fast.run(w * x, {x: 1, w: 2}))
     assert "is fed twice" in message_of(gc.FeedError, lambda: fast.make_callable(x, [x, x])(1, 2))
@@ -206,7 +206,7 @@ def test_feed_dict_itself(fast: gc.Session) -> None:
 
 def test_fetches_that_cannot_be(fast: gc.Session) -> None:
     x = gc.placeholder("float32", (), name="x")
-    assert "'x' is a name; there is no global graph" in message_of(gc.UsageError, lambda: fast.run("x", {x: 1}))
+    assert "there is no global graph" in message_of(gc.UsageError, lambda: fast.run("x", {x: 1}))
     assert "cannot fetch a float" in message_of(gc.UsageError, lambda: fast.run([x, 1.0], {x: 1}))
     assert "cannot fetch a function" in message_of(gc.UsageError, lambda: fast.run({"a": message_of}))
 
