@@ -1,4 +1,5 @@
-"""Training steps of two checkouts beside each other: ``python -m benchmarks.pairs OLD [--step gpt] [--pairs 30]``.
+"""Programs of two checkouts beside each other: ``python -m benchmarks.pairs OLD [--step gpt] [--pairs 30]
+[--alone]``; with ``--alone`` the products and convolutions of ``benchmarks.alone`` in place of training steps.
 
 Each step runs in two processes, one per checkout, which take turns in short blocks; a pair is one block of each. Where
 a process's memory happens to lie can favour it for all its life, so every few pairs begin with new processes. What is
@@ -11,6 +12,7 @@ interval but does not shift it.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -30,9 +32,9 @@ _LIFE = 5  # pairs that processes live for
 _DRAWS = 2000
 
 
-def work(step: str, device: str) -> None:
+def work(step: str, device: str, source: str) -> None:
     """The process of one checkout: build, then run a block for every line on standard input."""
-    spec = importlib.util.spec_from_file_location("models", HERE.with_name("models.py"))
+    spec = importlib.util.spec_from_file_location(source, HERE.with_name(f"{source}.py"))
     assert spec is not None and spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
@@ -61,8 +63,9 @@ def work(step: str, device: str) -> None:
 class Worker:
     """One checkout's process."""
 
-    def __init__(self, root: Path, step: str, device: str) -> None:
+    def __init__(self, root: Path, step: str, device: str, source: str) -> None:
         command = [sys.executable, str(HERE), "--work", step, "--device", device, str(root)]
+        command += ["--alone"] if source == "alone" else []
         environment = {**os.environ, "PYTHONPATH": str(root)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
@@ -90,12 +93,12 @@ class Worker:
         self.process.wait(timeout=60)
 
 
-def measure(step: str, old: Path, new: Path, device: str, pairs: int) -> dict[str, Any]:
+def measure(step: str, old: Path, new: Path, device: str, pairs: int, source: str) -> dict[str, Any]:
     """One step: the ratios of its pairs, medians, counts of both checkouts."""
     lives = -(-pairs // _LIFE)
     times = np.empty((lives, _LIFE, 2))
     for life in times:
-        workers = [Worker(old, step, device), Worker(new, step, device)]
+        workers = [Worker(root, step, device, source) for root in (old, new)]
         try:
             for i, pair in enumerate(life):
                 for side in (0, 1) if i % 2 == 0 else (1, 0):
@@ -127,18 +130,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=lambda text: text.split(","), default=[], help="all by default")
     parser.add_argument("--device", default="opencl:intel")
     parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--out", help="the result file; benchmarks/results/pairs.json by default")
+    parser.add_argument("--alone", action="store_true", help="products and convolutions alone")
+    parser.add_argument("--out", help="the result file; benchmarks/results/pairs.json, or pairs_alone.json, by default")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    source = "alone" if options.alone else "models"
     if options.work:
-        work(options.work, options.device)
+        work(options.work, options.device, source)
         return 0
-    from benchmarks.models import STEPS
     from benchmarks.timing import environment, table, write_results
 
+    steps = list(importlib.import_module(f"benchmarks.{source}").STEPS)
+
     found = []
-    for step in options.step or list(STEPS):
-        found.append(measure(step, options.old.resolve(), HERE.parents[1], options.device, options.pairs))
+    for step in options.step or steps:
+        found.append(measure(step, options.old.resolve(), HERE.parents[1], options.device, options.pairs, source))
         print(table([row(found[-1])], list(row(found[-1]))), flush=True)
     together = np.exp(np.mean([r.pop("draws") for r in found], axis=0))
     low, middle, high = (float(np.quantile(together, q)) for q in (0.025, 0.5, 0.975))
@@ -147,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     slow = [r["step"] for r in found if r["high"] < EACH]
     grown = [r["step"] for r in found if any(r["new"][k] > r["old"][k] for k in r["new"])]
     report = {**environment(), "device": options.device, "pairs": options.pairs, "steps": found, "mean": middle}
-    print("written to", write_results("pairs", report, options.out))
+    print("written to", write_results("pairs_alone" if options.alone else "pairs", report, options.out))
     print(f"slower: {', '.join(slow) or 'none'}; larger: {', '.join(grown) or 'none'}")
     return 1 if slow or grown or high < TOGETHER else 0
 
