@@ -97,7 +97,7 @@ def steps() -> Iterator[Program]:
     for name, build in STEPS.items():
         fetches, feeds = build()
         tensors, updates, _ = flatten_fetches(fetches)
-        graph = collect(tensors, updates, tuple(feeds))
+        graph = collect(tensors, updates, tuple(t.value for t in feeds))
         graph = Graph(graph.outputs, graph.updates, tuple(feeds))
         sizes = sizes_of(tuple(feeds), [np.shape(a) for a in feeds.values()], frozenset(), ())
         yield Program(name, graph, sizes)

@@ -9,8 +9,8 @@ import numpy as np
 
 import graphcore as gc
 from graphcore import optim
+from graphcore.api.tensor import Tensor
 from graphcore.ir.graph import Graph, collect
-from graphcore.ir.node import Tensor
 from graphcore.runtime.fetches import flatten_fetches
 
 Make = Callable[[int], tuple[Any, Tensor]]  # from a number of nodes to fetches and what is fed
@@ -72,5 +72,5 @@ def collected(make: Make, nodes: int) -> Graph:
     """The graph that a run of the fetches would compile."""
     fetches, fed = make(nodes)
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, (fed,))
+    graph = collect(tensors, updates, (fed.value,))
     return Graph(graph.outputs, graph.updates, (fed,))

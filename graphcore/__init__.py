@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.api.reductions import *  # noqa: F403
     from graphcore.api.shaping import *  # noqa: F403
     from graphcore.api.special import *  # noqa: F403
+    from graphcore.api.tensor import Tensor as Tensor
+    from graphcore.api.variable import Update as Update
     from graphcore.api.variable import Variable as Variable
     from graphcore.api.variable import constant as constant
     from graphcore.api.variable import placeholder as placeholder
@@ -53,9 +55,7 @@ if TYPE_CHECKING:  # for type checkers, what ``__getattr__`` loads on first use
     from graphcore.functional import log_softmax as log_softmax
     from graphcore.functional import softmax as softmax
     from graphcore.ir.graph import Graph as Graph
-    from graphcore.ir.graph import Update as Update
     from graphcore.ir.node import Node as Node
-    from graphcore.ir.node import Tensor as Tensor
     from graphcore.ir.node import device as device
     from graphcore.ir.node import enable_grad as enable_grad
     from graphcore.ir.node import grad_enabled as grad_enabled
@@ -86,7 +86,7 @@ _NAMES = {
     "graphcore.base.notices": "BuildWarning DTypeWarning DeviceWarning GraphcoreWarning ResultWarning",
     "graphcore.base.shapes": "Dim",
     "graphcore.base.source": "name_scope",
-    "graphcore.ir.graph": "Graph Update",
+    "graphcore.ir.graph": "Graph",
     "graphcore.ir.node": "Node device enable_grad grad_enabled no_grad set_grad_enabled",
     "graphcore.api.operators": "Tensor",
     "graphcore.api.creation": """
@@ -114,7 +114,7 @@ _NAMES = {
         permute permute_dims repeat reshape roll split squeeze stack swapaxes tile transpose unsqueeze unstack
     """,
     "graphcore.api.special": "digamma erf erfc erfinv hypot lgamma logaddexp polygamma softplus",
-    "graphcore.api.variable": "Variable constant placeholder",
+    "graphcore.api.variable": "Update Variable constant placeholder",
     "graphcore.functional": "embedding log_softmax softmax",
     "graphcore.runtime.options": "RunMetadata RunOptions",
     "graphcore.runtime.session": "Session default_session function",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from graphcore.base.errors import UsageError
 from graphcore.ir.graph import Graph, slots_of
+from graphcore.ir.state import StateSlot
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
 from passes.driver import FORMS, Record, run_stages
@@ -210,7 +211,7 @@ class Compilation:
         return self.latest(Placed)
 
     @property
-    def slots(self) -> tuple[Any, ...]:
+    def slots(self) -> tuple[StateSlot, ...]:
         """The variables at the plan's positions."""
         return slots_of(self.built)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from graphcore.base.errors import CompileError
+from graphcore.ir.state import StateSlot
 from graphcore.plan.target import Target
 
 __all__ = ["Stage", "StageContext"]
@@ -51,7 +52,7 @@ class StageContext:
     explain: list[str] = field(default_factory=list)
     verbose: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
-    slots: Sequence[Any] = ()
+    slots: Sequence[StateSlot] = ()
 
     @property
     def target(self) -> Target:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from support.devices import KERNELS, RUNTIMES, run_on
 from support.random_programs import Program, Value, seeded
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import constant, placeholder
 from graphcore.base import dtypes
 from graphcore.ir.graph import Graph
 from graphcore.ir.interpret import interpret
-from graphcore.ir.node import Builder, Tensor
 from passes.pipeline import DEFAULT
 
 # -- judging
@@ -45,7 +45,7 @@ def check(device: str, programs: Sequence[Program], **options: Any) -> None:
     feeds = {t: a for p in programs for t, a in p.feeds.items()}
     outputs = [v.tensor for v in values]
     graph = Graph(tuple(outputs), (), tuple(feeds))
-    expected = interpret(graph, {t.key: a for t, a in feeds.items()})
+    expected = interpret(graph, {t.value: a for t, a in feeds.items()})
     found = run_on(device, outputs, feeds, **options)
     problems = [w for v, g, e in zip(values, found, expected, strict=True) if (w := wrong(v, g, e)) is not None]
     assert not problems, "\n".join(problems[:5])

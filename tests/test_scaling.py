@@ -14,7 +14,7 @@ from support.plan_models import RUNTIMES, mlp, session, train
 import graphcore as gc
 from backends.opencl.compiler.build import build_count
 from benchmarks.graphs import GRAPHS, Make, collected
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 from passes.driver import run_stages
 from passes.pipeline import DEFAULT
 from passes.stage import StageContext

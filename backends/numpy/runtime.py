@@ -17,7 +17,7 @@ from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph
 from graphcore.ir.interpret import interpret
-from graphcore.ir.leaves import VariableRead
+from graphcore.ir.leaves import StateRead
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import MemoryInfo, Piece
@@ -166,10 +166,10 @@ class _Interpreted:
     launches: int = 0
 
     def run(self, feeds: Sequence[Any]) -> list[Any]:
-        known = {t.key: _fed(a, t.dtype.storage) for t, a in zip(self.graph.inputs, feeds, strict=True)}
+        known = {t: _fed(a, t.dtype.storage) for t, a in zip(self.graph.inputs, feeds, strict=True)}
         for node in self.graph.nodes():
-            if isinstance(node.op, VariableRead):
-                known[node.serial, 0] = self.backend.values[id(node.op.variable)][1]
+            if isinstance(node.op, StateRead):
+                known[node.output()] = self.backend.values[id(node.op.slot)][1]
         results = interpret(self.graph, known)
         count = len(self.graph.outputs)
         outputs = [np.array(r) for r in results[:count]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add, divide, maximum, minimum, multiply
 from graphcore.api.indexing import (
     Basic,
@@ -20,11 +21,11 @@ from graphcore.api.logic import equal, greater_equal, less, where
 from graphcore.api.operands import align, build, cast, fail, fit, full, promote, tensor
 from graphcore.api.reductions import max as largest
 from graphcore.api.shaping import reshape
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, UsageError
 from graphcore.base.shapes import agree, broadcasts, format_shape, product
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 __all__ = ["At"]
 

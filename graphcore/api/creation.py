@@ -12,12 +12,12 @@ from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import equal, greater_equal, less_equal, where
 from graphcore.api.operands import build, cast, fail, promote, tensor
 from graphcore.api.shaping import stack
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import fixed
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Extent, Shape, format_shape
-from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphcore.api.operands import aligned, apply, build, cast, fail, promote, tensor
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError
-from graphcore.ir.node import Tensor
 from graphcore.ir.op import lookup
 
 UnaryFunction = Callable[[Any], Tensor]

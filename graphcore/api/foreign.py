@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import creation, elementwise, indexing, logic, padding, products, reductions, shaping, special
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
 from graphcore.base.signposts import SAME, SAME_METHODS, missing
-from graphcore.ir.node import Tensor
 
 __all__ = ["FUNCTIONS", "METHODS", "array_function", "array_ufunc", "other_name"]
 

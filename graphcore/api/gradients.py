@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
-from graphcore.api.variable import Variable, as_tensor
+from graphcore.api.agreement import taken
+from graphcore.api.tensor import Builder, Tensor, known_tensor, node_over, result, value_of, wrap
+from graphcore.api.variable import Variable, as_tensor, read_variables
 from graphcore.base import source
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
 from graphcore.base.notices import warn_of_building
 from graphcore.base.shapes import agree
-from graphcore.ir.agreement import taken
-from graphcore.ir.graph import carry_updates, close_over, read_variables, side_updates, toposort
+from graphcore.ir.graph import Graph, carry_updates, close_over, side_updates, toposort
 from graphcore.ir.leaves import Parameter
-from graphcore.ir.node import Builder, Node, Tensor, describe, make_node
+from graphcore.ir.node import Node, Value, describe, make_node
+from graphcore.ir.op import Op
+from graphcore.ir.state import StateSlot
 from graphcore.ops.region import Checkpoint, CustomGradient
 from passes.graph.transforms.differentiate import differentiate
 
@@ -77,7 +81,8 @@ def gradients(
     for t in stops:
         if not isinstance(t, Tensor):
             raise UsageError(f"gradients: stop_gradients must be tensors, got {type(t).__name__}")
-    found = differentiate(outputs, targets, seeds, stops)
+    derived = differentiate(*([t.value for t in ts] for ts in (outputs, targets, seeds, stops)))
+    found = [None if g is None else wrap(g) for g in derived]
     for i, (x, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and unconnected == "raise":
             raise GradientError(
@@ -90,8 +95,9 @@ def gradients(
 
 def _carrying(found: Sequence[Tensor | None], ys: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients, with which a run performs the side updates of what they are gradients of."""
-    moving = tuple((None, y) for y in ys) if side_updates(ys) else ()
-    return [None if g is None else carry_updates(g, moving) for g in found]
+    values = [y.value for y in ys]
+    moving = tuple((None, y) for y in values) if side_updates(values) else ()
+    return [None if g is None else wrap(carry_updates(g.value, moving)) for g in found]
 
 
 def _cotangents(ys: Any, outputs: Sequence[Tensor], grad_ys: Any) -> list[Any]:
@@ -153,9 +159,9 @@ def backward(loss: Tensor, inputs: Any = None, gradient: Any = None) -> None:
     >>> w.grad.shape
     ()
     """
-    nodes = toposort([_checked(loss, "ys")])
+    nodes = toposort([_checked(loss, "ys").value])
     if inputs is None:
-        targets = [v for v in read_variables(nodes) if v.trainable]
+        targets: list[Tensor] = [v for v in read_variables(nodes) if v.trainable]
         targets += [t for t in _tensors(loss, nodes) if _retained(t) and not isinstance(t, Variable)]
         if not targets:
             frozen = ", ".join(repr(v.name) for v in read_variables(nodes)[:5])
@@ -179,15 +185,15 @@ def retain_grad(x: Tensor) -> None:
 
 
 def _tensors(loss: Tensor, nodes: Sequence[Node]) -> list[Tensor]:
-    """The tensors that a loss is computed from, as the objects that were operands, each once; and the loss."""
-    found = {id(t): t for node in nodes for t in node.inputs}
-    return [*found.values(), *([] if id(loss) in found else [loss])]
+    """The tensors that a loss is computed from and that anybody holds, each once; and the loss."""
+    operands = dict.fromkeys(t for node in nodes for t in node.inputs)
+    return [t for t in map(known_tensor, (*operands, loss.value)) if t is not None]
 
 
 def _retained(t: Tensor) -> bool:
     """Whether a tensor object holds a gradient, or the place for one."""
     try:
-        _GRAD.__get__(t)
+        _GRAD.__get__(wrap(t.value))
     except AttributeError:
         return False
     return True
@@ -284,10 +290,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
                     f"checkpoint: the function called at {source.capture().place} must return a tensor or a list of "
                     f"them, got {type(t).__name__}"
                 )
-        side = _inner_updates(outputs, inputs)
-        body, captured = close_over([*outputs, *(value for _, value in side)], inputs)
-        node = make_node(Checkpoint((body,)), (*map(as_tensor, args), *captured))
-        return _like(nested, _performing(node, len(outputs), side))
+        return _like(nested, _region(lambda body: Checkpoint((body,)), outputs, inputs, args))
 
     return wrapper
 
@@ -311,35 +314,52 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         nested, rule = answer
         outputs = _listed(nested)
-        side = _inner_updates(outputs, inputs)
-        body, captured = close_over([*outputs, *(value for _, value in side)], inputs)
-        op = CustomGradient((body,), rule, len(args), place, len(outputs))
-        node = make_node(op, (*map(as_tensor, args), *captured))
-        return _like(nested, _performing(node, len(outputs), side))
+
+        def made(body: Graph) -> CustomGradient:
+            return CustomGradient((body,), _OnTensors(rule), len(args), place, len(outputs))
+
+        return _like(nested, _region(made, outputs, inputs, args))
 
     return wrapper
 
 
-def _inner_updates(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[tuple[Any, Tensor]]:
+@dataclass(frozen=True)
+class _OnTensors:
+    """A user's gradient function, which is given tensors, as a function of values."""
+
+    rule: Callable[..., Any]
+
+    def __call__(self, *gradients: Value) -> tuple[Any, ...]:
+        answer = self.rule(*map(wrap, gradients))
+        return tuple(map(value_of, answer if isinstance(answer, (tuple, list)) else (answer,)))
+
+
+def _region(
+    make: Callable[[Graph], Op], outputs: Sequence[Tensor], inputs: Sequence[Tensor], args: Sequence[Any]
+) -> list[Tensor]:
+    """What a region gives whose body gives ``outputs`` from ``inputs``, over the arguments and what the body captures:
+    with them a run performs the body's side updates, whose values are further results."""
+    results, parameters = [t.value for t in outputs], [t.value for t in inputs]
+    side = _inner_updates(results, parameters)
+    body, captured = close_over([*results, *(value for _, value in side)], parameters)
+    given = make_node(make(body), (*(as_tensor(a).value for a in args), *captured)).outputs
+    updates = tuple((slot, t) for (slot, _), t in zip(side, given[len(results) :], strict=True))
+    return [wrap(carry_updates(t, updates)) for t in given[: len(results)]]
+
+
+def _inner_updates(outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[tuple[StateSlot, Value], ...]:
     """The side updates that the body of a region performs, which its node is to carry: those by values that depend on
     the body's inputs, and those of nodes that do."""
     inside = {t.node.serial for t in inputs}
     for node in toposort(outputs):
         if any(t.node.serial in inside for t in node.inputs):
             inside.add(node.serial)
-    return list(side_updates(outputs, lambda node: node.serial not in inside))
-
-
-def _performing(node: Node, count: int, side: Sequence[tuple[Any, Tensor]]) -> list[Tensor]:
-    """The first results of a region's node, with which a run performs the side updates whose values are the others."""
-    results = node.outputs
-    updates = tuple((variable, t) for (variable, _), t in zip(side, results[count:], strict=True))
-    return [carry_updates(t, updates) for t in results[:count]]
+    return side_updates(outputs, lambda node: node.serial not in inside)
 
 
 def _parameters(args: Sequence[Any]) -> list[Tensor]:
     tensors = [as_tensor(a) for a in args]
-    return [make_node(Parameter(t.shape, t.dtype), ()).output() for t in tensors]
+    return [result(node_over(Parameter(t.shape, t.dtype), ())) for t in tensors]
 
 
 def _trace(function: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Tensor], list[Tensor], Any]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import less, where
 from graphcore.api.operands import axis_of, build, cast, fail, fit, in_range, promote, tensor
 from graphcore.api.shaping import flip, moveaxis, permute_dims, reshape
 from graphcore.api.spans import symbolic_span
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, OutOfRangeError, ShapeError, UsageError
 from graphcore.base.shapes import (
@@ -25,8 +27,7 @@ from graphcore.base.shapes import (
     product,
     widths_around,
 )
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 __all__ = [
     "Basic",

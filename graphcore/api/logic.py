@@ -18,10 +18,10 @@ from graphcore.api.elementwise import (
     subtract,
 )
 from graphcore.api.operands import align, aligned, build, fail, full, is_operand, promote, tensor
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError
-from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphcore.api.agreement import taken
+from graphcore.api.tensor import Tensor, result
 from graphcore.api.variable import fixed, is_tensor_like
 from graphcore.base import dtypes
 from graphcore.base.arrays import outside, wrong_position
@@ -22,9 +24,8 @@ from graphcore.base.shapes import (
     normalize_axes,
     normalize_axis,
 )
-from graphcore.ir.agreement import taken
-from graphcore.ir.leaves import Constant, VariableRead
-from graphcore.ir.node import Tensor, describe, make_node, mismatch, with_operands
+from graphcore.ir.leaves import Constant, StateRead
+from graphcore.ir.node import describe, make_node, mismatch, with_operands
 from graphcore.ir.op import Kind, Op, lookup
 
 # fmt: off
@@ -51,12 +52,12 @@ __all__ = [
 
 def build(name: str, *inputs: Tensor, **attributes: Any) -> Tensor:
     """Result 0 of the registered op ``name``."""
-    return make_node(lookup(name)(**attributes), inputs).output(0)
+    return result(make_node(lookup(name)(**attributes), tuple([t.value for t in inputs])))
 
 
 def apply(op: Op, *inputs: Tensor) -> Tensor:
     """Result 0 of an op instance."""
-    return make_node(op, inputs).output(0)
+    return result(make_node(op, tuple([t.value for t in inputs])))
 
 
 def fail(error: type[GraphcoreError], message: str, *operands: Tensor) -> GraphcoreError:
@@ -168,9 +169,10 @@ def _warn_of_double(op: str, values: Sequence[Any], items: Sequence[Any]) -> Non
 
 def _is_stored(t: Tensor) -> bool:
     """Whether a tensor is a constant or a variable, or a view of one."""
-    while t.node.op.kind is Kind.VIEW:
-        t = t.node.inputs[0]
-    return isinstance(t.node.op, (Constant, VariableRead))
+    node = t.node
+    while node.op.kind is Kind.VIEW:
+        node = node.inputs[0].node
+    return isinstance(node.op, (Constant, StateRead))
 
 
 def fit(x: Tensor, shape: Shape, op: str | None = None, against: Tensor | None = None) -> Tensor:

@@ -13,11 +13,11 @@ from graphcore.api import products as linear
 from graphcore.api.at import At
 from graphcore.api.foreign import array_function, array_ufunc, other_name
 from graphcore.api.operands import fail, is_operand
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
 from graphcore.base.shapes import Dim, Extent, Shape, format_shape
 from graphcore.base.signposts import DEVICE
-from graphcore.ir.node import Tensor
 
 __all__ = ["Casts", "Operators", "Refusals", "install"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from graphcore.api.logic import where
 from graphcore.api.operands import build, cast, fail, full, tensor
 from graphcore.api.shaping import concat, cut, flip, repeat, whole
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim, format_shape
-from graphcore.ir.node import Tensor
 
 __all__ = ["pad"]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import multiply
 from graphcore.api.logic import equal, where
 from graphcore.api.operands import axis_of, build, cast, fail, fit, promote, tensor
 from graphcore.api.reductions import sum as total
 from graphcore.api.shaping import moveaxis, permute_dims, reshape
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Extent, agree, broadcast_shapes, common_extent, format_shape, may_equal, product
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 __all__ = ["diagonal", "dot", "einsum", "matmul", "outer", "tensordot", "trace", "vecdot"]
 

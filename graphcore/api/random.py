@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from graphcore.api import operands as coercion
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add, log, minimum, multiply, negative, subtract
 from graphcore.api.initializers import generator
 from graphcore.api.logic import clip, less
@@ -27,15 +28,15 @@ from graphcore.api.operands import align, build, cast, fail, tensor
 from graphcore.api.reductions import argmax
 from graphcore.api.reductions import sum as total
 from graphcore.api.special import erfinv
+from graphcore.api.tensor import Tensor, node_over, result, wrap
 from graphcore.api.variable import Variable, placeholder
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, agree, as_shape, format_shape
 from graphcore.base.signposts import missing
-from graphcore.ir.agreement import taken
 from graphcore.ir.graph import Graph, rebuild, toposort
-from graphcore.ir.node import Node, Tensor, device, make_node
+from graphcore.ir.node import Node, device
 from graphcore.ir.op import Draw, lookup
 
 # fmt: off
@@ -136,13 +137,14 @@ def rekeyed(x: Tensor, words: Any) -> tuple[Tensor, dict[Tensor, Any]]:
     Returns:
         The tensor, and what to feed for it.
     """
-    draws = [node for node in toposort([x]) if node.op.draw is not None]
+    draws = [node for node in toposort([x.value]) if node.op.draw is not None]
     if not draws:
         return x, {}
     key, step = placeholder("uint32", (2,), "seed"), placeholder("uint32", (), "step")
-    copies = [Node(n.op, (key, step), n.types, n.origin, detached=n.detached, device=n.device) for n in draws]
-    mapping = {n.output().key: copy.output() for n, copy in zip(draws, copies, strict=True)}
-    return rebuild(Graph((x,)), mapping)[0], {key: words, step: np.uint32(0)}
+    fresh = (key.value, step.value)
+    copies = [Node(n.op, fresh, n.types, n.origin, detached=n.detached, device=n.device) for n in draws]
+    mapping = {n.output(): copy.output() for n, copy in zip(draws, copies, strict=True)}
+    return wrap(rebuild(Graph((x.value,)), mapping)[0]), {key: words, step: np.uint32(0)}
 
 
 def own_generator(variable: Variable) -> np.random.Generator:
@@ -209,11 +211,8 @@ def bits(shape: Any) -> Tensor:
     extents = _shape("bits", shape)
     key, step, following = state()
     random_bits: Any = lookup("random_bits")
-    return make_node(
-        random_bits(stream=Draw(source.current_scope(), next(_draws)), shape=extents),
-        (key, step),
-        updates=((step, following),),
-    ).output()
+    op = random_bits(stream=Draw(source.current_scope(), next(_draws)), shape=extents)
+    return result(node_over(op, (key, step), updates=((step, following),)))
 
 
 def _float_type(op: str, dtype: Any) -> DType:

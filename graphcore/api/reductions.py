@@ -12,12 +12,13 @@ from graphcore.api.logic import as_bool, equal, not_equal, where
 from graphcore.api.operands import align, axes_of, axis_of, build, cast, count_of, fail, promote, scalar, tensor
 from graphcore.api.shaping import reshape
 from graphcore.api.special import safe_sqrt
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.notices import ResultWarning, warn_once
 from graphcore.base.shapes import Dim, format_shape, product
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import describe
 
 # fmt: off
 __all__ = [
@@ -111,20 +112,25 @@ class Extreme(Tensor):
     ``x.max(1)[0]`` means the values in PyTorch and their first row in NumPy, as here: it warns, once a line.
 
     Attributes:
-        values: the values, a plain tensor.
+        values: the values, the plain tensor.
         indices: their positions along the one axis that was reduced, int64.
     """
 
-    __slots__ = ("_axes", "_keepdims", "_op", "_source")
+    __slots__ = ("_axes", "_keepdims", "_op", "_source", "values")
 
     def __init__(self, result: Tensor, op: str, source: Tensor, axes: tuple[int, ...], keepdims: bool) -> None:
-        super().__init__(result.node, result.index)
+        super().__init__(result.value)
+        self.values = result
         self._op, self._source, self._axes, self._keepdims = op, source, axes, keepdims
 
     @property
-    def values(self) -> Tensor:
-        """The values, as a plain tensor."""
-        return Tensor(self.node, self.index)
+    def grad(self) -> Tensor | None:
+        """What ``backward`` left for the values."""
+        return self.values.grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        self.values.grad = gradient
 
     @property
     def indices(self) -> Tensor:

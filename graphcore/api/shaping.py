@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.agreement import taken
 from graphcore.api.operands import align, axes_of, axis_of, build, fail, fit, promote, tensor
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim, Extent, Shape, agree, broadcasts, common_shape, dim_max, format_shape, product
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, describe, mismatch
+from graphcore.ir.node import describe, mismatch
 
 # fmt: off
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 from graphcore.api.elementwise import divide, multiply, real, sqrt
 from graphcore.api.logic import equal, where
 from graphcore.api.operands import aligned, build, promote
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

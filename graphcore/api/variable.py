@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from graphcore.api.agreement import taken
+from graphcore.api.tensor import Tensor, adopt, result, wrap
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphError, SessionError, ShapeError
-from graphcore.base.shapes import Shape, agree, as_shape, format_shape, is_static
-from graphcore.ir.agreement import taken
-from graphcore.ir.graph import Update, toposort
-from graphcore.ir.leaves import Constant, Placeholder, VariableRead
-from graphcore.ir.node import Tensor, describe, make_node
+from graphcore.base.shapes import agree, as_shape, format_shape, is_static
+from graphcore.ir import graph as ir
+from graphcore.ir.graph import read_slots, toposort
+from graphcore.ir.leaves import Constant, Placeholder
+from graphcore.ir.node import Node, describe, make_node
+from graphcore.ir.op import TensorType
+from graphcore.ir.state import StateSlot
 
-__all__ = ["Variable", "as_tensor", "constant", "fixed", "holder_of", "is_tensor_like", "placeholder"]
-
-_numbers = itertools.count()
+# fmt: off
+__all__ = [
+    "Update", "Variable", "as_tensor", "constant", "fixed", "holder_of", "is_tensor_like", "placeholder",
+    "read_variables", "variable_of",
+]
+# fmt: on
 
 
 def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None) -> Tensor:
@@ -39,9 +46,8 @@ def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None
     """
     if isinstance(dtype, (tuple, list)):
         raise DTypeError(f"placeholder: {dtype!r} is a shape; the order is placeholder(dtype, shape)")
-    return make_node(
-        Placeholder(as_shape(shape), dtypes.as_dtype(dtype), None if name is None else str(name)), ()
-    ).output()
+    op = Placeholder(as_shape(shape), dtypes.as_dtype(dtype), None if name is None else str(name))
+    return result(make_node(op, ()))
 
 
 def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
@@ -75,7 +81,7 @@ def fixed(function: str, value: Any, dtype: Any = None, name: str | None = None)
     op = _held(function, array, dtypes.as_dtype(dtype))
     if name is not None:
         op = Constant(op.array, op.dtype, op.digest, str(name))
-    return make_node(op, ()).output()
+    return result(make_node(op, ()))
 
 
 def _held(function: str, array: Any, dtype: DType) -> Constant:
@@ -113,6 +119,61 @@ def as_tensor(value: Any, dtype: DType | None = None) -> Tensor:
     return value if isinstance(value, Tensor) else constant(value, dtype)
 
 
+class Update(ir.Update):
+    """A variable takes a value at the end of a run. Fetching an update performs it and gives None.
+
+    Attributes:
+        slot: what graphs know of the variable.
+        value: the new value.
+        place: the user's line.
+    """
+
+    @property
+    def variable(self) -> Variable:
+        return variable_of(self.slot)
+
+
+@dataclass
+class _Notes:
+    """What users and sessions say of a variable, beside what graphs know; kept with the slot, for the variable may be
+    made again.
+
+    Attributes:
+        own_name: the scoped name, which no module replaced; ``scoped`` the same without a number.
+        trainable: whether steps that are built from now on train the variable.
+        key_hint: the path in the module that owns the variable.
+        key_from: the checkpoint key of what belongs to other variables, from a function that gives theirs.
+        live: the session that used it last, weakly.
+        changes: sessions that gave it other values, weakly, and when.
+    """
+
+    own_name: str
+    scoped: str
+    trainable: bool
+    key_hint: str | None = None
+    key_from: Callable[[Callable[[Variable], str]], str] | None = None
+    live: Callable[[], Any] | None = None
+    changes: dict[Callable[[], Any], int] = field(default_factory=dict)
+
+    @staticmethod
+    def face(slot: StateSlot) -> Variable:
+        """The variable of a slot, where nobody holds it any more."""
+        return _over(Variable.__new__(Variable), slot)
+
+
+class _Note:
+    """A field of a variable's notes, as an attribute of the variable."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, variable: Variable, owner: type) -> Any:
+        return self if variable is None else getattr(variable.slot.notes, self.name)
+
+    def __set__(self, variable: Variable, value: Any) -> None:
+        setattr(variable.slot.notes, self.name, value)
+
+
 class Variable(Tensor):
     """A tensor that a session keeps between runs.
 
@@ -130,25 +191,18 @@ class Variable(Tensor):
     ((2,), True)
     """
 
-    __slots__ = (
-        "_initial",
-        "_name",
-        "_scoped",
-        "_type",
-        "changes",
-        "key_from",
-        "key_hint",
-        "live",
-        "place",
-        "trainable",
-        "uid",
-    )
+    __slots__ = ("slot",)
+    slot: StateSlot
+    trainable: Any = _Note()
+    key_from: Any = _Note()
+    live: Any = _Note()
+    changes: Any = _Note()
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
-        self._initial: Any
+        begin: Any
         if isinstance(initial, Tensor) or (hasattr(initial, "shape") and hasattr(initial, "sample")):
-            self._initial = initial
+            begin = initial
             shape, found = initial.shape, wanted or dtypes.as_dtype(initial.dtype)
             if isinstance(initial, Tensor):
                 _check_initial(initial)
@@ -159,58 +213,61 @@ class Variable(Tensor):
                     )
         else:
             op: Any = fixed("Variable", initial, wanted).node.op
-            self._initial, shape, found = op.array, tuple(op.array.shape), op.dtype
+            begin, shape, found = op.array, tuple(op.array.shape), op.dtype
         if not is_static(shape):
             raise ShapeError(f"Variable: the shape {format_shape(shape)} is symbolic; variables need fixed extents")
-        self.uid = next(_numbers)
-        self._scoped = "/".join((*source.current_scope(), str(name) if name is not None else "variable"))
-        self._name = self._scoped if name is not None else f"{self._scoped}_{self.uid}"
-        self.trainable = bool(trainable) and found.is_float
-        self.grad = None
-        self.key_hint: str | None = None
-        # The checkpoint key of what belongs to other variables, from a function that gives theirs.
-        self.key_from: Callable[[Callable[[Variable], str]], str] | None = None
-        self.live: Callable[[], Any] | None = None  # the session that used it last, weakly
-        self.changes: dict[Callable[[], Any], int] = {}  # sessions that gave it other values, weakly, and when
-        self.place = source.capture().place
-        self._type = (tuple(shape), found)
-        node = make_node(
-            VariableRead(self, str(name) if name is not None else f"variable_{self.uid}"), (), detached=False
-        )
-        super().__init__(node, 0)
+        slot = StateSlot(TensorType(tuple(shape), found), begin, source.capture())
+        if name is not None:
+            slot.label = str(name)
+        scoped = "/".join((*source.current_scope(), str(name) if name is not None else "variable"))
+        slot.name = scoped if name is not None else f"{scoped}_{slot.serial}"
+        slot.notes = _Notes(slot.name, scoped, bool(trainable) and found.is_float)
+        _over(self, slot)
 
     @property
-    def shape(self) -> Shape:
-        return self._type[0]
+    def uid(self) -> int:
+        """How many variables were made before this one."""
+        return self.slot.serial
 
     @property
-    def dtype(self) -> DType:
-        return self._type[1]
+    def place(self) -> str:
+        """The line that made the variable."""
+        return self.slot.place
 
     @property
-    def ndim(self) -> int:
-        return len(self._type[0])
+    def key_hint(self) -> str | None:
+        """The path in the module that owns the variable."""
+        path: str | None = self.slot.notes.key_hint
+        return path
+
+    @key_hint.setter
+    def key_hint(self, path: str | None) -> None:
+        notes = self.slot.notes
+        notes.key_hint = path
+        self.slot.name = path or notes.own_name
 
     @property
     def name(self) -> str:
         """The path in the module that owns the variable, else its scoped name."""
-        return self.key_hint or self._name
+        return self.slot.name
 
     @property
     def draw_key(self) -> str:
         """What seeds the draw of the initial value beside a session's seed: the name, without the number of a variable
         that was given none, which tells how many others were made before it."""
-        return self.key_hint or self._scoped
+        scoped: str = self.slot.notes.scoped
+        return self.key_hint or scoped
 
     @property
     def is_named(self) -> bool:
         """Whether its name is its own: given, or its path in a module. The sessions that use it number the others."""
-        return self.key_hint is not None or self._name == self._scoped
+        notes: _Notes = self.slot.notes
+        return self.key_hint is not None or notes.own_name == notes.scoped
 
     @property
     def initial(self) -> Any:
         """An array, a tensor, or an initializer with ``sample(rng)``."""
-        return self._initial
+        return self.slot.initializer
 
     def set_initial(self, value: Any) -> None:
         """Replace the initial value (before a session initialises the variable).
@@ -230,7 +287,7 @@ class Variable(Tensor):
                 f"{format_shape(array.shape)}\n  the variable was made at {self.place}"
             )
         self._check_kind("set_initial", array)
-        self._initial = _held("set_initial", array, self.dtype).array
+        self.slot.initializer = _held("set_initial", array, self.dtype).array
         # What sessions that are gone left in it no longer matters.
         self.changes = {s: when for s, when in self.changes.items() if s() is not None and not s().closed}
 
@@ -245,8 +302,8 @@ class Variable(Tensor):
             )
 
     def read(self) -> Tensor:
-        """The variable's value as a plain tensor."""
-        return Tensor(self.node, 0)
+        """The variable's value before the run, which the variable itself is as a tensor."""
+        return self
 
     def assign(self, value: Any) -> Update:
         """An update: the variable takes ``value`` at the end of a run that fetches it.
@@ -271,7 +328,7 @@ class Variable(Tensor):
                 f"{format_shape(new.shape)}\n"
                 f"  the value is {describe(new)}\n  the variable was made at {self.place}"
             )
-        return Update(self, taken(new, self.shape, "assign", self), source.capture().place)
+        return Update(self.slot, taken(new, self.shape, "assign", self).value, source.capture().place)
 
     def assign_add(self, value: Any) -> Update:
         """An update: the variable grows by ``value``, which broadcasts to its shape."""
@@ -284,7 +341,7 @@ class Variable(Tensor):
     @property
     def requires_grad(self) -> bool:
         """Whether steps that are built from now on train the variable: ``trainable``."""
-        return self.trainable
+        return bool(self.trainable)
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
@@ -306,8 +363,26 @@ class Variable(Tensor):
     def __repr__(self) -> str:
         return f"Variable({self.name}, {self.type})"
 
-    def __hash__(self) -> int:
-        return super().__hash__()
+
+def _over(variable: Variable, slot: StateSlot) -> Variable:
+    """Let an object be the variable of a slot that has none."""
+    Tensor.__init__(variable, slot.read())
+    variable.slot = slot
+    variable.grad = None
+    adopt(variable)
+    return variable
+
+
+def variable_of(slot: StateSlot) -> Variable:
+    """The variable of a slot."""
+    found = wrap(slot.read())
+    assert isinstance(found, Variable)
+    return found
+
+
+def read_variables(nodes: Iterable[Node]) -> list[Variable]:
+    """The variables that nodes read, in the nodes' order."""
+    return [variable_of(slot) for slot in read_slots(nodes)]
 
 
 def holder_of(function: str, variables: Sequence[Variable]) -> Any:
@@ -333,7 +408,7 @@ def holder_of(function: str, variables: Sequence[Variable]) -> Any:
 
 
 def _check_initial(initial: Tensor) -> None:
-    for node in toposort([initial]):
+    for node in toposort([initial.value]):
         if isinstance(node.op, Placeholder):
             raise GraphError(
                 f"Variable: the initial value depends on a placeholder ({describe(node.output())}); feed it to a run "

@@ -27,11 +27,11 @@ from graphcore.api.logic import clip, equal, greater, largest, where
 from graphcore.api.operands import axis_of, build, cast, fail, promote
 from graphcore.api.shaping import split
 from graphcore.api.special import softplus
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 from graphcore.base.source import name_scope
-from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

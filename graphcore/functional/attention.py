@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphcore.api.agreement import taken
 from graphcore.api.creation import tril
 from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import where
 from graphcore.api.operands import cast, fail, promote, tensor
 from graphcore.api.products import einsum, matmul
 from graphcore.api.shaping import broadcast_to, matrix_transpose
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import agree, format_shape, may_equal
 from graphcore.base.source import name_scope
 from graphcore.functional.activations import masked_softmax, softmax
 from graphcore.functional.dropout import dropout
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 __all__ = ["bilinear", "linear", "scaled_dot_product_attention"]
 

@@ -6,18 +6,19 @@ import math
 from typing import Any
 
 from graphcore.api import reductions
+from graphcore.api.agreement import taken, taken_as
 from graphcore.api.elementwise import add, divide, exp, log, log1p, multiply, negative, subtract
 from graphcore.api.logic import clip, equal, greater_equal, less, logical_and, not_equal, where
 from graphcore.api.operands import build, cast, fail, fit, in_range, promote, tensor
 from graphcore.api.special import softplus
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import agree, format_shape
 from graphcore.base.source import name_scope
 from graphcore.functional.activations import shifted
 from graphcore.functional.loss_terms import check_reduction, pair, reduced, weighted, wide
-from graphcore.ir.agreement import taken, taken_as
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 # fmt: off
 __all__ = [

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import shaping
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add
 from graphcore.api.operands import build, cast, fail, promote, tensor
 from graphcore.api.padding import pad as pad_axes
 from graphcore.api.shaping import reshape
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim, Extent, agree, format_shape, may_equal
-from graphcore.ir.agreement import taken
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 # fmt: off
 __all__ = [

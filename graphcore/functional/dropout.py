@@ -8,10 +8,10 @@ from graphcore.api import random
 from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import where
 from graphcore.api.operands import fail, fit, promote
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Shape, format_shape
 from graphcore.base.source import name_scope
-from graphcore.ir.node import Tensor
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d"]
 

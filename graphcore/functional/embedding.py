@@ -8,9 +8,9 @@ from graphcore.api import indexing
 from graphcore.api.elementwise import stop_gradient
 from graphcore.api.logic import not_equal, where
 from graphcore.api.operands import build, fail, in_range, tensor
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import DTypeError, ShapeError
 from graphcore.base.shapes import format_shape
-from graphcore.ir.node import Tensor
 
 __all__ = ["embedding", "one_hot"]
 

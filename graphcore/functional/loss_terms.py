@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore.api import reductions
+from graphcore.api.agreement import taken_as
 from graphcore.api.operands import aligned, build, cast, fit, promote
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import UsageError
-from graphcore.ir.agreement import taken_as
-from graphcore.ir.node import Tensor
 
 __all__ = ["check_reduction", "pair", "reduced", "weighted", "wide"]
 

@@ -9,10 +9,10 @@ from graphcore.api.elementwise import abs, add, divide, exp, log, maximum, multi
 from graphcore.api.logic import clip, equal, where
 from graphcore.api.operands import promote
 from graphcore.api.special import safe_sqrt, softplus
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
 from graphcore.base.source import name_scope
 from graphcore.functional.loss_terms import pair, reduced, weighted
-from graphcore.ir.node import Tensor
 
 # fmt: off
 __all__ = [

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphcore.api import reductions
+from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add, divide, maximum, multiply, pow, stop_gradient, subtract
 from graphcore.api.operands import axis_of, build, cast, count_of, fail, promote, tensor
 from graphcore.api.shaping import reshape
+from graphcore.api.tensor import Tensor, carrying
 from graphcore.api.variable import Variable
 from graphcore.base import dtypes
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Dim, Shape, agree, format_shape, product
 from graphcore.base.source import name_scope
-from graphcore.ir.agreement import taken
-from graphcore.ir.graph import carry_updates
-from graphcore.ir.node import Tensor, mismatch
+from graphcore.ir.node import mismatch
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "normalize", "rms_norm"]
 
@@ -147,7 +147,7 @@ def batch_norm(
             mean, var = (_per_channel(v, t.ndim) for v in kept)
             assert mean is not None and var is not None
             y = multiply(subtract(t, mean), build("rsqrt", add(var, eps)))
-        return carry_updates(cast(_scaled(y, w, b), result), moved)
+        return carrying(cast(_scaled(y, w, b), result), moved)
 
 
 def _by_batch_statistics(t: Tensor, running: tuple[Any, Any], momentum: float, eps: float) -> tuple[Tensor, Updates]:

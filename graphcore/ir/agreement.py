@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from graphcore.base.errors import ShapeError
-from graphcore.base.shapes import Shape, agree
+from graphcore.base.shapes import Shape
 from graphcore.ir.leaves import RequireShape
-from graphcore.ir.node import Tensor, describe, make_node, mismatch
+from graphcore.ir.node import Named, Value, describe, make_node
 
-__all__ = ["taken", "taken_as"]
+__all__ = ["taken"]
 
 
-def taken(x: Tensor, shape: Shape, op: str | None = None, against: Tensor | None = None) -> Tensor:
+def taken(x: Value, shape: Shape, op: str | None = None, against: Named | None = None) -> Value:
     """``x``, known to have a shape; what is not sure is checked when feeds bind.
 
     Args:
-        x: the tensor.
+        x: the value.
         shape: what it must be; never broadcast.
         op: the function that needs it, for messages.
-        against: the tensor that has these extents, for messages.
+        against: what has these extents, for messages.
 
     Raises:
         ShapeError: the shapes are not equal for any sizes.
@@ -26,14 +25,3 @@ def taken(x: Tensor, shape: Shape, op: str | None = None, against: Tensor | None
         return x
     other = None if against is None else describe(against)
     return make_node(RequireShape(shape, op, other), (x,)).output(0)
-
-
-def taken_as(op: str, a: Tensor, b: Tensor, what: str, hint: str = "") -> Tensor:
-    """``b``, known to have the shape of ``a``.
-
-    Raises:
-        ShapeError: the shapes are not equal for any sizes; ``what`` says so, ``hint`` what to do.
-    """
-    if not agree(a.shape, b.shape):
-        raise ShapeError(f"{mismatch(op, a, b, what)}" + (f"\n  {hint}" if hint else ""))
-    return taken(b, a.shape, op, a)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphcore.base.errors import FeedError
 from graphcore.base.shapes import Extent, bind, dim_min, symbols_of
-from graphcore.ir.node import Node, Tensor, describe
+from graphcore.ir.node import Named, Node, describe
 from graphcore.ir.op import Condition, Kind
 
 __all__ = ["Constraint", "check_constraints", "constraints_of"]
@@ -22,7 +22,7 @@ class Constraint:
     text: str
     least: bool = False
 
-    def check(self, sizes: Mapping[str, int], feeds: Mapping[str, Tensor] | None = None) -> None:
+    def check(self, sizes: Mapping[str, int], feeds: Mapping[str, Named] | None = None) -> None:
         """Raise FeedError unless it holds for these sizes; ``feeds`` are the tensors that gave them."""
         a, b = bind(self.have, sizes), bind(self.want, sizes)
         if a == b or (self.least and dim_min(a, b) == b):

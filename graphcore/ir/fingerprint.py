@@ -19,8 +19,8 @@ import numpy as np
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim
 from graphcore.ir.graph import Graph
-from graphcore.ir.leaves import Constant, Parameter, Placeholder, VariableRead
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.leaves import Constant, Parameter, Placeholder, StateRead
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import TensorType
 
 __all__ = ["Fingerprint", "fingerprint"]
@@ -72,7 +72,7 @@ class _Writer:
                 position[node.serial] = len(position)
             self.node(node, position)
         self.add("roots", *self.places(graph.roots, position))
-        self.add(*(variable.uid for variable, _ in graph.updates))
+        self.add(*(slot.serial for slot, _ in graph.updates))
 
     def node(self, node: Node, position: dict[int, int]) -> None:
         op: Any = node.op
@@ -87,8 +87,8 @@ class _Writer:
         self.cosmetics.update(
             f"{node.origin.place} {op.given_name or ''} {node.origin.scope}\n".encode("utf-8", "surrogatepass")
         )
-        if isinstance(op, VariableRead):
-            self.add(op.variable.uid)
+        if isinstance(op, StateRead):
+            self.add(op.slot.serial)
         elif isinstance(op, Constant):
             self.add(op.digest)
         elif not isinstance(op, (Placeholder, Parameter)):
@@ -97,7 +97,7 @@ class _Writer:
                 if f.name not in op.cosmetic:
                     self.value(getattr(op, f.name))
 
-    def places(self, tensors: Iterable[Tensor], position: dict[int, int]) -> list[tuple[int, int]]:
+    def places(self, tensors: Iterable[Value], position: dict[int, int]) -> list[tuple[int, int]]:
         return [(position[t.node.serial], t.index) for t in tensors]
 
     def types(self, types: tuple[TensorType, ...]) -> list[Any]:

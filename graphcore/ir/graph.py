@@ -4,42 +4,50 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 from graphcore.base import source
 from graphcore.base.errors import GraphError, VerifyError
-from graphcore.ir.leaves import Parameter, RequireShape, VariableRead
+from graphcore.ir.leaves import Parameter, RequireShape, StateRead
 from graphcore.ir.networkx_export import to_networkx
-from graphcore.ir.node import Builder, Node, Tensor, make_node
+from graphcore.ir.node import Builder, Node, SideUpdates, Value, make_node
 from graphcore.ir.op import Draw, Effect, Kind, Op, lookup
 from graphcore.ir.printer import print_graph
+from graphcore.ir.state import StateSlot
 
-__all__ = ["Graph", "Update", "collect", "inline", "read_variables", "slots_of", "toposort", "verify_graph"]
+__all__ = ["Graph", "Update", "collect", "inline", "read_slots", "slots_of", "toposort", "verify_graph"]
 
 
 @dataclass(frozen=True)
 class Update:
-    """``variable`` takes the value ``value`` at the end of a run. Fetching one performs it and gives None."""
+    """``slot`` takes the value ``value`` at the end of a run. Fetching one performs it and gives None."""
 
-    variable: Any
-    value: Tensor
+    slot: StateSlot
+    value: Value
     place: str = ""
-    compose: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A function from (feeds, variables) to (outputs, new variables). Region bodies also have ``inputs``, their
-    parameters."""
+    """A function from (feeds, state) to (outputs, new state). Region bodies also have ``inputs``, their parameters.
+    Whoever makes one may give what has a ``value``, a tensor, for each value, and what has a ``slot``, a variable, for
+    each slot."""
 
-    outputs: tuple[Tensor, ...]
-    updates: tuple[tuple[Any, Tensor], ...] = ()
-    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Value, ...]
+    updates: tuple[tuple[StateSlot, Value], ...] = ()
+    inputs: tuple[Value, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = (*self.outputs, *self.inputs, *(value for _, value in self.updates))
+        if not all(isinstance(t, Value) for t in given) or not all(isinstance(s, StateSlot) for s, _ in self.updates):
+            object.__setattr__(self, "outputs", tuple(map(_value_of, self.outputs)))
+            object.__setattr__(self, "updates", tuple((_slot_of(s), _value_of(t)) for s, t in self.updates))
+            object.__setattr__(self, "inputs", tuple(map(_value_of, self.inputs)))
 
     @property
-    def roots(self) -> tuple[Tensor, ...]:
+    def roots(self) -> tuple[Value, ...]:
         """Everything that must be computed."""
         return (*self.outputs, *(value for _, value in self.updates))
 
@@ -47,10 +55,10 @@ class Graph:
         """All reachable nodes, operands first, in a stable order."""
         return toposort(self.roots)
 
-    def with_roots(self, roots: Sequence[Tensor]) -> Graph:
+    def with_roots(self, roots: Sequence[Value]) -> Graph:
         """The same graph over other root tensors (as many)."""
         n = len(self.outputs)
-        updates = tuple((variable, value) for (variable, _), value in zip(self.updates, roots[n:], strict=True))
+        updates = tuple((slot, value) for (slot, _), value in zip(self.updates, roots[n:], strict=True))
         return Graph(tuple(roots[:n]), updates, self.inputs)
 
     def __str__(self) -> str:
@@ -61,7 +69,17 @@ class Graph:
         return to_networkx(self)
 
 
-def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None) -> list[Node]:
+def _value_of(given: Any) -> Value:
+    value: Value = given if isinstance(given, Value) else given.value
+    return value
+
+
+def _slot_of(given: Any) -> StateSlot:
+    slot: StateSlot = given if isinstance(given, StateSlot) else given.slot
+    return slot
+
+
+def toposort(roots: Iterable[Value], stop: Callable[[Node], bool] | None = None) -> list[Node]:
     """Reachable nodes with operands first; iterative, so any depth works. Operands of nodes where ``stop`` holds are
     not entered."""
     order: list[Node] = []
@@ -69,7 +87,7 @@ def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None
     for root in roots:
         if root.node.serial in done:
             continue
-        stack: list[tuple[Node, Iterator[Tensor]]] = [(root.node, _operands(root.node, stop))]
+        stack: list[tuple[Node, Iterator[Value]]] = [(root.node, _operands(root.node, stop))]
         done.add(root.node.serial)
         while stack:
             node, operands = stack[-1]
@@ -84,44 +102,44 @@ def toposort(roots: Iterable[Tensor], stop: Callable[[Node], bool] | None = None
     return order
 
 
-def _operands(node: Node, stop: Callable[[Node], bool] | None) -> Iterator[Tensor]:
+def _operands(node: Node, stop: Callable[[Node], bool] | None) -> Iterator[Value]:
     return iter(()) if stop is not None and stop(node) else iter(node.inputs)
 
 
 def rebuild(
     graph: Graph,
-    mapping: Mapping[tuple[int, int], Tensor],
+    mapping: Mapping[Value, Value],
     clone: int = 0,
     derived: bool = False,
-    ops: Mapping[int, Op] | None = None,
+    ops: Mapping[Node, Op] | None = None,
     updating: bool = True,
-) -> tuple[Tensor, ...]:
-    """The graph's roots with some values replaced, and the ops of some nodes, by serial; untouched nodes are shared
-    unless ``clone`` marks copies. Copies are marked as a gradient's where they are ``derived``, and carry side updates
-    where they are ``updating``."""
+) -> tuple[Value, ...]:
+    """The graph's roots with some values replaced, and the ops of some nodes; untouched nodes are shared unless
+    ``clone`` marks copies. Copies are marked as a gradient's where they are ``derived``, and carry side updates where
+    they are ``updating``."""
     others = ops or {}
-    values: dict[tuple[int, int], Tensor] = dict(mapping)
+    values: dict[Value, Value] = dict(mapping)
     for node in graph.nodes():
-        if all((node.serial, i) in values for i in range(len(node.types))):
+        results = node.outputs
+        if all(t in values for t in results):
             continue
-        inputs = tuple(values[t.key] for t in node.inputs)
-        op = others.get(node.serial, node.op)
-        same = op is node.op and all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
-        kept = same and not (clone and node.inputs)
+        inputs = tuple([values[t] for t in node.inputs])
+        op = others.get(node, node.op)
+        kept = op is node.op and inputs == node.inputs and not (clone and node.inputs)
         updates = node.updates if updating else ()
         fresh = node if kept else copy_node(node, inputs, clone or node.clone, derived, op, updates)
-        for i in range(len(node.types)):
-            values.setdefault((node.serial, i), Tensor(fresh, i))
-    return tuple(values[t.key] for t in graph.roots)
+        for t in results:
+            values.setdefault(t, Value(fresh, t.index))
+    return tuple(values[t] for t in graph.roots)
 
 
 def copy_node(
     node: Node,
-    inputs: tuple[Tensor, ...],
+    inputs: tuple[Value, ...],
     clone: int,
     derived: bool = False,
     op: Op | None = None,
-    updates: tuple[tuple[Any, Tensor], ...] = (),
+    updates: SideUpdates = (),
 ) -> Node:
     """The node over other operands, of another op or with other side updates, keeping its origin and marks."""
     origin = source.derived(node.origin) if derived else node.origin
@@ -130,17 +148,15 @@ def copy_node(
     return copy
 
 
-def inline(body: Graph, arguments: Sequence[Tensor], clone: int = 0, derived: bool = False) -> tuple[Tensor, ...]:
+def inline(body: Graph, arguments: Sequence[Value], clone: int = 0, derived: bool = False) -> tuple[Value, ...]:
     """A region body's outputs with its parameters replaced by ``arguments``; ``derived`` where that is for a
     gradient. The region carries its body's side updates, so the copies carry none."""
     if len(arguments) != len(body.inputs):
         raise GraphError(f"a body with {len(body.inputs)} inputs was given {len(arguments)} arguments")
-    return rebuild(
-        body, {p.key: a for p, a in zip(body.inputs, arguments, strict=True)}, clone, derived, updating=False
-    )
+    return rebuild(body, dict(zip(body.inputs, arguments, strict=True)), clone, derived, updating=False)
 
 
-def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple[Graph, tuple[Tensor, ...]]:
+def close_over(outputs: Sequence[Value], parameters: Sequence[Value]) -> tuple[Graph, tuple[Value, ...]]:
     """A closed body: everything that ``outputs`` use and that does not depend on ``parameters`` becomes a captured
     input.
 
@@ -152,50 +168,49 @@ def close_over(outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> tuple
     for node in order:
         if any(t.node.serial in inside for t in node.inputs):
             inside.add(node.serial)
-    captured: dict[tuple[int, int], Tensor] = {}
+    captured: dict[Value, None] = {}
     for node in order:
         if node.serial in inside:
             for t in node.inputs:
                 if t.node.serial not in inside:
-                    captured.setdefault(t.key, t)
+                    captured.setdefault(t)
     for t in outputs:
         if t.node.serial not in inside:
-            captured.setdefault(t.key, t)
+            captured.setdefault(t)
     parameter = lookup("parameter")
-    fresh = [make_node(parameter(t.shape, t.dtype), (), t.node.origin).output() for t in captured.values()]
+    fresh = [make_node(parameter(t.shape, t.dtype), (), t.node.origin).output() for t in captured]
     mapping = dict(zip(captured, fresh, strict=True))
     body = Graph(rebuild(Graph(tuple(outputs)), mapping), (), (*parameters, *fresh))
-    return body, tuple(captured.values())
+    return body, tuple(captured)
 
 
-def collect(outputs: Sequence[Tensor], updates: Sequence[Update] = (), fed: Iterable[Tensor] = ()) -> Graph:
+def collect(outputs: Sequence[Value], updates: Sequence[Update] = (), fed: Iterable[Value] = ()) -> Graph:
     """The graph of a run: fetched values, explicit updates, and the side updates of every unfed node that is computed.
     Its draws are numbered, so what depends on one is a copy of what was built; fed tensors are themselves.
 
     Raises:
         GraphError: two different explicit updates of one variable; the message shows both lines.
     """
-    explicit: dict[int, Update] = {}
+    explicit: dict[StateSlot, Update] = {}
     for update in updates:
-        other = explicit.setdefault(id(update.variable), update)
-        if other is not update and not other.value.same(update.value):
+        other = explicit.setdefault(update.slot, update)
+        if other is not update and not other.value == update.value:
             raise GraphError(
-                f"variable {update.variable.name!r} is updated twice in one run, with different values:\n"
+                f"variable {update.slot.name!r} is updated twice in one run, with different values:\n"
                 f"  at {other.place or other.value.node.origin.place}"
                 f"\n  at {update.place or update.value.node.origin.place}\n"
                 f"  run them one after the other, or combine them into one assign"
             )
-    fed = tuple(fed)
-    fed_keys = {t.key for t in fed}
+    given = frozenset(fed)
 
     def stopped(node: Node) -> bool:
-        return bool(fed_keys) and all((node.serial, i) in fed_keys for i in range(len(node.types)))
+        return bool(given) and given.issuperset(node.outputs)
 
     roots = [*outputs, *(u.value for u in explicit.values())]
-    side = side_updates(roots, stopped, explicit.keys())
-    graph = Graph(tuple(outputs), (*((u.variable, u.value) for u in explicit.values()), *side))
+    side = side_updates(roots, stopped, explicit)
+    graph = Graph(tuple(outputs), (*((u.slot, u.value) for u in explicit.values()), *side))
     streams = _streams(_draws(graph))
-    return _streamed(graph, streams, {t.key: t for t in fed}) if streams else graph
+    return _streamed(graph, streams, {t: t for t in given}) if streams else graph
 
 
 def _draws(graph: Graph) -> Iterator[Draw]:
@@ -225,17 +240,17 @@ def _streams(draws: Iterable[Draw]) -> dict[Draw, int]:
     return streams
 
 
-def _streamed(graph: Graph, streams: Mapping[Draw, int], kept: Mapping[tuple[int, int], Tensor]) -> Graph:
+def _streamed(graph: Graph, streams: Mapping[Draw, int], kept: Mapping[Value, Value]) -> Graph:
     """The graph with its draws numbered, those in bodies too; the values ``kept`` stay as they are."""
-    ops: dict[int, Op] = {}
+    ops: dict[Node, Op] = {}
     for node in graph.nodes():
         if node.op.draw is not None:
-            ops[node.serial] = node.op.numbered(streams[node.op.draw])
+            ops[node] = node.op.numbered(streams[node.op.draw])
         elif node.op.kind is Kind.REGION:
             bodies: tuple[Graph, ...] = node.op.bodies  # type: ignore[attr-defined]
             numbered = tuple(_streamed(body, streams, {}) for body in bodies)
             if any(a is not b for a, b in zip(numbered, bodies, strict=True)):
-                ops[node.serial] = replace(node.op, bodies=numbered)  # type: ignore[call-arg]
+                ops[node] = replace(node.op, bodies=numbered)  # type: ignore[call-arg]
     return graph.with_roots(rebuild(graph, kept, ops=ops)) if ops else graph
 
 
@@ -266,48 +281,48 @@ def verify_graph(graph: Graph) -> None:
             raise VerifyError(f"{node} is a region's parameter outside its region")
         if node.op.effect is not Effect.PURE and node.clone:
             raise VerifyError(f"{node} has an effect and was cloned")
-    for variable, value in graph.updates:
-        if value.shape != variable.shape or value.dtype != variable.dtype:
-            raise VerifyError(f"the update of {variable.name} has type {value.type}, the variable {variable.type}")
+    for slot, value in graph.updates:
+        if value.type != slot.type:
+            raise VerifyError(f"the update of {slot.name} has type {value.type}, the variable {slot.type}")
 
 
 def side_updates(
-    roots: Sequence[Tensor], stop: Callable[[Node], bool] | None = None, explicit: Container[int] = ()
-) -> tuple[tuple[Any, Tensor], ...]:
-    """The side updates of all that some values are computed from, as those of batch normalisations: one a variable,
-    made of those of several calls in the order in which these were built.
+    roots: Sequence[Value], stop: Callable[[Node], bool] | None = None, explicit: Container[StateSlot] = ()
+) -> tuple[tuple[StateSlot, Value], ...]:
+    """The side updates of all that some values are computed from, as those of batch normalisations: one a slot, made
+    of those of several calls in the order in which these were built.
 
     Args:
         roots: the values.
         stop: nodes whose values are given, which perform none.
-        explicit: the ``id`` of variables whose side updates do not happen.
+        explicit: slots whose side updates do not happen.
     """
-    found: dict[int, tuple[Any, dict[tuple[int, int], Tensor]]] = {}
-    seen: set[tuple[int, tuple[int, int]]] = set()
+    found: dict[StateSlot, dict[Value, None]] = {}
+    seen: set[tuple[StateSlot | None, Value]] = set()
     pending = list(roots)
     while pending:
         given = [u for node in toposort(pending, stop) if stop is None or not stop(node) for u in node.updates]
         pending = []
-        for variable, value in given:
-            if (id(variable), value.key) not in seen and id(variable) not in explicit:
-                seen.add((id(variable), value.key))
+        for slot, value in given:
+            if (slot, value) not in seen and (slot is None or slot not in explicit):
+                seen.add((slot, value))
                 pending.append(value)
-                if variable is not None:
-                    found.setdefault(id(variable), (variable, {}))[1][value.key] = value
-    return tuple((variable, _composed(variable, list(values.values()))) for variable, values in found.values())
+                if slot is not None:
+                    found.setdefault(slot, {})[value] = None
+    return tuple((slot, _composed(slot, list(values))) for slot, values in found.items())
 
 
-def _composed(variable: Any, values: list[Tensor]) -> Tensor:
-    """Several side updates of a variable as one: a later one reads what an earlier one leaves, in build order."""
-    first, *later = sorted(values, key=lambda value: value.key)
-    read = variable.read().key
+def _composed(slot: StateSlot, values: list[Value]) -> Value:
+    """Several side updates of a slot as one: a later one reads what an earlier one leaves, in build order."""
+    first, *later = sorted(values, key=lambda value: (value.node.serial, value.index))
+    read = slot.read()
     return reduce(lambda before, value: rebuild(Graph((value,)), {read: before})[0], later, first)
 
 
-def carry_updates(y: Tensor, updates: tuple[tuple[Any, Tensor], ...]) -> Tensor:
+def carry_updates(y: Value, updates: SideUpdates) -> Value:
     """``y`` computed by a node that also performs side updates in every run that computes it.
 
-    An update of None by a tensor stands for all side updates of what the tensor is computed from: a gradient performs
+    An update of None by a value stands for all side updates of what the value is computed from: a gradient performs
     those of its loss, without computing it.
     """
     if not updates:
@@ -319,21 +334,21 @@ def carry_updates(y: Tensor, updates: tuple[tuple[Any, Tensor], ...]) -> Tensor:
     return copy_node(y.node, y.node.inputs, y.node.clone, updates=(*y.node.updates, *updates)).output(y.index)
 
 
-def read_variables(nodes: Iterable[Node]) -> list[Any]:
-    """The variables that nodes read, in the nodes' order."""
-    return [node.op.variable for node in nodes if isinstance(node.op, VariableRead)]
+def read_slots(nodes: Iterable[Node]) -> list[StateSlot]:
+    """The slots of the variables that nodes read, in the nodes' order."""
+    return [node.op.slot for node in nodes if isinstance(node.op, StateRead)]
 
 
-def slots_of(graph: Graph) -> tuple[Any, ...]:
-    """The variables that a graph reads or updates, each once, in the order of their first appearance: what positions of
+def slots_of(graph: Graph) -> tuple[StateSlot, ...]:
+    """The slots that a graph reads or updates, each once, in the order of their first appearance: what positions of
     variables in its plans mean."""
-    return tuple(dict.fromkeys((*_read_within(graph), *(variable for variable, _ in graph.updates))))
+    return tuple(dict.fromkeys((*_read_within(graph), *(slot for slot, _ in graph.updates))))
 
 
-def _read_within(graph: Graph) -> Iterator[Any]:
+def _read_within(graph: Graph) -> Iterator[StateSlot]:
     for node in graph.nodes():
-        if isinstance(node.op, VariableRead):
-            yield node.op.variable
+        if isinstance(node.op, StateRead):
+            yield node.op.slot
         elif node.op.kind is Kind.REGION:
             for body in node.op.bodies:  # type: ignore[attr-defined]
                 yield from _read_within(body)

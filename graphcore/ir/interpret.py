@@ -10,29 +10,30 @@ import numpy as np
 from graphcore.base.errors import CompileError
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Node
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 
 __all__ = ["interpret"]
 
 
-def interpret(graph: Graph, values: Mapping[tuple[int, int], Any]) -> list[Any]:
+def interpret(graph: Graph, values: Mapping[Value, Any]) -> list[Any]:
     """The graph's roots as arrays.
 
     Args:
         graph: with every extent bound.
-        values: arrays of the leaves and fed tensors by ``Tensor.key``.
+        values: arrays of the leaves and of what is fed.
 
     Raises:
         CompileError: an op without a reference.
     """
-    known: dict[tuple[int, int], Any] = dict(values)
+    known: dict[Value, Any] = dict(values)
     for node in graph.nodes():
-        if all((node.serial, i) in known for i in range(len(node.types))):
+        results = node.outputs
+        if all(t in known for t in results):
             continue
-        for i, result in enumerate(_evaluate(node, [known[t.key] for t in node.inputs])):
-            known.setdefault((node.serial, i), result)
-    return [known[t.key] for t in graph.roots]
+        for t, result in zip(results, _evaluate(node, [known[t] for t in node.inputs]), strict=True):
+            known.setdefault(t, result)
+    return [known[t] for t in graph.roots]
 
 
 def _evaluate(node: Node, operands: list[Any]) -> tuple[Any, ...]:
@@ -40,7 +41,7 @@ def _evaluate(node: Node, operands: list[Any]) -> tuple[Any, ...]:
         return (node.op.array,)
     if node.op.kind is Kind.REGION:
         body = node.op.bodies[0]  # type: ignore[attr-defined]
-        return tuple(interpret(body, {p.key: a for p, a in zip(body.inputs, operands, strict=True)}))
+        return tuple(interpret(body, dict(zip(body.inputs, operands, strict=True))))
     if node.op.kind is Kind.LEAF:
         raise CompileError(f"{node.op.name} has no value: {node} was neither fed nor initialised")
     with np.errstate(all="ignore"):

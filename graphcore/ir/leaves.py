@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from graphcore.base.shapes import Extent, Shape, agree, format_shape
 from graphcore.ir.op import INTEGER, Condition, Example, Leaf, Lowering, TensorType, View, one_type, primitive
 from graphcore.kernel.index import Index
 
-__all__ = ["Constant", "Parameter", "Placeholder", "RequireRange", "RequireShape", "VariableRead"]
+if TYPE_CHECKING:
+    from graphcore.ir.state import StateSlot
+
+__all__ = ["Constant", "Parameter", "Placeholder", "RequireRange", "RequireShape", "StateRead"]
 
 
 class _Labelled(Leaf):
@@ -65,21 +68,21 @@ class Parameter(_Identity):
 
 
 @primitive
-class VariableRead(_Labelled):
-    """The value of a variable before the run. All reads of one variable are the same value."""
+class StateRead(_Labelled):
+    """The value in a ``StateSlot`` before the run. All reads of one slot are the same value."""
 
     name = "variable"
-    variable: Any
+    slot: StateSlot
     label: str | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, VariableRead) and self.variable is other.variable
+        return isinstance(other, StateRead) and self.slot is other.slot
 
     def __hash__(self) -> int:
-        return id(self.variable)
+        return id(self.slot)
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        return one_type(self.variable.shape, self.variable.dtype)
+        return (self.slot.type,)
 
 
 @primitive

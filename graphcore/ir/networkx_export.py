@@ -9,6 +9,7 @@ from graphcore.ir.printer import attribute_text
 
 if TYPE_CHECKING:
     from graphcore.ir.graph import Graph
+    from graphcore.ir.node import Value
 
 __all__ = ["to_networkx"]
 
@@ -27,7 +28,7 @@ def to_networkx(graph: Graph) -> Any:
 
     """
     made = networkx.MultiDiGraph(
-        outputs=[t.key for t in graph.outputs], updates={v.name: t.key for v, t in graph.updates}
+        outputs=[_place(t) for t in graph.outputs], updates={v.name: _place(t) for v, t in graph.updates}
     )
     for node in dict.fromkeys((*(t.node for t in graph.inputs), *graph.nodes())):
         first = node.types[0]
@@ -39,3 +40,7 @@ def to_networkx(graph: Graph) -> Any:
         for position, t in enumerate(node.inputs):
             made.add_edge(t.node.serial, node.serial, operand=position, result=t.index)
     return made
+
+
+def _place(t: Value) -> tuple[int, int]:
+    return t.node.serial, t.index

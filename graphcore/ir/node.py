@@ -1,6 +1,7 @@
-"""Nodes and tensors of the graph IR, and the builder through which all nodes are made.
+"""Nodes and values of the graph IR, and the builder through which all nodes are made.
 
-Nodes are immutable, compared by identity and reachable only through what holds them: there is no global graph.
+Nodes are immutable, compared by identity and reachable only through what holds them: there is no global graph. Nothing
+here refers back to what holds it, so a graph that is dropped is freed at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import contextvars
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from graphcore.base import source
 from graphcore.base.dtypes import DType
@@ -19,16 +20,13 @@ from graphcore.base.source import Origin
 from graphcore.ir.op import Map, Op, TensorType, lookup
 
 if TYPE_CHECKING:
-    from graphcore.api.operators import Operators
-else:
-    Operators = (
-        object  # made of the layers above: ``operators.install`` puts its members on ``Tensor`` when they are there
-    )
+    from graphcore.ir.state import StateSlot
 
 __all__ = [
     "Builder",
+    "Named",
     "Node",
-    "Tensor",
+    "Value",
     "device",
     "enable_grad",
     "grad_enabled",
@@ -43,32 +41,35 @@ _device: contextvars.ContextVar[str | None] = contextvars.ContextVar("graphcore_
 
 
 class Node:
-    """An op applied to tensors.
+    """An op applied to values.
 
     Attributes:
         op: the primitive.
-        inputs: operand tensors.
+        inputs: operands.
         types: the results' types.
         origin: the user's line and name scope.
         serial: build order; a node's inputs have smaller serials.
-        updates: side updates ``(variable, tensor)`` that happen in every run that computes this node.
+        updates: side updates ``(slot, value)`` that happen in every run that computes this node.
         detached: built under ``no_grad``: gradients stop here.
         clone: non-zero for a recomputation, which must not be merged with the original.
         device: the device asked for, or None.
+        face: a weak reference to what the user holds for the first result, or None; nothing here looks at it.
     """
 
-    __slots__ = ("__weakref__", "clone", "detached", "device", "inputs", "op", "origin", "serial", "types", "updates")
+    __slots__ = (
+        "__weakref__", "clone", "detached", "device", "face", "inputs", "op", "origin", "serial", "types", "updates",
+    )  # fmt: skip
 
     def __init__(
         self,
         op: Op,
-        inputs: tuple[Tensor, ...],
+        inputs: tuple[Value, ...],
         types: tuple[TensorType, ...],
         origin: Origin,
         *,
         detached: bool = False,
         clone: int = 0,
-        updates: tuple[tuple[Any, Tensor], ...] = (),
+        updates: SideUpdates = (),
         device: str | None = None,
     ) -> None:
         self.op = op
@@ -80,37 +81,37 @@ class Node:
         self.detached = detached
         self.clone = clone
         self.device = device
+        self.face: Callable[[], Any] | None = None
 
-    def output(self, index: int = 0) -> Tensor:
-        """Result ``index`` as a tensor."""
-        return Tensor(self, index)
+    def output(self, index: int = 0) -> Value:
+        """Result ``index``."""
+        return _new_value(Value, (self, index))
 
     @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        return tuple(Tensor(self, i) for i in range(len(self.types)))
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple([_new_value(Value, (self, i)) for i in range(len(self.types))])
 
     def __repr__(self) -> str:
         return f"<{self.op.name} #{self.serial} at {self.origin}>"
 
 
-class Tensor(Operators):
-    """A symbolic value: result ``index`` of ``node``. Two tensors are the same value if both agree.
+class Value(NamedTuple):
+    """Result ``index`` of ``node``.
+
+    Values are made on demand: two are equal if they are the same result of the same node. Their hashes follow
+    addresses, so nothing may depend on the order of a set of them.
 
     Attributes:
+        node: what computes it.
+        index: which of its results.
         shape: extents, ints or ``Dim``.
         dtype: element type.
         ndim: number of axes.
         name: the name given, or one made from op and scope.
     """
 
-    # A gradient is held for variables, and for tensors that were asked to.
-    __slots__ = ("__weakref__", "grad", "index", "node")
-    __array_priority__ = 1000
-    grad: Tensor | None
-
-    def __init__(self, node: Node, index: int = 0) -> None:
-        self.node = node
-        self.index = index
+    node: Node
+    index: int = 0  # type: ignore[assignment]  # a tuple's method, which nobody asks a value
 
     @property
     def type(self) -> TensorType:
@@ -118,20 +119,20 @@ class Tensor(Operators):
 
     @property
     def shape(self) -> Shape:
-        return self.type.shape
+        return self.node.types[self.index].shape
 
     @property
     def dtype(self) -> DType:
-        return self.type.dtype
+        return self.node.types[self.index].dtype
 
     @property
     def ndim(self) -> int:
-        return len(self.type.shape)
+        return len(self.node.types[self.index].shape)
 
     @property
     def size(self) -> Extent:
         """Number of elements."""
-        count = self.type.size
+        count = self.node.types[self.index].size
         return Count(count) if isinstance(count, int) else count
 
     @property
@@ -143,34 +144,41 @@ class Tensor(Operators):
         path = [*self.node.origin.scope, self.node.op.given_name or self.node.op.name]
         return "/".join(path) + (f":{self.index}" if self.index else "")
 
-    @property
-    def key(self) -> tuple[int, int]:
-        """Identity of the value, usable as a dictionary key."""
-        return self.node.serial, self.index
-
-    def __hash__(self) -> int:
-        return hash((self.node.serial, self.index))
-
-    def same(self, other: Any) -> bool:
-        """Whether ``other`` is this very value (``==`` builds a comparison)."""
-        return isinstance(other, Tensor) and self.node is other.node and self.index == other.index
-
     def __repr__(self) -> str:
-        return f"Tensor({self.name}, {self.type}, {self.node.origin})"
+        return f"Value({self.name}, {self.type}, {self.node.origin})"
 
 
-def describe(tensor: Tensor) -> str:
-    """A tensor in an error message: its name, type and the line that built it."""
-    return f"{tensor.name}: {tensor.type}, built at {tensor.node.origin.place}"
+# What happens in every run that computes a node: slots and their new values; None and a value for all that happens with
+# what the value is computed from.
+SideUpdates = tuple[tuple["StateSlot | None", Value], ...]
+_new_value: Callable[[type[Value], tuple[Node, int]], Value] = tuple.__new__  # past the arguments' defaults
+
+
+class Named(Protocol):
+    """What messages can describe: a value, or what the user has in hand for one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def node(self) -> Node: ...
+    @property
+    def type(self) -> TensorType: ...
+    @property
+    def shape(self) -> Shape: ...
+
+
+def describe(value: Named) -> str:
+    """A value in an error message: its name, type and the line that built it."""
+    return f"{value.name}: {value.type}, built at {value.node.origin.place}"
 
 
 def make_node(
     op: Op,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Value],
     origin: Origin | None = None,
     *,
     clone: int = 0,
-    updates: tuple[tuple[Any, Tensor], ...] = (),
+    updates: SideUpdates = (),
     detached: bool | None = None,
 ) -> Node:
     """Build a node; shape and dtype errors name the operands' lines.
@@ -181,7 +189,7 @@ def make_node(
     if op.arity is not None and len(inputs) != op.arity:
         raise GraphError(f"{op.name} takes {op.arity} operands, got {len(inputs)}")
     try:
-        types = op.infer(*(t.type for t in inputs))
+        types = op.infer(*[node.types[index] for node, index in inputs])
     except (ShapeError, DTypeError) as error:
         raise with_operands(error, inputs) from None
     if inputs and types == inputs[0].node.types:
@@ -199,7 +207,7 @@ def make_node(
     )
 
 
-def with_operands(error: GraphcoreError, inputs: Sequence[Tensor]) -> GraphcoreError:
+def with_operands(error: GraphcoreError, inputs: Sequence[Named]) -> GraphcoreError:
     """The same error with the operands and their lines added to its message."""
     listed = "".join(f"\n  operand {i + 1} is {describe(t)}" for i, t in enumerate(inputs))
     return type(error)(f"{error}{listed}")
@@ -209,7 +217,7 @@ class Builder:
     """Builds nodes of any registered op by name: ``builder.mul(x, y)``, ``builder.permute(x, axes=(1, 0))``.
 
     Gradient rules and rewrite rules build through one of these, so op families need not import each other. Python
-    numbers among the operands of a MAP become constants of the first tensor's type and shape.
+    numbers among the operands of a MAP become constants of the first value's type and shape.
     """
 
     def __init__(
@@ -217,27 +225,27 @@ class Builder:
         origin: Origin | None = None,
         clone: int = 0,
         detached: bool | None = None,
-        make: Callable[[Op, tuple[Tensor, ...]], Node] | None = None,
+        make: Callable[[Op, tuple[Value, ...]], Node] | None = None,
     ) -> None:
         self._origin = origin
         self._clone = clone
         self._detached = detached
         self._make = make
 
-    def apply(self, op: Op, *inputs: Tensor) -> Node:
+    def apply(self, op: Op, *inputs: Value) -> Node:
         """A node of an op instance."""
         if self._make is not None:
             return self._make(op, inputs)
         return make_node(op, inputs, self._origin, clone=self._clone, detached=self._detached)
 
-    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+    def __getattr__(self, name: str) -> Callable[..., Value]:
         cls = lookup(name)
 
-        def build(*operands: Any, **attributes: Any) -> Tensor:
+        def build(*operands: Any, **attributes: Any) -> Value:
             if issubclass(cls, Map):
-                like = next((o for o in operands if isinstance(o, Tensor)), None)
+                like = next((o for o in operands if isinstance(o, Value)), None)
                 operands = tuple(
-                    o if isinstance(o, Tensor) else self.full(like.shape, o, like.dtype)
+                    o if isinstance(o, Value) else self.full(like.shape, o, like.dtype)
                     for o in operands
                     if like is not None
                 )
@@ -245,18 +253,18 @@ class Builder:
 
         return build
 
-    def full(self, shape: Shape, value: bool | int | float, dtype: DType) -> Tensor:
+    def full(self, shape: Shape, value: bool | int | float, dtype: DType) -> Value:
         """A constant scalar, broadcast to a shape."""
         scalar = self.apply(lookup("constant").of(value, dtype)).output(0)
         return self.broadcast_to(scalar, shape)
 
-    def broadcast_to(self, x: Tensor, shape: Shape) -> Tensor:
+    def broadcast_to(self, x: Value, shape: Shape) -> Value:
         """``x`` broadcast by NumPy's rule to ``shape`` (which it must fit)."""
         if x.shape == shape:
             return x
         return self.apply(lookup("broadcast")(shape=shape), x).output(0)
 
-    def unbroadcast(self, x: Tensor, shape: Shape) -> Tensor:
+    def unbroadcast(self, x: Value, shape: Shape) -> Value:
         """Sum ``x`` over the axes that a broadcast from ``shape`` added or stretched."""
         if x.shape == shape:
             return x
@@ -266,7 +274,7 @@ class Builder:
             x = self.apply(lookup("sum")(axes=axes), x).output(0)
         return x if x.shape == shape else self.apply(lookup("reshape")(shape=shape), x).output(0)
 
-    def zeros_like(self, x: Tensor) -> Tensor:
+    def zeros_like(self, x: Value) -> Value:
         return self.full(x.shape, 0, x.dtype)
 
 
@@ -343,7 +351,7 @@ def device(name: str | None) -> Iterator[None]:
         _device.reset(token)
 
 
-def mismatch(op: str, a: Tensor, b: Tensor, why: str) -> ShapeError:
+def mismatch(op: str, a: Named, b: Named, why: str) -> ShapeError:
     """A shape error between two operands with both lines."""
     return ShapeError(
         f"{op}: {why}: {format_shape(a.shape)} and {format_shape(b.shape)}\n  operand 1 is {describe(a)}"

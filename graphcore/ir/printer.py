@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphcore.base.dtypes import DType
-from graphcore.ir.leaves import Constant, VariableRead
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.leaves import Constant, StateRead
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def attribute_text(node: Node) -> str:
     if isinstance(op, Constant):
         array = op.array
         return repr(array.item()) if array.size == 1 else f"<{'x'.join(map(str, array.shape))}>"
-    if isinstance(op, VariableRead):
-        return str(op.variable.name)
+    if isinstance(op, StateRead):
+        return op.slot.name
     shown = {
         k: v for k, v in op.attributes().items() if k not in ("bodies", "rule") and not (k == "label" and v is None)
     }
@@ -44,7 +44,7 @@ def _lines(graph: Graph, origins: bool, indent: str) -> list[str]:
     numbers: dict[int, int] = {}
     lines: list[str] = []
 
-    def ref(t: Tensor) -> str:
+    def ref(t: Value) -> str:
         suffix = f".{t.index}" if len(t.node.types) > 1 else ""
         return f"%{numbers[t.node.serial]}{suffix}"
 
@@ -66,6 +66,6 @@ def _lines(graph: Graph, origins: bool, indent: str) -> list[str]:
                 lines.extend(_lines(body, origins, indent + "    "))
     if graph.outputs:
         lines.append(f"{indent}return {', '.join(ref(t) for t in graph.outputs)}")
-    for variable, value in graph.updates:
-        lines.append(f"{indent}{variable.name} <- {ref(value)}")
+    for slot, value in graph.updates:
+        lines.append(f"{indent}{slot.name} <- {ref(value)}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphcore import functional as F
 from graphcore.api import elementwise
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 from graphcore.nn.module import Module
 
 __all__ = ["GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from graphcore import functional as F
 from graphcore.api.shaping import flatten
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
 
 __all__ = ["Dropout", "Flatten", "Identity"]

@@ -6,9 +6,9 @@ from typing import Any
 
 from graphcore import functional as F
 from graphcore.api import initializers as init
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
 
 __all__ = ["Embedding"]

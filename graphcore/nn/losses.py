@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from graphcore import functional as F
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 from graphcore.nn.module import Module
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphcore.api.random import own_generator
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable, holder_of
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import as_dtype
@@ -18,9 +19,8 @@ from graphcore.base.notices import DeviceWarning, warn_once
 from graphcore.base.shapes import format_shape
 from graphcore.base.signposts import DEVICE
 from graphcore.base.source import name_scope
-from graphcore.ir.graph import Graph, read_variables, toposort
+from graphcore.ir.graph import Graph, read_slots, toposort
 from graphcore.ir.interpret import interpret
-from graphcore.ir.node import Tensor
 
 __all__ = ["IncompatibleKeys", "Module"]
 
@@ -401,12 +401,12 @@ def _listed(keys: list[str], limit: int = 10) -> str:
 def _initial_array(key: str, variable: Variable) -> np.ndarray:
     initial = variable.initial
     if isinstance(initial, Tensor):
-        if read_variables(toposort([initial])):
+        if read_slots(toposort([initial.value])):
             raise UsageError(
                 f"state_dict: the initial value of {key!r} is drawn or depends on other variables, made at "
                 f"{variable.place}; use sess.state_dict(module)"
             )
-        variable.set_initial(interpret(Graph((initial,)), {})[0])
+        variable.set_initial(interpret(Graph((initial.value,)), {})[0])
     if hasattr(initial, "sample"):
         variable.set_initial(initial.sample(own_generator(variable)))
     return np.asarray(variable.initial)

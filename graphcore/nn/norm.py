@@ -8,11 +8,11 @@ import numpy as np
 
 from graphcore import functional as F
 from graphcore.api import elementwise as ew
+from graphcore.api.tensor import Tensor, carrying
 from graphcore.api.variable import Variable
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import ShapeError, UsageError
-from graphcore.ir.graph import carry_updates
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import describe
 from graphcore.nn.module import Module
 
 __all__ = ["BatchNorm2d", "LayerNorm"]
@@ -82,7 +82,7 @@ class BatchNorm2d(Module):
         if share is None:
             share = ew.reciprocal(ew.astype(count, self.running_var.dtype))
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps)
-        return carry_updates(y, ((self.num_batches_tracked, count),))
+        return carrying(y, ((self.num_batches_tracked, count),))
 
     def extra_repr(self) -> str:
         flags = (

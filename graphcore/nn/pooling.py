@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphcore import functional as F
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 from graphcore.nn.conv import pair
 from graphcore.nn.module import Module
 

@@ -11,9 +11,9 @@ from graphcore.api import reductions
 from graphcore.api.logic import clip
 from graphcore.api.shaping import stack
 from graphcore.api.special import safe_sqrt
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable, constant
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 

@@ -101,7 +101,7 @@ class Pool(Opaque):
         most = (int(e) + p + q for e, p, q in zip(size[-2:], self.padding[::2], self.padding[1::2], strict=True))
         return dtypes.position_dtype(*most, self.window[0] * self.window[1])
 
-    def same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
+    def require_same(self, given: TensorType, shape: Shape, index: TensorType) -> None:
         """Check a recorded index against the shape of one value a window."""
         if index.dtype != self.tap_dtype:
             raise DTypeError(f"{self.name}: the index has dtype {index.dtype}, not {self.tap_dtype}")

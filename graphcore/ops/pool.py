@@ -162,7 +162,7 @@ class MaxPoolGrad(_Dilated):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         g, index = inputs
         self.check(0, g, FLOAT)
-        self.same(g, g.shape, index)
+        self.require_same(g, g.shape, index)
         return one_type(self.spread(g, self.input_size), g.dtype)
 
     @property
@@ -219,7 +219,7 @@ class MaxPoolGather(_Dilated):
         v, index = inputs
         self.check(0, v, FLOAT)
         shape = self.pooled(v)
-        self.same(v, shape, index)
+        self.require_same(v, shape, index)
         return one_type(shape, v.dtype)
 
     def lower(self, call: Lowering, index: tuple[Index, ...], read: Read) -> Expr:

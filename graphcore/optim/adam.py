@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphcore.api import elementwise as ew
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
-from graphcore.ir.node import Tensor
 from graphcore.optim.base import Optimizer
 from graphcore.optim.groups import LearningRate, Parameters, checked_rate, non_negative
 

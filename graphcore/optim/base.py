@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from graphcore.api import elementwise
+from graphcore.api.agreement import taken
 from graphcore.api.gradients import gradients
 from graphcore.api.operands import scalar
-from graphcore.api.variable import Variable
+from graphcore.api.tensor import Tensor
+from graphcore.api.variable import Update, Variable, read_variables
 from graphcore.base import source
 from graphcore.base.dtypes import DType, float32
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
 from graphcore.base.notices import warn_of_building
 from graphcore.base.shapes import agree
-from graphcore.ir.agreement import taken
-from graphcore.ir.graph import Update, read_variables, toposort
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.graph import toposort
+from graphcore.ir.node import describe
 from graphcore.optim.groups import Parameters, ParamGroup, checked_value, is_rate, label, parameter_groups
 
 __all__ = ["Optimizer", "TrainStep"]
@@ -193,12 +194,11 @@ class Optimizer(ABC, metaclass=_RateFirst):
                 if id(group) not in scalars:
                     scalars[id(group)] = _Scalars(self, group)
                 shared = scalars[id(group)](variable.dtype)
-                updates += [
-                    Update(target, value, place) for target, value in self._update(gradient, variable, shared, group)
-                ]
+                changes = self._update(gradient, variable, shared, group)
+                updates += [Update(target.slot, new.value, place) for target, new in changes]
             if self._steps is not None:
                 self._name_count([variable for _, variable in given])
-                updates.append(Update(self._steps, elementwise.add(self._steps, 1), place))
+                updates.append(Update(self._steps.slot, elementwise.add(self._steps, 1).value, place))
             else:
                 self._uncounted = True
         return TrainStep(tuple(updates))
@@ -337,7 +337,7 @@ def _chosen(loss: Tensor, variables: Any, params: Sequence[Variable]) -> list[Va
     """The variables to train, in the order of their making unless the user gave one; of the optimizer's parameters,
     if it has any, those that the loss depends on."""
     if variables is None:
-        read = read_variables(toposort([loss]))
+        read = read_variables(toposort([loss.value]))
         chosen = sorted((v for v in read if v.trainable), key=lambda v: v.uid)
         if params:
             reached = {v.uid for v in chosen}

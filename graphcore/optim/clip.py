@@ -9,9 +9,9 @@ from graphcore.api import elementwise as ew
 from graphcore.api.logic import clip
 from graphcore.api.reductions import sum as sum_of
 from graphcore.api.special import safe_sqrt
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 from graphcore.optim.groups import non_negative
 
 __all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import describe
 
 __all__ = [
     "LearningRate",

@@ -7,9 +7,9 @@ from typing import Any
 
 from graphcore.api import elementwise as ew
 from graphcore.api.logic import equal, where
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.errors import UsageError
-from graphcore.ir.node import Tensor
 from graphcore.optim.base import Optimizer
 from graphcore.optim.groups import LearningRate, Parameters, checked_rate, non_negative
 

@@ -14,6 +14,7 @@ from graphcore.base.shapes import Extent
 from graphcore.ir.graph import Graph
 from graphcore.ir.node import Node
 from graphcore.ir.op import Kind
+from graphcore.ir.state import StateSlot
 from graphcore.plan.costs import NO_WORK, Work
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.target import Target
@@ -107,7 +108,7 @@ class Backend(Protocol):
     def compile(self, plan: Plan) -> Any:
         """A program for the plan."""
 
-    def bind(self, program: Any, placed: Placed, slots: Sequence[Any] = ()) -> Executable:
+    def bind(self, program: Any, placed: Placed, slots: Sequence[StateSlot] = ()) -> Executable:
         """The program with sizes and offsets, over the variables at the plan's positions."""
 
     def interpret(self, graph: Graph) -> Executable:
@@ -125,7 +126,7 @@ class Backend(Protocol):
     def source(self, program: Any) -> str:
         """The generated source."""
 
-    def reserve(self, variables: Sequence[Any]) -> None:
+    def reserve(self, slots: Sequence[StateSlot]) -> None:
         """Make room for all variables at once, before they are written one by one."""
 
     def memory(self) -> MemoryInfo:
@@ -137,13 +138,13 @@ class Backend(Protocol):
     def nbytes(self, program: Any) -> int:
         """An estimate of what a compiled program takes in the process beside its plan."""
 
-    def has(self, variable: Any) -> bool:
+    def has(self, slot: StateSlot) -> bool:
         """Whether a variable has a value here."""
 
-    def read(self, variable: Any) -> Any:
+    def read(self, slot: StateSlot) -> Any:
         """A variable's value as a fresh array."""
 
-    def write(self, variable: Any, value: Any) -> None:
+    def write(self, slot: StateSlot, value: Any) -> None:
         """Set a variable."""
 
 

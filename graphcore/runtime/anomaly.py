@@ -13,9 +13,10 @@ from graphcore.base.arrays import outside, wrong_position
 from graphcore.base.errors import SessionError
 from graphcore.ir.graph import Graph, toposort
 from graphcore.ir.interpret import interpret
-from graphcore.ir.leaves import Constant, RequireRange, VariableRead
-from graphcore.ir.node import Node, Tensor, describe
+from graphcore.ir.leaves import Constant, RequireRange, StateRead
+from graphcore.ir.node import Node, Value, describe
 from graphcore.ir.op import Kind
+from graphcore.ir.state import StateSlot
 from passes.graph.base import PassContext
 from passes.graph.inline_regions import InlineRegions
 from passes.graph.specialize import bind_everything
@@ -54,7 +55,7 @@ def holds_nan(value: Any) -> bool:
 
 
 def anomaly_error(
-    graph: Graph, sizes: Mapping[str, int], feeds: Sequence[Any], variables: Mapping[int, Any]
+    graph: Graph, sizes: Mapping[str, int], feeds: Sequence[Any], variables: Mapping[StateSlot, Any]
 ) -> SessionError:
     """The error for a run that gave a NaN.
 
@@ -62,15 +63,15 @@ def anomaly_error(
         graph: the run's graph.
         sizes: its symbolic extents.
         feeds: arrays for ``graph.inputs``.
-        variables: values before the run by ``Variable.uid``.
+        variables: values before the run by slot.
     """
 
     bound = InlineRegions().run(bind_everything(graph, sizes), PassContext())
     nodes = bound.nodes()
     known = _fed(bound, feeds)
-    known |= {(n.serial, 0): variables[n.op.variable.uid] for n in nodes if isinstance(n.op, VariableRead)}
+    known |= {n.output(): variables[n.op.slot] for n in nodes if isinstance(n.op, StateRead)}
     results = [t for n in nodes for t in n.outputs]
-    values = dict(zip((t.key for t in results), interpret(Graph(tuple(results)), known), strict=True))
+    values = dict(zip(results, interpret(Graph(tuple(results)), known), strict=True))
     node = _first_nan(nodes, {key for key, value in values.items() if holds_nan(value)})
     if node is not None:
         return SessionError(_explained(node, values))
@@ -79,11 +80,11 @@ def anomaly_error(
     )
 
 
-def _fed(graph: Graph, feeds: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    return {t.key: np.asarray(a).astype(t.dtype.storage) for t, a in zip(graph.inputs, feeds, strict=True)}
+def _fed(graph: Graph, feeds: Sequence[Any]) -> dict[Value, Any]:
+    return {t: np.asarray(a).astype(t.dtype.storage) for t, a in zip(graph.inputs, feeds, strict=True)}
 
 
-def _first_nan(nodes: Sequence[Node], with_nan: set[tuple[int, int]]) -> Node | None:
+def _first_nan(nodes: Sequence[Node], with_nan: set[Value]) -> Node | None:
     """The first node that gives a NaN and was computed from none but those of constants.
 
     A constant NaN is no anomaly until something takes it in: where a label is no class, a loss does.
@@ -96,16 +97,16 @@ def _first_nan(nodes: Sequence[Node], with_nan: set[tuple[int, int]]) -> Node | 
         )
         if fixed:
             given.add(node.serial)
-        if not any(t.key in with_nan for t in node.outputs):
+        if with_nan.isdisjoint(node.outputs):
             continue
         if fixed:
             constant = constant or node
-        elif not any(t.key in with_nan and t.node.serial not in given for t in node.inputs):
+        elif not any(t in with_nan and t.node.serial not in given for t in node.inputs):
             return node
     return constant
 
 
-def _explained(node: Node, values: Mapping[tuple[int, int], Any]) -> str:
+def _explained(node: Node, values: Mapping[Value, Any]) -> str:
     if not node.inputs:
         return (
             f"detect_anomaly: {node.op.name} {node.output().name!r} holds NaN before anything is computed"
@@ -119,7 +120,7 @@ def _explained(node: Node, values: Mapping[tuple[int, int], Any]) -> str:
     lines = []
     source = "from operands without one"
     for i, t in enumerate(node.inputs):
-        a = np.asarray(values[t.key])
+        a = np.asarray(values[t])
         source = "out of a constant's" if holds_nan(a) else source
         extent = f", from {a.min()} to {a.max()}" if a.size and a.dtype.kind != "b" else ""
         lines.append(f"\n  operand {i + 1} is {describe(t)}{extent}")
@@ -129,13 +130,13 @@ def _explained(node: Node, values: Mapping[tuple[int, int], Any]) -> str:
     )
 
 
-def _out_of_range(roots: Sequence[Tensor], values: Mapping[tuple[int, int], Any]) -> str | None:
+def _out_of_range(roots: Sequence[Value], values: Mapping[Value, Any]) -> str | None:
     """What to say of the first label or index out of range that some values are computed from."""
     for node in toposort(roots):
         op: Any = node.op
-        if not isinstance(node.op, RequireRange) or node.inputs[0].key not in values:
+        if not isinstance(node.op, RequireRange) or node.inputs[0] not in values:
             continue
-        array = np.asarray(values[node.inputs[0].key])
+        array = np.asarray(values[node.inputs[0]])
         wrong = outside(array, op.extent, op.negative, op.allowed)
         if wrong is not None:
             text = wrong_position(array, wrong, op.extent, op.negative, op.allowed)
@@ -156,10 +157,10 @@ def positions_out_of_range(graph: Graph, sizes: Mapping[str, int], feeds: Sequen
     free: set[int] = set()  # what needs no variable, which the run may have changed
     read = []
     for node in bound.nodes():
-        if not isinstance(node.op, VariableRead) and all(t.node.serial in free for t in node.inputs):
+        if not isinstance(node.op, StateRead) and all(t.node.serial in free for t in node.inputs):
             free.add(node.serial)
             if isinstance(node.op, RequireRange):
                 read.append(node.output())
     indices = tuple(t.node.inputs[0] for t in read)
     found = interpret(Graph(indices), _fed(bound, feeds))
-    return _out_of_range(read, dict(zip((t.key for t in indices), found, strict=True)))
+    return _out_of_range(read, dict(zip(indices, found, strict=True)))

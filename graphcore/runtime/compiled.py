@@ -6,11 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from graphcore.api.variable import Variable
 from graphcore.base.errors import OutOfMemoryError, UsageError
 from graphcore.base.shapes import bind, product
 from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.printer import print_graph
+from graphcore.ir.state import StateSlot
 from graphcore.kernel.ir import print_kernel
 from graphcore.plan.backend import refuse_foreign
 from graphcore.plan.plan import ARENA, CONSTANT, Placed, Plan, print_plan
@@ -51,13 +51,13 @@ class Compiled:
         self._made = self._planned = None
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
         nodes = self._source[0].nodes()
-        self.updated = tuple(v for v, _ in self._source[0].updates)
+        self.updated = tuple(slot for slot, _ in self._source[0].updates)
         self._nodes = len(nodes)
         self.slots = slots_of(self._source[0])
         refuse_foreign(nodes, self.backend)
         if self.backend.interprets:
             self._bound_sizes = self._run_stages(upto=Graph).bound
-            self.variables: list[Variable] = list(self.slots)
+            self.variables: list[StateSlot] = list(self.slots)
         else:
             plan, _ = self._plan()
             self.variables = [self.slots[plan.slot(number)] for number in plan.variables]

@@ -16,14 +16,12 @@ from graphcore.base.errors import FeedError
 from graphcore.base.shapes import Extent, bind
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import RequireRange, RequireShape
-from graphcore.ir.node import Node, Tensor, describe
+from graphcore.ir.node import Node, Value, describe
 from graphcore.ir.op import Cut, Kind
 
 __all__ = ["FeedRange", "FeedRanges", "ranges_of"]
 
 _KEPT = 128  # shapes of feeds for which limits are kept
-
-Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -103,17 +101,17 @@ class FeedRanges:
 
 def ranges_of(graph: Graph) -> list[FeedRange]:
     """What the feeds of a graph, its ``inputs``, may hold, by the ops that read them as positions, in regions too."""
-    feeds = {t.key: i for i, t in enumerate(graph.inputs) if t.dtype.is_integer}
+    feeds = {t: i for i, t in enumerate(graph.inputs) if t.dtype.is_integer}
     found: dict[FeedRange, None] = {}
     if not feeds:
         return []
-    pending: list[tuple[list[Node], dict[Key, Tensor]]] = [(graph.nodes(), {})]
+    pending: list[tuple[list[Node], dict[Value, Value]]] = [(graph.nodes(), {})]
     while pending:
         nodes, outer = pending.pop()
         for node in nodes:
             op: Any = node.op
             if op.kind is Kind.REGION:  # its operands are its first body's inputs
-                inputs = {p.key: t for p, t in zip(op.bodies[0].inputs, node.inputs, strict=True)}
+                inputs = dict(zip(op.bodies[0].inputs, node.inputs, strict=True))
                 pending.append((op.bodies[0].nodes(), {**outer, **inputs}))
             elif isinstance(op, RequireRange):
                 for feed, cuts in _feeds_read(node.inputs[0], feeds, outer):
@@ -127,21 +125,21 @@ def ranges_of(graph: Graph) -> list[FeedRange]:
 
 
 def _feeds_read(
-    indices: Tensor, feeds: Mapping[Key, int], outer: Mapping[Key, Tensor]
+    indices: Value, feeds: Mapping[Value, int], outer: Mapping[Value, Value]
 ) -> Iterator[tuple[int, tuple[Cut, ...]]]:
     """The feeds that reach a tensor unchanged, and the slices that are left of them."""
-    stack: list[tuple[Tensor, tuple[Cut, ...]]] = [(indices, ())]
-    seen: set[tuple[Key, tuple[Cut, ...]]] = set()
+    stack: list[tuple[Value, tuple[Cut, ...]]] = [(indices, ())]
+    seen: set[tuple[Value, tuple[Cut, ...]]] = set()
     while stack:
         t, cuts = stack.pop()
-        if (t.key, cuts) in seen:
+        if (t, cuts) in seen:
             continue
-        seen.add((t.key, cuts))
+        seen.add((t, cuts))
         op, cut = t.node.op, t.node.op.cut()
-        if t.key in feeds:
-            yield feeds[t.key], cuts
-        elif t.key in outer:
-            stack.append((outer[t.key], cuts))
+        if t in feeds:
+            yield feeds[t], cuts
+        elif t in outer:
+            stack.append((outer[t], cuts))
         elif cut is not None:
             stack.append((t.node.inputs[0], (cut, *cuts)))
         elif op.retypes or isinstance(op, (RequireShape, RequireRange)):  # elements stay in their places

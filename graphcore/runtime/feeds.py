@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.arrays import beyond, shown
 from graphcore.base.errors import FeedError, UsageError
 from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
 from graphcore.ir.constraints import Constraint
 from graphcore.ir.graph import Graph, rebuild
-from graphcore.ir.leaves import Parameter, Placeholder, VariableRead
-from graphcore.ir.node import Node, Tensor, describe, make_node
+from graphcore.ir.leaves import Parameter, Placeholder, StateRead
+from graphcore.ir.node import Node, Value, describe, make_node
 
 __all__ = [
     "as_feed",
     "cast_feed",
     "check_feeds",
     "feed_points",
+    "listed_inputs",
     "shape_of",
     "sizes_of",
     "split_feeds",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 
-def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Tensor, ...]]:
+def feed_points(graph: Graph, fed: tuple[Value, ...]) -> tuple[Graph, tuple[Value, ...]]:
     """The graph with every fed tensor replaced by a placeholder; ``inputs`` are those placeholders."""
     mapping = {}
     points = []
@@ -37,14 +39,14 @@ def feed_points(graph: Graph, fed: tuple[Tensor, ...]) -> tuple[Graph, tuple[Ten
             points.append(t)
             continue
         point = make_node(Placeholder(t.shape, t.dtype, f"{t.name} (fed)"), (), t.node.origin).output()
-        mapping[t.key] = point
+        mapping[t] = point
         points.append(point)
     if mapping:
         graph = graph.with_roots(rebuild(graph, mapping))
     return Graph(graph.outputs, graph.updates, tuple(points)), tuple(fed)
 
 
-def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
+def check_feeds(graph: Graph, fed: Sequence[Value]) -> None:
     """Raise unless the fed tensors can be fed and everything else that the graph needs has a value.
 
     Raises:
@@ -53,13 +55,13 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
     """
     seen = set()
     for t in fed:
-        if isinstance(t.node.op, VariableRead):
+        if isinstance(t.node.op, StateRead):
             raise FeedError(
                 f"feed_dict: {t.name!r} is a variable; use sess.set_value(variable, array)\n  {describe(t)}"
             )
-        if t.key in seen:
+        if t in seen:
             raise FeedError(f"feed_dict: {t.name!r} is fed twice\n  {describe(t)}")
-        seen.add(t.key)
+        seen.add(t)
     points = {t.node.serial for t in graph.inputs}
     for node in graph.nodes():
         if isinstance(node.op, Placeholder) and node.serial not in points:
@@ -74,13 +76,13 @@ def check_feeds(graph: Graph, fed: Sequence[Tensor]) -> None:
             )
 
 
-def _word(t: Tensor) -> str:
+def _word(t: Value) -> str:
     label = t.name.rsplit("/", 1)[-1]
     return label if label.isidentifier() else "x"
 
 
 def split_feeds(feed_dict: Any) -> tuple[tuple[Any, ...], list[Any]]:
-    """The tensors, or names of tensors, and the values of a feed_dict.
+    """What is fed, values or names, and what with.
 
     Raises:
         UsageError, FeedError: no mapping, or a key that is neither.
@@ -94,10 +96,23 @@ def split_feeds(feed_dict: Any) -> tuple[tuple[Any, ...], list[Any]]:
     for key in feed_dict:
         if not isinstance(key, (Tensor, str)):
             raise FeedError(f"feed_dict: keys must be tensors or their names, got {type(key).__name__}")
-    return tuple(feed_dict), list(feed_dict.values())
+    return tuple([key.value if isinstance(key, Tensor) else key for key in feed_dict]), list(feed_dict.values())
 
 
-def shape_of(t: Tensor, value: Any) -> tuple[int, ...]:
+def listed_inputs(inputs: Any) -> tuple[Any, ...]:
+    """The inputs of ``make_callable``, one or several, as values or names.
+
+    Raises:
+        UsageError: one that is neither a tensor nor a name.
+    """
+    given = [inputs] if isinstance(inputs, (Tensor, str)) else list(inputs)
+    for t in given:
+        if not isinstance(t, (Tensor, str)):
+            raise UsageError(f"make_callable: inputs must be tensors, got {type(t).__name__}")
+    return tuple([t.value if isinstance(t, Tensor) else t for t in given])
+
+
+def shape_of(t: Value, value: Any) -> tuple[int, ...]:
     """A shape, or an array's shape."""
     if (
         isinstance(value, (tuple, list))
@@ -109,7 +124,7 @@ def shape_of(t: Tensor, value: Any) -> tuple[int, ...]:
 
 
 def sizes_of(
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Value],
     shapes: Sequence[tuple[int, ...]],
     needed: frozenset[str],
     constraints: Sequence[Constraint],
@@ -125,7 +140,7 @@ def sizes_of(
         FeedError: a shape that does not fit its tensor or another feed.
     """
     sizes: dict[str, int] = {}
-    came_from: dict[str, Tensor] = {}
+    came_from: dict[str, Value] = {}
     for t, shape in zip(tensors, shapes, strict=True):
         if len(shape) != t.ndim:
             raise FeedError(
@@ -166,7 +181,7 @@ def symbols_in(nodes: Sequence[Node]) -> frozenset[str]:
     return symbols_of(e for n in nodes for kind in n.types for e in kind.shape)
 
 
-def as_feed(value: Any, t: Tensor) -> Any:
+def as_feed(value: Any, t: Value) -> Any:
     """A fed value as an array.
 
     Raises:
@@ -194,7 +209,7 @@ def as_feed(value: Any, t: Tensor) -> Any:
     return array
 
 
-def _weak_fits(array: Any, t: Tensor) -> bool:
+def _weak_fits(array: Any, t: Value) -> bool:
     """Python numbers take the tensor's type where the kind fits; an empty list has no kind."""
     return (
         array.size == 0
@@ -203,7 +218,7 @@ def _weak_fits(array: Any, t: Tensor) -> bool:
     )
 
 
-def _check_range(array: Any, t: Tensor) -> None:
+def _check_range(array: Any, t: Value) -> None:
     wrong = beyond(array, t.dtype.storage)
     if wrong is not None:
         info = np.iinfo(t.dtype.storage)
@@ -213,7 +228,7 @@ def _check_range(array: Any, t: Tensor) -> None:
         )
 
 
-def cast_feed(t: Tensor, array: Any) -> Any:
+def cast_feed(t: Value, array: Any) -> Any:
     """The array, if its type converts to the tensor's within its kind, and what it holds fits.
 
     Raises:

@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import UsageError
 from graphcore.ir.graph import Update
-from graphcore.ir.node import Tensor
+from graphcore.ir.node import Value
 
 __all__ = ["flatten_fetches"]
 
 
 def flatten_fetches(fetches: Any) -> tuple[list[Any], list[Update], Callable[[Sequence[Any]], Any]]:
-    """Tensors (and names, in place of some) and updates inside any nesting, and a function that puts values back in
-    the same nesting.
+    """Values (and names, in place of some) and updates of any nesting of tensors and updates, and what puts arrays back
+    in the same nesting.
 
     Raises:
         UsageError: something that is neither a tensor nor an update, nor a nesting of them.
@@ -27,10 +28,13 @@ def flatten_fetches(fetches: Any) -> tuple[list[Any], list[Update], Callable[[Se
 
 
 def _visit(value: Any, tensors: list[Any], updates: list[Update]) -> Callable[[Sequence[Any]], Any]:
-    if isinstance(value, (Tensor, str)):
+    if isinstance(value, Tensor):
         position = len(tensors)
-        tensors.append(value)
+        tensors.append(value.value)
         return itemgetter(position)
+    if isinstance(value, Value):
+        tensors.append(value)
+        return itemgetter(len(tensors) - 1)
     if isinstance(value, Update):
         updates.append(value)
         return lambda values: None

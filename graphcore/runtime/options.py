@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.base.errors import SessionError, UsageError
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import Value, describe
 
 __all__ = ["RunMetadata", "RunOptions", "checked_seed", "parse_bytes", "refuse_nonfinite"]
 
@@ -71,7 +71,7 @@ def parse_bytes(value: int | str | None, option: str = "memory_limit") -> int | 
     raise UsageError(f"{option}: {value!r} is no size; write bytes or text like '2GB'")
 
 
-def refuse_nonfinite(tensors: Sequence[Tensor], values: Sequence[Any], explain: Callable[[], str | None]) -> None:
+def refuse_nonfinite(tensors: Sequence[Value], values: Sequence[Any], explain: Callable[[], str | None]) -> None:
     """Raise SessionError where a value of a floating type is NaN or infinite.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from graphcore.ir.constraints import Constraint, constraints_of
 from graphcore.ir.fingerprint import fingerprint
 from graphcore.ir.graph import Graph, Update, collect
-from graphcore.ir.node import Tensor
+from graphcore.ir.node import Value
 from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feed_ranges import FeedRanges, ranges_of
 from graphcore.runtime.feeds import check_feeds, feed_points, symbols_in
@@ -111,13 +111,13 @@ def shrink(cache: OrderedDict[Any, Any]) -> None:
         cache.popitem(last=False)
 
 
-def run_graph(tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Graph:
+def run_graph(values: Sequence[Value], updates: Sequence[Update], fed: tuple[Value, ...]) -> Graph:
     """The graph of a run, whose inputs are a placeholder for each of ``fed``.
 
     Raises:
         FeedError: something that cannot be fed, or a placeholder that is not.
     """
-    graph, _ = feed_points(collect(tensors, updates, fed), fed)
+    graph, _ = feed_points(collect(values, updates, fed), fed)
     check_feeds(graph, fed)
     return graph
 
@@ -211,12 +211,12 @@ class ProgramCache:
         while len(self.programs) > CACHE_SIZE:
             self._forget(next(iter(self.programs)))
 
-    def entry(self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...]) -> Entry:
+    def entry(self, values: Sequence[Value], updates: Sequence[Update], fed: tuple[Value, ...]) -> Entry:
         """The entry for what a run fetches, updates and is fed."""
         key = (
-            tuple(t.key for t in tensors),
-            tuple((u.variable.uid, u.value.key) for u in updates),
-            tuple(t.key for t in fed),
+            tuple([(node.serial, index) for node, index in values]),
+            tuple([(u.slot.serial, u.value.node.serial, u.value.index) for u in updates]),
+            tuple([(node.serial, index) for node, index in fed]),
         )
         with self._lock:
             entry = self.entries.get(key)
@@ -226,7 +226,7 @@ class ProgramCache:
                 if digest is not None and digest in self.programs:
                     self.programs.move_to_end(digest)
                 return entry
-        graph = run_graph(tensors, updates, fed)
+        graph = run_graph(values, updates, fed)
         found = fingerprint(graph)
         nodes = graph.nodes()
         ranges = ranges_of(graph)

@@ -10,16 +10,17 @@ from typing import Any, Self, cast
 import numpy as np
 
 from graphcore.api import random
-from graphcore.api.variable import Variable
+from graphcore.api.tensor import Tensor
+from graphcore.api.variable import Variable, read_variables, variable_of
 from graphcore.base.errors import DeviceError, FeedError, SessionError, UsageError
 from graphcore.base.process import PROCESS
 from graphcore.io.checkpoint import load_arrays, save_arrays
-from graphcore.ir.graph import Update, read_variables
-from graphcore.ir.node import Tensor
+from graphcore.ir.graph import Update
+from graphcore.ir.node import Value
 from graphcore.plan.backend import MemoryInfo, open_backend
 from graphcore.runtime.anomaly import anomaly_error, holds_nan, positions_out_of_range, watching
 from graphcore.runtime.compiled import Compiled
-from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, shape_of, sizes_of, split_feeds
+from graphcore.runtime.feeds import as_feed, cast_feed, feed_points, listed_inputs, shape_of, sizes_of, split_feeds
 from graphcore.runtime.fetches import flatten_fetches
 from graphcore.runtime.locks import Line, Turn
 from graphcore.runtime.names import resolve
@@ -206,11 +207,7 @@ class Session:
         """
         self._check_alive()
         tensors, updates, nest = flatten_fetches(fetches)
-        listed = tuple([inputs] if isinstance(inputs, (Tensor, str)) else inputs)
-        for t in listed:
-            if not isinstance(t, (Tensor, str)):
-                raise UsageError(f"make_callable: inputs must be tensors, got {type(t).__name__}")
-        tensors, listed = self._found(tensors, updates, listed)
+        tensors, listed = self._found(tensors, updates, listed_inputs(inputs))
         entry = self._cache.entry(tensors, updates, listed)
 
         def call(*arrays: Any) -> Any:
@@ -256,13 +253,13 @@ class Session:
 
     def _found(
         self, tensors: list[Any], updates: Sequence[Update], fed: tuple[Any, ...]
-    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Fetches and feeds, with tensors in the places of names."""
+    ) -> tuple[list[Value], tuple[Value, ...]]:
+        """Fetches and feeds, with values in the places of names."""
         if any(isinstance(t, str) for t in tensors) or any(isinstance(t, str) for t in fed):
             return resolve(tensors, updates, fed, self._cache.graphs)
         return tensors, fed
 
-    def _execute(self, entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+    def _execute(self, entry: Entry, fed: Sequence[Value], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         prepared = []
         for array, t, storage in zip(arrays, fed, entry.storages, strict=True):
             fitting = array if type(array) is np.ndarray else as_feed(array, t)
@@ -287,20 +284,21 @@ class Session:
         return bound, values
 
     def _watched(
-        self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
+        self, tensors: Sequence[Value], updates: Sequence[Update], fed: tuple[Value, ...], arrays: Sequence[Any]
     ) -> tuple[Any, list[Any]]:
         """A run under ``detect_anomaly``."""
         entry = self._cache.entry(tensors, updates, fed)
         graph = run_graph(tensors, updates, fed)
         variables = read_variables(graph.nodes())
-        before = dict(zip((v.uid for v in variables), self._variables.read(variables), strict=True))
+        before = dict(zip((v.slot for v in variables), self._variables.read(variables), strict=True))
         bound, values = self._execute(entry, fed, arrays)
-        if any(map(holds_nan, values)) or any(map(holds_nan, self._variables.read([v for v, _ in graph.updates]))):
+        updated = [variable_of(slot) for slot, _ in graph.updates]
+        if any(map(holds_nan, values)) or any(map(holds_nan, self._variables.read(updated))):
             raise anomaly_error(graph, *_fed_again(entry, fed, arrays), before)
         return bound, values
 
     def _explained(
-        self, tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Tensor, ...], arrays: Sequence[Any]
+        self, tensors: Sequence[Value], updates: Sequence[Update], fed: tuple[Value, ...], arrays: Sequence[Any]
     ) -> str | None:
         """What ``check_numerics`` can say of a run that is over."""
         entry = self._cache.entry(tensors, updates, fed)
@@ -315,7 +313,7 @@ class Session:
                 program.compiled.append(compiled)
                 del program.compiled[:-CACHE_SIZE]
         compiled.check_limit(sizes, self.memory_limit)
-        self._variables.initialise(compiled.variables)
+        self._variables.initialise(map(variable_of, compiled.variables))
         turn = Turn()
         with turn.lock:  # growing memory must not meet a run
             self._line.wait(turn)
@@ -436,7 +434,7 @@ class Session:
         self._variables.restore(state, strict, module)
 
 
-def _fed_again(entry: Entry, fed: Sequence[Tensor], arrays: Sequence[Any]) -> tuple[dict[str, int], list[Any]]:
+def _fed_again(entry: Entry, fed: Sequence[Value], arrays: Sequence[Any]) -> tuple[dict[str, int], list[Any]]:
     """The extents and the feeds of a run."""
     feeds = [as_feed(a, t) for a, t in zip(arrays, fed, strict=True)]
     return sizes_of(fed, [a.shape for a in feeds], entry.needed, entry.constraints), feeds

@@ -11,11 +11,13 @@ import numpy as np
 
 from graphcore.api import random
 from graphcore.api.initializers import generator
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable
 from graphcore.base.arrays import beyond, shown
 from graphcore.base.errors import DTypeError, SessionError, ShapeError, UsageError
 from graphcore.base.shapes import format_shape
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import describe
+from graphcore.ir.state import StateSlot
 from graphcore.runtime.locks import Line, Turn
 
 __all__ = ["VariableStore", "checked_variable", "fitting_value", "match_state", "owned_variables", "renamed"]
@@ -77,14 +79,14 @@ class VariableStore:
     def initialise(self, variables: Iterable[Variable]) -> None:
         """Give variables that have no value yet their initial ones; of those with one key, to the one first that was
         built first, whatever the order in which a run needs them."""
-        missing = sorted((v for v in variables if not self._backend.has(v)), key=lambda v: v.uid)
+        missing = sorted((v for v in variables if not self._backend.has(v.slot)), key=lambda v: v.uid)
         if len(missing) > 1:
             self._reserve(missing)
         for variable in missing:
-            if self._backend.has(variable):
+            if self._backend.has(variable.slot):
                 continue
             with self._lock:
-                if not self._backend.has(variable):  # another thread may have been here
+                if not self._backend.has(variable.slot):  # another thread may have been here
                     self.note(variable)
                     self.write([(variable, self._initial_value(variable))])
 
@@ -99,7 +101,7 @@ class VariableStore:
         turn = Turn()
         with turn.lock:  # growing memory must not meet a run
             self._line.wait(turn)
-            self._backend.reserve(variables)
+            self._backend.reserve([v.slot for v in variables])
 
     def _initial_value(self, variable: Variable) -> Any:
         key = self.key_of(variable)
@@ -147,7 +149,7 @@ class VariableStore:
         """The checkpoint key of a variable: the scopes and path of a module's, what belongs to others by theirs, the
         scoped name of another one; those without a name are numbered in the order of first use."""
         if variable.key_from is not None:
-            return variable.key_from(self.key_of)
+            return str(variable.key_from(self.key_of))
         if variable.is_named:
             return variable.name
         rank = self.note(variable)
@@ -161,11 +163,11 @@ class VariableStore:
         """
         return _unique((self.key_of(v), v) for v in (self.used if module is None else owned_variables(module).values()))
 
-    def mark(self, variables: Sequence[Variable]) -> None:
+    def mark(self, slots: Iterable[StateSlot]) -> None:
         """Note that this session has given variables other values than they had."""
         when = next(_moments)
-        for variable in variables:
-            changes = variable.changes
+        for slot in slots:
+            changes = slot.notes.changes
             if self._owner not in changes and len(changes) > _SESSIONS:
                 del changes[min(changes, key=changes.__getitem__)]
             changes[self._owner] = when
@@ -181,9 +183,9 @@ class VariableStore:
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
-            self._backend.reserve([variable for variable, _ in pairs])
+            self._backend.reserve([variable.slot for variable, _ in pairs])
             for variable, value in pairs:
-                self._backend.write(variable, value)
+                self._backend.write(variable.slot, value)
 
     def read(self, variables: Sequence[Variable]) -> list[Any]:
         """The values of variables between two runs, of one moment."""
@@ -191,7 +193,7 @@ class VariableStore:
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
-            return [self._backend.read(v) for v in variables]
+            return [self._backend.read(v.slot) for v in variables]
 
     def load(self, state: Mapping[str, Any], strict: bool | str, module: Any) -> None:
         """Set variables from arrays by checkpoint key; see ``Session.load_state_dict``."""
@@ -212,7 +214,7 @@ class VariableStore:
         for variable, _ in pairs:
             self.note(variable)
         self.write(pairs)
-        self.mark([variable for variable, _ in pairs])
+        self.mark(variable.slot for variable, _ in pairs)
 
     def restore(self, state: Mapping[str, Any], strict: bool | str, module: Any) -> None:
         """Set variables from a file's arrays; see ``Session.restore``."""

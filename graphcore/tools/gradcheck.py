@@ -10,10 +10,11 @@ import numpy as np
 
 from graphcore.api.gradients import gradients
 from graphcore.api.shaping import reshape, stack
+from graphcore.api.tensor import Tensor
 from graphcore.api.variable import as_tensor, placeholder
 from graphcore.base.errors import GradientError, ShapeError, UsageError
 from graphcore.base.shapes import is_static, product
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.node import describe
 from graphcore.runtime.anomaly import detect_anomaly
 from graphcore.runtime.session import Session
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph, collect, slots_of
 from graphcore.ir.interpret import interpret
-from graphcore.ir.leaves import Constant, VariableRead
-from graphcore.ir.node import Tensor
+from graphcore.ir.leaves import Constant, StateRead
+from graphcore.ir.node import Value
+from graphcore.ir.state import StateSlot
 from graphcore.kernel.interpret import run_kernel, run_parts
 from graphcore.kernel.parts import uncut
 from graphcore.plan.backend import open_backend
@@ -80,7 +82,8 @@ def replay(
     True
     """
     tensors, updates, _ = flatten_fetches(fetches)
-    graph, _ = feed_points(collect(tensors, updates, tuple(feeds)), tuple(feeds))
+    fed = tuple([t.value for t in feeds])
+    graph, _ = feed_points(collect(tensors, updates, fed), fed)
     arrays = [np.asarray(a, t.dtype.storage) for t, a in feeds.items()]
     sizes = {
         name: int(n)
@@ -89,7 +92,7 @@ def replay(
         if hasattr(e, "symbols")
         for name in e.symbols()
     }
-    oracle = _Oracle(arrays, dict(variables or {}), sizes, slots_of(graph))
+    oracle = _Oracle(arrays, {v.slot: a for v, a in (variables or {}).items()}, sizes, slots_of(graph))
     told = StageContext(open_backend("numpy:kernels").target, sizes)
     expected = oracle.graph(graph)
     errors: dict[str, float] = {}
@@ -129,7 +132,11 @@ class _Oracle:
     variables."""
 
     def __init__(
-        self, feeds: Sequence[Any], variables: dict[Any, Any], sizes: dict[str, int], slots: Sequence[Any]
+        self,
+        feeds: Sequence[Any],
+        variables: dict[StateSlot, Any],
+        sizes: dict[str, int],
+        slots: Sequence[StateSlot],
     ) -> None:
         self.feeds, self.variables, self.sizes, self.slots = feeds, variables, sizes, slots
 
@@ -152,22 +159,20 @@ class _Oracle:
             return self.plan(done.before, done.before.steps, built, made)
         return self.graph(made.graph) if isinstance(made, Partition) else None  # it means what its graph does
 
-    def value(self, variable: Any) -> Any:
-        if variable not in self.variables:
-            initial = variable.initial
-            self.variables[variable] = (
-                initial.sample(np.random.default_rng(0)) if hasattr(initial, "sample") else initial
-            )
-        return np.asarray(self.variables[variable], variable.dtype.storage)
+    def value(self, slot: StateSlot) -> Any:
+        if slot not in self.variables:
+            initial = slot.initializer
+            self.variables[slot] = initial.sample(np.random.default_rng(0)) if hasattr(initial, "sample") else initial
+        return np.asarray(self.variables[slot], slot.dtype.storage)
 
-    def leaves(self, graph: Graph) -> dict[tuple[int, int], Any]:
+    def leaves(self, graph: Graph) -> dict[Value, Any]:
         """The values of feeds, variables and constants."""
-        known = {t.key: a for t, a in zip(graph.inputs, self.feeds, strict=True)}
+        known: dict[Value, Any] = dict(zip(graph.inputs, self.feeds, strict=True))
         for node in graph.nodes():
-            if isinstance(node.op, VariableRead):
-                known.setdefault((node.serial, 0), self.value(node.op.variable))
+            if isinstance(node.op, StateRead):
+                known.setdefault(node.output(), self.value(node.op.slot))
             elif isinstance(node.op, Constant):
-                known[node.serial, 0] = node.op.array
+                known[node.output()] = node.op.array
         return known
 
     def graph(self, graph: Graph) -> list[Any]:
@@ -180,15 +185,15 @@ class _Oracle:
         for _, kernel, values, parts in kernels.listed:
             for position in kernel.written():
                 t = values[position]
-                found[t.key] = _unwritten(int(bind(t.size, self.sizes)) * t.dtype.itemsize).view(t.dtype.storage)
-            run_parts(parts or uncut(kernel), [found.get(t.key, _NOTHING) for t in values], self.sizes)
+                found[t] = _unwritten(int(bind(t.size, self.sizes)) * t.dtype.itemsize).view(t.dtype.storage)
+            run_parts(parts or uncut(kernel), [found.get(t, _NOTHING) for t in values], self.sizes)
         return self.results(kernels.graph, found)
 
-    def results(self, graph: Graph, found: Mapping[tuple[int, int], Any]) -> list[Any]:
+    def results(self, graph: Graph, found: Mapping[Value, Any]) -> list[Any]:
         """The roots of a graph, from flat arrays of what is in memory and the leaves."""
         known = {**self.leaves(graph), **found}
         return [
-            np.reshape(known.get(stored_root(t).key, _NOTHING), tuple(int(bind(e, self.sizes)) for e in t.shape))
+            np.reshape(known.get(stored_root(t), _NOTHING), tuple(int(bind(e, self.sizes)) for e in t.shape))
             for t in graph.roots
         ]
 
@@ -198,9 +203,9 @@ class _Oracle:
         for fetch in plan.fetches:
             shape = tuple(int(bind(e, self.sizes)) for e in fetch.shape)
             outputs.append(np.reshape(plan.fetched(fetch, arrays), shape))
-        written = {id(self.slots[plan.slot(number)]): arrays[number] for number in plan.variables}
-        values = {id(v): np.reshape(written[id(v)], tuple(v.shape)) for v in self.slots if id(v) in written}
-        return [*outputs, *(values.get(id(v), self.value(v)) for v, _ in built.updates)]
+        written = {self.slots[plan.slot(number)]: arrays[number] for number in plan.variables}
+        values = {v: np.reshape(array, tuple(v.shape)) for v, array in written.items()}
+        return [*outputs, *(values.get(v, self.value(v)) for v, _ in built.updates)]
 
     def steps(self, plan: Plan, steps: Sequence[Launch], placed: Placed | None = None) -> list[Any]:
         """Every buffer after some steps: in memory of its own, or in the arena where it was placed."""

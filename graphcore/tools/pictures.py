@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcore import viz
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import DeviceError, FeedError, UsageError
 from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
 from graphcore.ir.graph import Graph, Update, collect
-from graphcore.ir.leaves import Parameter, Placeholder, RequireShape, VariableRead
+from graphcore.ir.leaves import Parameter, Placeholder, RequireShape, StateRead
 from graphcore.ir.networkx_export import to_networkx
-from graphcore.ir.node import Node, Tensor, describe
+from graphcore.ir.node import Node, Value, describe
 from graphcore.ir.op import Kind
 from graphcore.ir.printer import attribute_text
 from graphcore.kernel.parts import uncut
@@ -119,7 +120,7 @@ def dprint(fetches: Any, *, file: Any = None) -> None:
       %0 = x : float32(3,)  # <stdin>:1
     """
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = Graph(tuple(tensors), tuple((u.variable, u.value) for u in updates))
+    graph = Graph(tuple(tensors), tuple((u.slot, u.value) for u in updates))
     for line in _tree(graph):
         print(line, file=file)
 
@@ -134,7 +135,7 @@ def _tree(graph: Graph) -> Iterator[str]:
     splats = Splats()
     roots = [("", t) for t in graph.outputs] + [(f"{v.name} <- ", t) for v, t in graph.updates]
     # With each value whether the region around it is part of a gradient, and so all of its body.
-    stack: list[tuple[int, str, Tensor, bool]] = [(0, prefix, t, False) for prefix, t in reversed(roots)]
+    stack: list[tuple[int, str, Value, bool]] = [(0, prefix, t, False) for prefix, t in reversed(roots)]
     while stack:
         depth, prefix, t, around = stack.pop()
         node = t.node
@@ -264,7 +265,7 @@ class _Subject:
         return tuple(facts)
 
 
-def _title(tensors: Sequence[Tensor], updates: Sequence[Update]) -> str:
+def _title(tensors: Sequence[Value], updates: Sequence[Update]) -> str:
     """What the run is: the first fetches by name, and how many variables it updates."""
     names = ", ".join(clip(value_name(t), 60) for t in tensors[:3])
     names += f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
@@ -272,15 +273,16 @@ def _title(tensors: Sequence[Tensor], updates: Sequence[Update]) -> str:
     return " + ".join(filter(None, (names, changes))) or "nothing"
 
 
-def _run_graph(tensors: Sequence[Tensor], updates: Sequence[Update], fed: tuple[Any, ...]) -> Graph:
+def _run_graph(tensors: Sequence[Value], updates: Sequence[Update], fed: tuple[Any, ...]) -> Graph:
     """The graph that a run would compile, with every placeholder fed."""
 
     for t in fed:
         if not isinstance(t, Tensor):
             raise FeedError(f"dump: feeds must map tensors to arrays or shapes, got a {type(t).__name__}")
-        if isinstance(t.node.op, VariableRead):
+        if isinstance(t.node.op, StateRead):
             raise FeedError(f"dump: {t.name!r} is a variable and cannot be fed")
-    graph, _ = feed_points(collect(tensors, updates, fed), fed)
+    values = tuple([t.value for t in fed])
+    graph, _ = feed_points(collect(tensors, updates, values), values)
     known = {t.node.serial for t in graph.inputs}
     others = [n.output() for n in graph.nodes() if isinstance(n.op, Placeholder) and n.serial not in known]
     return Graph(graph.outputs, graph.updates, (*graph.inputs, *others))

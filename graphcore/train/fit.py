@@ -17,14 +17,15 @@ import numpy as np
 from graphcore.api.elementwise import astype
 from graphcore.api.logic import equal
 from graphcore.api.reductions import argmax, mean
-from graphcore.api.variable import Variable, placeholder
+from graphcore.api.tensor import Tensor
+from graphcore.api.variable import Variable, placeholder, read_variables, variable_of
 from graphcore.base import dtypes
 from graphcore.base.errors import FormatError, ShapeError, UsageError
 from graphcore.base.shapes import Dim
 from graphcore.data import DataLoader, Dataset, TensorDataset
 from graphcore.io.checkpoint import load_arrays
-from graphcore.ir.graph import collect, read_variables
-from graphcore.ir.node import Tensor, describe
+from graphcore.ir.graph import collect
+from graphcore.ir.node import describe
 from graphcore.nn import Module
 from graphcore.optim import Optimizer
 from graphcore.runtime.session import Session
@@ -108,7 +109,7 @@ class History:
 def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     """Share of rows whose largest entry is at the target's class number: (N, C, ...) and (N, ...) -> scalar.
 
-    >>> from graphcore.api.variable import Variable
+    >>> from graphcore.api.variable import read_variables, Variable
     >>> accuracy(Variable([[0.1, 0.9]]), Variable([1])).shape
     ()
     """
@@ -330,9 +331,9 @@ class _Run:
             self.check_call = self.session.make_callable(checks, self.inputs)
         self.train_call = self.session.make_callable([*values, step], self.inputs)
         if self._restored is not None:
-            graph = collect([*values, *checks], step.updates)
+            graph = collect([t.value for t in (*values, *checks)], step.updates)
             read = read_variables(graph.nodes())
-            for variable in (*read, *(variable for variable, _ in graph.updates), self.done):
+            for variable in (*read, *(variable_of(slot) for slot, _ in graph.updates), self.done):
                 self.session.get_value(variable)  # a session restores the variables that it knows
             self.session.restore(os.fspath(self._restored))
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.variable import variable_of
 from graphcore.base.dtypes import DType
 from graphcore.ir.graph import Graph
-from graphcore.ir.leaves import Constant, VariableRead
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.leaves import Constant, StateRead
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind, Op
+from graphcore.ir.state import StateSlot
 from graphcore.viz.diagram import Diagram, DiagramEdge, DiagramNode, NodeStyle
 
 __all__ = [
@@ -22,7 +24,6 @@ __all__ = [
     "unbroadcast", "update_node", "update_owners", "value_name", "variable_tooltip",
 ]  # fmt: skip
 
-Key = tuple[int, int]
 
 GRADIENT = "∂"
 _LABEL_COLUMNS = 30
@@ -31,7 +32,7 @@ _STYLES: dict[Kind, NodeStyle] = {
     Kind.MAP: "map", Kind.VIEW: "view", Kind.REDUCE: "reduce", Kind.CONTRACT: "contract", Kind.OPAQUE: "opaque",
     Kind.REGION: "region",
 }  # fmt: skip
-_LEAVES: dict[type[Op], NodeStyle] = {VariableRead: "variable", Constant: "constant"}
+_LEAVES: dict[type[Op], NodeStyle] = {StateRead: "variable", Constant: "constant"}
 
 
 def graph_diagram(graph: Graph, title: str, facts: Sequence[tuple[str, str]] = ()) -> Diagram:
@@ -55,11 +56,11 @@ class Splats:
     def __init__(self) -> None:
         self._known: dict[int, str | None] = {}
 
-    def give(self, t: Tensor, text: str | None) -> None:
+    def give(self, t: Value, text: str | None) -> None:
         """Let a region's parameter have its operand's number."""
         self._known[t.node.serial] = text
 
-    def text(self, t: Tensor) -> str | None:
+    def text(self, t: Value) -> str | None:
         """The number, or None if the value is no constant of one value."""
         node = t.node
         while node.op.kind is Kind.VIEW and len(node.inputs) == 1:
@@ -98,7 +99,7 @@ def op_label(node: Node, splats: Splats, derived: bool) -> tuple[str, str]:
     """
     op: Any = node.op
     if op.kind is Kind.LEAF:
-        return (str(op.variable.name) if isinstance(op, VariableRead) else op.given_name or op.name), ""
+        return (op.slot.name if isinstance(op, StateRead) else op.given_name or op.name), ""
     numbers = [splats.text(t) for t in node.inputs]
     label = (f"{GRADIENT} " if derived else "") + op.name
     if any(n is not None for n in numbers):
@@ -129,7 +130,7 @@ def _value_text(value: Any) -> str:
     return str(value)
 
 
-def node_tooltip(node: Node, splats: Splats, name: Mapping[Key, str]) -> str:
+def node_tooltip(node: Node, splats: Splats, name: Mapping[Value, str]) -> str:
     """Everything about a node: the op with its operands' names, types, the user's line and its text.
 
     Args:
@@ -137,10 +138,10 @@ def node_tooltip(node: Node, splats: Splats, name: Mapping[Key, str]) -> str:
         splats: the numbers among constants.
         name: what the values are called.
     """
-    operands = [splats.text(t) or name.get(t.key, t.node.op.name) for t in node.inputs]
+    operands = [splats.text(t) or name.get(t, t.node.op.name) for t in node.inputs]
     attributes = [f"{k}={_value_text(v)}" for k, v in _shown_attributes(node)]
     lines = [
-        f"{name.get((node.serial, 0), '')} = {node.op.name}({', '.join([*operands, *attributes])})",
+        f"{name.get(node.output(), '')} = {node.op.name}({', '.join([*operands, *attributes])})",
         *map(str, node.types),
     ]
     if node.origin.derived:
@@ -155,17 +156,17 @@ def node_tooltip(node: Node, splats: Splats, name: Mapping[Key, str]) -> str:
 
 def variable_tooltip(node: Node) -> str:
     """Everything about a variable."""
-    variable = node.op.variable  # type: ignore[attr-defined]
-    trained = "trainable" if variable.trainable else "not trainable"
-    return f"variable {variable.name}, {trained}\n{variable.type}\nmade at {variable.place}"
+    slot = node.op.slot  # type: ignore[attr-defined]
+    trained = "trainable" if variable_of(slot).trainable else "not trainable"
+    return f"variable {slot.name}, {trained}\n{slot.type}\nmade at {slot.place}"
 
 
-def value_name(t: Tensor) -> str:
+def value_name(t: Value) -> str:
     """What a result is called: autodiff names what it builds like the forward value at whose line it stands."""
     return f"{GRADIENT} {t.name}" if t.node.origin.derived else t.name
 
 
-def fetch_node(number: int, t: Tensor, *, more: Sequence[str] = ()) -> DiagramNode:
+def fetch_node(number: int, t: Value, *, more: Sequence[str] = ()) -> DiagramNode:
     """The box of a fetched value; ``more`` are further lines."""
     return DiagramNode(
         f"fetch {number}",
@@ -180,7 +181,7 @@ def fetch_node(number: int, t: Tensor, *, more: Sequence[str] = ()) -> DiagramNo
     )
 
 
-def update_node(number: int, variable: Any, *, more: Sequence[str] = (), group: str | None = None) -> DiagramNode:
+def update_node(number: int, variable: StateSlot, *, more: Sequence[str] = (), group: str | None = None) -> DiagramNode:
     """The box of an update; ``more`` are further lines."""
     about = f"{variable.name} takes this value at the end of the run\nvariable made at {variable.place}"
     return DiagramNode(
@@ -188,7 +189,7 @@ def update_node(number: int, variable: Any, *, more: Sequence[str] = (), group: 
     )
 
 
-def unbroadcast(t: Tensor) -> Tensor:
+def unbroadcast(t: Value) -> Value:
     """The value that a broadcast repeats; broadcasts are not drawn, for the shapes in the boxes show them."""
     while t.node.op.only_repeats:
         t = t.node.inputs[0]
@@ -251,8 +252,8 @@ class _Drawing:
         self.splats = Splats()
         self.nodes: list[DiagramNode] = []
         self.edges: list[DiagramEdge] = []
-        self.ids: dict[Key, str] = {}  # the node that a value is drawn as
-        self.names: dict[Key, str] = {}
+        self.ids: dict[Value, str] = {}  # the node that a value is drawn as
+        self.names: dict[Value, str] = {}
         self.owners = update_owners(graph)
         self.in_gradient = False  # whether the body being drawn is that of a gradient's region
 
@@ -270,10 +271,10 @@ class _Drawing:
         """Boxes for what the run fetches and updates."""
         for number, t in enumerate(self.graph.outputs):
             self.nodes.append(fetch_node(number, t))
-            self.edges.append(DiagramEdge(self.ids[t.key], f"fetch {number}"))
+            self.edges.append(DiagramEdge(self.ids[t], f"fetch {number}"))
         for number, (variable, value) in enumerate(self.graph.updates):
             self.nodes.append(replace(update_node(number, variable), scope=self.boxes(value.node)))
-            self.edges.append(DiagramEdge(self.ids[value.key], f"update {number}", style="update"))
+            self.edges.append(DiagramEdge(self.ids[value], f"update {number}", style="update"))
 
     def body(self, graph: Graph, outer: tuple[str, ...], base: tuple[str, ...], prefix: str) -> None:
         """Draw a graph or a region's body.
@@ -289,14 +290,14 @@ class _Drawing:
         for number, node in enumerate(order):
             for index in range(len(node.types)):
                 name = f"{prefix}%{number}" + (f".{index}" if len(node.types) > 1 else "")
-                self.names.setdefault((node.serial, index), name)
+                self.names.setdefault(Value(node, index), name)
         wanted = {t.node.serial for t in graph.roots}
         wanted.update(t.node.serial for t in graph.inputs if self.splats.text(t) is None)
         for node in reversed(order):  # all but broadcasts, and constants that appear only as text
             if node.serial in wanted:
                 wanted.update(unbroadcast(t).node.serial for t in node.inputs if self.splats.text(t) is None)
         for node in order:
-            if node.serial in wanted and (node.serial, 0) not in self.ids:
+            if node.serial in wanted and node.output() not in self.ids:
                 self.node(node, (*outer, *_beyond(self.boxes(node), base)), f"{prefix}%{position[node.serial]}")
 
     def boxes(self, node: Node) -> tuple[str, ...]:
@@ -319,16 +320,14 @@ class _Drawing:
         place = () if node.op.kind is Kind.LEAF else (str(node.origin),)
         marks = (*(("recomputed",) if node.clone else ()), *((f"on {node.device}",) if node.device else ()))
         lines = tuple(filter(None, (attributes, *map(str, node.types), *place, *marks)))
-        tip = (
-            variable_tooltip(node) if isinstance(node.op, VariableRead) else node_tooltip(node, self.splats, self.names)
-        )
+        tip = variable_tooltip(node) if isinstance(node.op, StateRead) else node_tooltip(node, self.splats, self.names)
         self.nodes.append(DiagramNode(name, label, node.op.name, lines, scope, None, tip, style_of(node), derived))
         for index in range(len(node.types)):
-            self.ids[node.serial, index] = name
+            self.ids[Value(node, index)] = name
         for t in map(unbroadcast, node.inputs):
-            if t.key in self.ids and self.splats.text(t) is None:
+            if t in self.ids and self.splats.text(t) is None:
                 result = f"result {t.index}" if len(t.node.types) > 1 else ""
-                self.edges.append(DiagramEdge(self.ids[t.key], name, result))
+                self.edges.append(DiagramEdge(self.ids[t], name, result))
 
     def region(self, node: Node, scope: tuple[str, ...], name: str) -> bool:
         """Draw a region's bodies; False if the region needs a box of its own as well.
@@ -344,16 +343,16 @@ class _Drawing:
         for number, body in enumerate(bodies):
             self.ids, self.names = {}, {}
             for p, t in zip(body.inputs, node.inputs, strict=False) if transparent else ():
-                self.names[p.key] = names[t.key]
+                self.names[p] = names[t]
                 self.splats.give(p, self.splats.text(t))
-                if unbroadcast(t).key in ids:
-                    self.ids[p.key] = ids[unbroadcast(t).key]
+                if unbroadcast(t) in ids:
+                    self.ids[p] = ids[unbroadcast(t)]
             part = (f"{node.op.name} {name}", *((f"body {number}",) if len(bodies) > 1 else ()))
             self.body(body, (*scope, *part), base, f"{name}/{f'{number}/' if len(bodies) > 1 else ''}")
-            results += [self.ids[t.key] for t in body.roots]
+            results += [self.ids[t] for t in body.roots]
         self.ids, self.names, self.in_gradient = ids, names, in_gradient
         if transparent:
-            ids.update({(node.serial, index): result for index, result in enumerate(results)})
+            ids.update(zip(node.outputs, results, strict=True))
         else:
             self.edges += [DiagramEdge(result, name, style="control") for result in results]
         return transparent

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph
-from graphcore.ir.leaves import VariableRead
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.leaves import StateRead
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 from graphcore.kernel.ir import print_kernel
 from graphcore.plan.plan import CONSTANT, VARIABLE, Launch, Placed, Plan
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["flop_text", "fused_diagram", "plan_diagram", "predecessors"]
 
-Key = tuple[int, int]
 Facts = Sequence[tuple[str, str]]
 
 
@@ -83,17 +82,15 @@ class _Fused:
         self.nodes: list[DiagramNode] = []
         self.edges: list[DiagramEdge] = []
         self.groups: list[DiagramGroup] = []
-        self.names: dict[Key, str] = {}
+        self.names: dict[Value, str] = {}
         self.number: dict[int, int] = {}
         for number, node in enumerate(
             dict.fromkeys((*(t.node for t in partition.graph.inputs), *partition.graph.nodes()))
         ):
             self.number[node.serial] = number
-            self.names.update(
-                {t.key: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs}
-            )
+            self.names.update({t: f"%{number}" + (f".{t.index}" if len(node.types) > 1 else "") for t in node.outputs})
         # The box that holds a value for others to read: a leaf, or the op in the kernel that stores it.
-        self.home: dict[Key, str] = {t.key: self.box(t.node, g) for g in partition.groups for t in g.stored}
+        self.home: dict[Value, str] = {t: self.box(t.node, g) for g in partition.groups for t in g.stored}
 
         self.inside = {g.number: self.computed(g) for g in partition.groups}
         self.copies = Counter(node.serial for nodes in self.inside.values() for node in nodes)
@@ -111,16 +108,16 @@ class _Fused:
         for number, t in enumerate(graph.outputs):
             self.nodes.append(fetch_node(number, t))
             self.read(t, f"fetch {number}", None)
-        frames = {t.key: f"k{g.number}" for g in self.partition.groups for t in g.stored}
+        frames = {t: f"k{g.number}" for g in self.partition.groups for t in g.stored}
         for number, (variable, value) in enumerate(graph.updates):
             source, _ = self.through(value, None)  # an update stands in the kernel that computes its value
-            self.nodes.append(update_node(number, variable, group=frames.get(source.key)))
+            self.nodes.append(update_node(number, variable, group=frames.get(source)))
             self.read(value, f"update {number}", None, "update")
         stored = sum(self.bytes_of(t) for g in self.partition.groups for t in g.stored)
         counts = (("kernels", str(self.running)), ("stored", format_bytes(stored)))
         return Diagram(title, tuple(self.nodes), edges_once(self.edges), tuple(self.groups), (*counts, *facts))
 
-    def bytes_of(self, t: Tensor) -> int:
+    def bytes_of(self, t: Value) -> int:
         return int(bind(t.size, self.sizes)) * t.dtype.itemsize
 
     def kernel(self, group: Group) -> None:
@@ -153,17 +150,17 @@ class _Fused:
                 pending += [s.node for s in sources if self.is_inside(s, group)]
         return sorted(found.values(), key=lambda n: self.number[n.serial])
 
-    def is_inside(self, t: Tensor, group: Group) -> bool:
+    def is_inside(self, t: Value, group: Group) -> bool:
         """Whether a kernel computes a value that it uses, instead of loading it."""
         return t.node.op.kind is not Kind.LEAF and not self.partition.loads(t, group)
 
-    def through(self, t: Tensor, group: Group | None) -> tuple[Tensor, str]:
+    def through(self, t: Value, group: Group | None) -> tuple[Value, str]:
         """What is behind the views that a kernel, or a result, reads a value through, and the names of those views.
 
         A view that is a member of the kernel has a box there, and one that another kernel stores is loaded from that.
         """
         seen: list[str] = []
-        while t.node.op.kind is Kind.VIEW and t.key not in self.home and (group is None or t.key not in group.members):
+        while t.node.op.kind is Kind.VIEW and t not in self.home and (group is None or t not in group.members):
             if not (t.node.op.is_alias or t.node.op.only_repeats):  # views that a reader need not know of
                 seen.append(t.node.op.name)
             t = t.node.inputs[0]
@@ -173,8 +170,8 @@ class _Fused:
         name = self.box(node, group)
         derived = node.origin.derived
         label, attributes = op_label(node, self.splats, derived)
-        stored = {t.key for t in group.stored}
-        kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t.key in stored]
+        stored = set(group.stored)
+        kept = [f"stored: {format_bytes(self.bytes_of(t))}" for t in node.outputs if t in stored]
         again = [f"in {self.copies[node.serial]} kernels"] if self.copies[node.serial] > 1 else []
         lines = (*filter(None, (attributes,)), *map(str, node.types), str(node.origin), *kept, *again)
         tip = node_tooltip(node, self.splats, self.names)
@@ -184,30 +181,30 @@ class _Fused:
             if self.splats.text(t) is None:
                 self.read(t, name, group)
 
-    def read(self, t: Tensor, target: str, group: Group | None, style: Any = "data") -> None:
+    def read(self, t: Value, target: str, group: Group | None, style: Any = "data") -> None:
         source, views = self.through(t, group)
         if group is not None and self.is_inside(source, group):
             producer = self.box(source.node, group)
         else:
-            producer = self.leaf(source) if source.node.op.kind is Kind.LEAF else self.home[source.key]
+            producer = self.leaf(source) if source.node.op.kind is Kind.LEAF else self.home[source]
         self.edges.append(DiagramEdge(producer, target, views, style))
 
-    def leaf(self, t: Tensor) -> str:
+    def leaf(self, t: Value) -> str:
         """The node of a placeholder, variable or constant; drawn when first read."""
-        if t.key not in self.home:
-            name = self.home[t.key] = self.names[t.key]
+        if t not in self.home:
+            name = self.home[t] = self.names[t]
             label, _ = op_label(t.node, self.splats, derived=False)
             number = self.splats.text(t)
             tip = (
                 variable_tooltip(t.node)
-                if isinstance(t.node.op, VariableRead)
+                if isinstance(t.node.op, StateRead)
                 else node_tooltip(t.node, self.splats, self.names)
             )
             lines = (str(t.type), format_bytes(self.bytes_of(t)))
             self.nodes.append(
                 DiagramNode(name, number or label, t.node.op.name, lines, (), None, tip, style_of(t.node))
             )
-        return self.home[t.key]
+        return self.home[t]
 
 
 # Plan

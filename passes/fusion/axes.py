@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from graphcore.base.shapes import Extent, Shape
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind, View
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Index, as_index, flatten
 from passes.fusion.lower import lower_node
-from passes.fusion.partition import Key
 
 __all__ = ["Indices", "awkward_views", "bind_axes", "fresh_axes", "viewed"]
 
@@ -46,24 +45,24 @@ def viewed(index: Indices, view: Node) -> Indices:
     return view.op.result_index(view.inputs[0].shape, index)
 
 
-def awkward_views(nodes: list[Node]) -> set[int]:
+def awkward_views(nodes: list[Node]) -> set[Node]:
     """Views that products read and whose index is no linear function of the product's axes: heads split off and merged
     again.
 
     A product's tiles walk memory in steps, so such an operand is better stored in the order of the view.
     """
-    found: set[int] = set()
+    found: set[Node] = set()
     for node in nodes:
         if node.op.kind is not Kind.CONTRACT:
             continue
         views = [t for t in node.inputs if t.node.op.kind is Kind.VIEW and t.node.inputs[0].node.op.kind is Kind.VIEW]
         if not views:
             continue
-        read_at: dict[Key, Indices] = {}
+        read_at: dict[Value, Indices] = {}
         terms: dict[int, Axis] = {}
 
-        def note(t: Tensor, at: Indices, guard: Expr | None = None, seen: dict[Key, Indices] = read_at) -> Expr:
-            seen[t.key] = at
+        def note(t: Value, at: Indices, guard: Expr | None = None, seen: dict[Value, Indices] = read_at) -> Expr:
+            seen[t] = at
             return expr.let_ref("operand", expr.const(0, t.dtype))
 
         def axis(n: Node, extent: Extent, position: int, made: dict[int, Axis] = terms) -> Axis | None:
@@ -73,23 +72,23 @@ def awkward_views(nodes: list[Node]) -> set[int]:
         lower_node(node, 0, index, note, axis)
         walked = (*axes, *terms.values())
         for t in views:
-            *chain, source = views_below(t, read_at[t.key])
+            *chain, source = views_below(t, read_at[t])
             if not _linear(*source, walked):
                 good = [view for view, at in chain if _linear(view, at, walked)]
-                found.add(good[-1].node.serial)  # the one next to the source: other views of it are read through
+                found.add(good[-1].node)  # the one next to the source: other views of it are read through
     return found
 
 
-def _linear(t: Tensor, at: Indices, axes: tuple[Axis, ...]) -> bool:
+def _linear(t: Value, at: Indices, axes: tuple[Axis, ...]) -> bool:
     flat = flatten(at, t.shape)
     return all(flat.stride(a) is not None for a in axes)
 
 
-def views_below(t: Tensor, at: Indices) -> list[tuple[Tensor, Indices]]:
+def views_below(t: Value, at: Indices) -> list[tuple[Value, Indices]]:
     """A chain of invertible views down to what it reads, each with the index that is read of it."""
     chain = [(t, at)]
 
-    def note(x: Tensor, index: Indices, guard: Expr | None = None) -> Expr:
+    def note(x: Value, index: Indices, guard: Expr | None = None) -> Expr:
         chain.append((x, index))
         return expr.let_ref("operand", expr.const(0, x.dtype))
 

@@ -22,7 +22,7 @@ from typing import ClassVar
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, Extent, Shape, typical
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind, Reduce
 from graphcore.kernel import expr
 from graphcore.kernel.expr import Expr
@@ -32,7 +32,6 @@ from passes.fusion.axes import Indices, awkward_views, bind_axes, fresh_axes, vi
 from passes.fusion.lower import lower_node
 from passes.fusion.partition import (
     Group,
-    Key,
     Partition,
     contraction_of,
     is_inline,
@@ -89,13 +88,13 @@ class _Scan:
     ctx: StageContext
     allow: Callable[[Node, Group], bool] | None
     groups: list[Group] = field(default_factory=list)
-    home: dict[Key, Group] = field(default_factory=dict)
-    sources: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
-    readers: dict[Key, deque[Group]] = field(default_factory=dict)
-    forced: set[Key] = field(default_factory=set)
+    home: dict[Value, Group] = field(default_factory=dict)
+    sources: dict[int, tuple[Value, ...]] = field(default_factory=dict)
+    readers: dict[Value, deque[Group]] = field(default_factory=dict)
+    forced: set[Value] = field(default_factory=set)
     update_only: set[int] = field(default_factory=set)
-    scalars: dict[int, int] = field(default_factory=dict)
-    awkward: set[int] = field(default_factory=set)
+    scalars: dict[Node, int] = field(default_factory=dict)
+    awkward: set[Node] = field(default_factory=set)
     visits: int = 0
     attempts: int = 0  # lowerings that asked whether a node fits into a group
 
@@ -104,12 +103,12 @@ class _Scan:
 
     def run(self) -> Partition:
         nodes = self.graph.nodes()
-        self.forced = {t.key for t in map(stored_root, self.graph.roots) if t.node.op.kind is not Kind.LEAF}
+        self.forced = {t for t in map(stored_root, self.graph.roots) if t.node.op.kind is not Kind.LEAF}
         self.update_only = update_cone(self.graph, nodes)
         self.awkward = awkward_views(nodes)
         for node in nodes:
             self.visits += 1
-            if node.op.kind is Kind.LEAF or (node.serial in self.awkward and self.realize(node)):
+            if node.op.kind is Kind.LEAF or (node in self.awkward and self.realize(node)):
                 continue
             if self.is_read_through(node):
                 self.sources[node.serial] = self.collect_sources(node)
@@ -121,8 +120,8 @@ class _Scan:
         return Partition(
             self.graph,
             tuple(g for g in self.groups if g.stored),
-            recomputed=frozenset((serial, 0) for serial in self.scalars),
-            pinned=frozenset((*self.forced, *((serial, 0) for serial in self.awkward))),
+            recomputed=frozenset(node.output() for node in self.scalars),
+            pinned=frozenset((*self.forced, *(node.output() for node in self.awkward))),
         )
 
     def align_updates(self) -> None:
@@ -145,25 +144,25 @@ class _Scan:
 
         So do scalars made of few scalars: a task computes them once, a kernel of their own would cost a launch.
         """
-        if any((node.serial, i) in self.forced for i in range(len(node.types))):
+        if not self.forced.isdisjoint(node.outputs):
             return False
         if is_inline(node):
             return len(self.collect_sources(node)) <= _INLINE_SOURCES
         if node.op.kind is not Kind.MAP or node.types[0].size != 1:
             return False
-        depth = 1 + max((self.scalars.get(t.node.serial, 0) for t in node.inputs), default=0)
+        depth = 1 + max((self.scalars.get(t.node, 0) for t in node.inputs), default=0)
         if depth > _SCALAR_DEPTH or any(t.size != 1 for t in self.collect_sources(node)):
             return False
-        self.scalars[node.serial] = depth
+        self.scalars[node] = depth
         return True
 
-    def collect_sources(self, node: Node) -> tuple[Tensor, ...]:
+    def collect_sources(self, node: Node) -> tuple[Value, ...]:
         """The values that computing a node reads, looking through inline nodes."""
-        found: dict[Key, Tensor] = {}
+        found: dict[Value, Value] = {}
         for t in node.inputs:
             inner = self.sources.get(t.node.serial)
             for source in inner if inner is not None else (() if is_scalar_constant(t.node) else (t,)):
-                found[source.key] = source
+                found[source] = source
         return tuple(found.values())
 
     # Placing one node
@@ -176,11 +175,9 @@ class _Scan:
     def realize(self, node: Node) -> bool:
         """Let the producer store a view in the order in which a product reads it well; whether it can."""
         sources = self.collect_sources(node)
-        return self.join_any(
-            node, sources, [(g, False) for g in (self.home.get(t.key) for t in sources) if g is not None]
-        )
+        return self.join_any(node, sources, [(g, False) for g in (self.home.get(t) for t in sources) if g is not None])
 
-    def join_any(self, node: Node, sources: tuple[Tensor, ...], candidates: Iterable[tuple[Group, bool]]) -> bool:
+    def join_any(self, node: Node, sources: tuple[Value, ...], candidates: Iterable[tuple[Group, bool]]) -> bool:
         refusals: list[str] = []
         for group, sibling in candidates:
             try:
@@ -195,41 +192,41 @@ class _Scan:
             self.ctx.say(line)
         return False
 
-    def candidates(self, node: Node, sources: tuple[Tensor, ...]) -> Iterable[tuple[Group, bool]]:
+    def candidates(self, node: Node, sources: tuple[Value, ...]) -> Iterable[tuple[Group, bool]]:
         if node.op.kind is Kind.CONTRACT:
             return []
-        producers = {g.number: g for g in (self.home.get(t.key) for t in sources) if g is not None}
+        producers = {g.number: g for g in (self.home.get(t) for t in sources) if g is not None}
         listed = [(g, False) for g in sorted(producers.values(), key=lambda g: (-g.level, g.number))]
         size = node.types[0].size if not isinstance(node.op, Reduce) else node.inputs[0].size
         for t in sources:
             if t.size == size and size != 1:
-                listed += [(g, True) for g in self.readers.get(t.key, ()) if g.number not in producers]
+                listed += [(g, True) for g in self.readers.get(t, ()) if g.number not in producers]
             elif not _is_pointwise(node):  # windows over the same value: a maximum and its position read it once
                 listed += [
                     (g, True)
-                    for g in self.readers.get(t.key, ())
+                    for g in self.readers.get(t, ())
                     if g.kind is KernelKind.WINDOW and g.shape == node.types[0].shape
                 ]
-        if size == 1 and (node.serial, 0) in self.forced:
+        if size == 1 and node.output() in self.forced:
             listed += self.hosts(sources)
         return listed
 
-    def hosts(self, sources: tuple[Tensor, ...]) -> list[tuple[Group, bool]]:
+    def hosts(self, sources: tuple[Value, ...]) -> list[tuple[Group, bool]]:
         """A kernel that may store a scalar result on the side, so that a counter costs none of its own.
 
         Best one of many axes: it is not going to vanish because its values are better computed again.
         """
-        level = 1 + max((self.home[t.key].level for t in sources if t.key in self.home), default=0)
+        level = 1 + max((self.home[t].level for t in sources if t in self.home), default=0)
         loops = (KernelKind.MAP, KernelKind.ROWS)
         fitting = [g for g in self.groups[:64] if g.level >= level and g.kind in loops and g.shape != ()]
         return [
             (g, True) for g in sorted(fitting, key=lambda g: (g.kind is not KernelKind.ROWS, -len(g.axes), g.level))[:1]
         ]
 
-    def join(self, node: Node, group: Group, sources: tuple[Tensor, ...], sibling: bool) -> None:
+    def join(self, node: Node, group: Group, sources: tuple[Value, ...], sibling: bool) -> None:
         self.check_kind(node, group)
         for t in sources:
-            producer = self.home.get(t.key)
+            producer = self.home.get(t)
             if producer is not None and producer is not group and producer.level >= group.level:
                 raise _Refused(f"its operand {t.node.op.name} at {t.node.origin} is ready only after that kernel")
         reasons = []
@@ -252,7 +249,7 @@ class _Scan:
         if len(group.reads) + len(group.members) // 4 >= caps.max_operands:
             raise _Refused(f"the kernel reads {len(group.reads)} buffers already")
         if group.kind is KernelKind.CONTRACT:
-            if node.serial in self.update_only and not any(t.key in group.sums for t in self.collect_sources(node)):
+            if node.serial in self.update_only and not any(t in group.sums for t in self.collect_sources(node)):
                 raise _Refused(
                     "an optimizer's update runs as rows of one kernel, which is faster than in a product's epilogue"
                 )
@@ -268,7 +265,7 @@ class _Scan:
 
     def weight(self, node: Node) -> int:
         """Operations that a node adds to a kernel, with the longest chain of scalars that it reads through."""
-        return 1 + max((self.scalars.get(t.node.serial, 0) for t in node.inputs), default=0)
+        return 1 + max((self.scalars.get(t.node, 0) for t in node.inputs), default=0)
 
     def canonical_indices(self, node: Node, group: Group) -> list[tuple[Indices, dict[int, Axis | None]]]:
         """Where the node's elements could sit on the group's axes; with the axes that a reduction binds."""
@@ -294,20 +291,20 @@ class _Scan:
             listed[tuple(Index(0) for _ in node.types[0].shape)] = None
         return [(index, {}) for index in listed]
 
-    def operand_indices(self, t: Tensor, group: Group) -> list[Indices]:
+    def operand_indices(self, t: Value, group: Group) -> list[Indices]:
         through = self.index_of(t, group)
         known = group.by_shape.get(t.shape)
         return list(dict.fromkeys(i for i in (through, known) if i is not None))
 
-    def index_of(self, t: Tensor, group: Group) -> Indices | None:
+    def index_of(self, t: Value, group: Group) -> Indices | None:
         """The canonical index of a member, or of a view of one, walking forward through invertible views."""
-        chain: list[Tensor] = []
-        while t.key not in group.members:
+        chain: list[Value] = []
+        while t not in group.members:
             if not t.node.op.inverts_index or t.node.serial not in self.sources:
                 return None
             chain.append(t)
             t = t.node.inputs[0]
-        index = group.members[t.key]
+        index = group.members[t]
         for view in reversed(chain):
             index = viewed(index, view.node)
         return index
@@ -323,8 +320,8 @@ class _Scan:
             if any(isinstance(a.extent, Dim) and a != group.axes[0] for a in axes):
                 raise _Refused("it reduces an inner symbolic axis")
 
-        def read(t: Tensor, at: Indices, guard: Expr | None = None) -> Expr:
-            canonical = group.members.get(t.key)
+        def read(t: Value, at: Indices, guard: Expr | None = None) -> Expr:
+            canonical = group.members.get(t)
             if canonical is not None:
                 if canonical != at:
                     raise _Refused(f"it needs {t.node.op.name} at {t.node.origin} at other elements than its own")
@@ -350,7 +347,7 @@ class _Scan:
         if group.kind is KernelKind.CONTRACT:
             self.check_epilogue(node, group, needed, bound)
             return
-        reads_members = any(t.key in group.members for t in self.collect_sources(node))
+        reads_members = any(t in group.members for t in self.collect_sources(node))
         row_axes = free - (group.columns or frozenset())
         if isinstance(node.op, Reduce) and needed - free:
             raise _Refused("its result has axes that the kernel lacks")
@@ -365,7 +362,7 @@ class _Scan:
         """A product's epilogue: elementwise work, sums of it over everything but its columns, and elementwise work on
         those sums."""
         free = frozenset(group.axes)
-        members = [t.key for t in self.collect_sources(node) if t.key in group.members]
+        members = [t for t in self.collect_sources(node) if t in group.members]
         of_sums = any(key in group.sums for key in members)
         if node.op.kind is Kind.OPAQUE and not _is_pointwise(node):
             raise _Refused("a product's epilogue takes elementwise work only")
@@ -387,37 +384,35 @@ class _Scan:
             raise _Refused("it is smaller than the product's result")
 
     def admit(
-        self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Tensor, ...]
+        self, node: Node, group: Group, index: Indices, bound: dict[int, Axis | None], sources: tuple[Value, ...]
     ) -> None:
         for output, kind in enumerate(node.types):
-            group.members[node.serial, output] = index
-            self.home[node.serial, output] = group
+            group.members[Value(node, output)] = index
+            self.home[Value(node, output)] = group
             group.by_shape.setdefault(kind.shape, index)
         group.nodes.append(node)
         group.ops += self.weight(node)
         for position, axis in bound.items():
             group.bound[node.serial, position] = axis
-        if group.kind is KernelKind.CONTRACT and (
-            isinstance(node.op, Reduce) or any(t.key in group.sums for t in sources)
-        ):
-            group.sums |= {(node.serial, i) for i in range(len(node.types))}
+        if group.kind is KernelKind.CONTRACT and (isinstance(node.op, Reduce) or any(t in group.sums for t in sources)):
+            group.sums.update(node.outputs)
         if isinstance(node.op, Reduce):
             group.kind = KernelKind.CONTRACT if group.kind is KernelKind.CONTRACT else KernelKind.ROWS
             group.columns = frozenset(a for a in bound.values() if a is not None)
             group.reductions += 1
         self.note_reads(group, sources)
 
-    def note_reads(self, group: Group, sources: tuple[Tensor, ...]) -> None:
+    def note_reads(self, group: Group, sources: tuple[Value, ...]) -> None:
         for t in sources:
-            if t.key not in group.members:
-                group.reads.setdefault(t.key, t)
-                kept = self.readers.setdefault(t.key, deque(maxlen=_READERS_KEPT))
+            if t not in group.members:
+                group.reads.setdefault(t, t)
+                kept = self.readers.setdefault(t, deque(maxlen=_READERS_KEPT))
                 if group not in kept:
                     kept.append(group)
 
-    def start(self, node: Node, sources: tuple[Tensor, ...]) -> None:
+    def start(self, node: Node, sources: tuple[Value, ...]) -> None:
         """A group of the node alone."""
-        level = 1 + max((self.home[t.key].level for t in sources if t.key in self.home), default=0)
+        level = 1 + max((self.home[t].level for t in sources if t in self.home), default=0)
         plain = isinstance(node.op, Reduce)
         shape = node.inputs[0].shape if plain else node.types[0].shape
         axes, index = fresh_axes(shape)
@@ -447,7 +442,7 @@ def columns_of(group: Group) -> frozenset[Axis]:
     product = group.nodes[0]
     roles = contraction_of(product)
     column = roles.column() if roles is not None else None
-    return group.members[product.serial, 0][column].axes() if column is not None else frozenset()
+    return group.members[product.output()][column].axes() if column is not None else frozenset()
 
 
 def update_cone(graph: Graph, nodes: list[Node]) -> set[int]:
@@ -471,11 +466,15 @@ def update_cone(graph: Graph, nodes: list[Node]) -> set[int]:
 
 
 def store_what_is_used(
-    graph: Graph, groups: list[Group], home: dict[Key, Group], sources: dict[int, tuple[Tensor, ...]], forced: set[Key]
+    graph: Graph,
+    groups: list[Group],
+    home: dict[Value, Group],
+    sources: dict[int, tuple[Value, ...]],
+    forced: set[Value],
 ) -> None:
     """A member is stored when it is a result or when another group reads it."""
     needed = set(forced)
     for group in groups:
         needed.update(key for key in group.reads)
     for group in groups:
-        group.stored = [t for node in group.nodes for t in node.outputs if t.key in needed]
+        group.stored = [t for node in group.nodes for t in node.outputs if t in needed]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from graphcore.base.errors import CompileError, VerifyError
 from graphcore.base.shapes import Extent, bind, product
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind, Lowering
 from graphcore.kernel import expr
 from graphcore.kernel.collapse import collapse_axes, split_axes
@@ -25,7 +25,7 @@ from graphcore.kernel.forms import Computed, Contraction, ContractionTypes, find
 from graphcore.kernel.index import REDUCE, Axis, Index, as_index, flatten
 from graphcore.kernel.ir import Kernel, Param, Store, print_kernel, verify_kernel
 from graphcore.kernel.parts import Parts, print_parts, verify_parts
-from passes.fusion.partition import Group, Key, Partition, contraction_of, is_scalar_constant
+from passes.fusion.partition import Group, Partition, contraction_of, is_scalar_constant
 from passes.stage import Stage, StageContext
 
 __all__ = ["GroupKernel", "Kernels", "Lower", "LoweredGroup", "lower_node", "verify_kernels"]
@@ -59,8 +59,8 @@ class LoweredGroup:
     def __init__(self, partition: Partition, group: Group) -> None:
         self.partition = partition
         self.group = group
-        self.tensors: list[Tensor] = []
-        self.params: dict[Key, int] = {}
+        self.tensors: list[Value] = []
+        self.params: dict[Value, int] = {}
         self.memo: dict[tuple[Any, ...], Expr] = {}
         self.fresh: dict[tuple[int, int], Axis] = {}
         self.contracted: Node | None = None
@@ -71,7 +71,7 @@ class LoweredGroup:
         for t in self.group.stored:
             if t.size == 0:
                 continue
-            index = self.group.members[t.key]
+            index = self.group.members[t]
             value = self.value(t, index, None)
             stores.append((t, flatten(index, t.shape), value))
         form = self._convolution()
@@ -98,7 +98,7 @@ class LoweredGroup:
         roles = contraction_of(node) if node is not None else None
         if node is None or roles is None or roles.window is None:
             return None
-        places = self.group.members[node.serial, 0]
+        places = self.group.members[node.output()]
         result = self.value(node.output(), places, None)
         total = result.args[0] if result.fn == "cast" else result
         fixed = (e for t in (*node.inputs, node.output()) for e in t.shape[1:])
@@ -115,7 +115,7 @@ class LoweredGroup:
         types = ContractionTypes(left.value.dtype, right.value.dtype, total.dtype, result.dtype)
         return Contraction(rows, columns, total.reduce_axes, (), left, right, result, types, roles.window)
 
-    def _operand(self, t: Tensor) -> Computed | None:
+    def _operand(self, t: Value) -> Computed | None:
         """What an element of a convolution's operand is made of, over axes of its own; None where that cannot be
         told."""
         n, c, *walked = t.shape
@@ -129,43 +129,43 @@ class LoweredGroup:
         if len(self.tensors) == known:
             return Computed(value, axes, t.shape)
         for unread in self.tensors[known:]:  # elements that the contraction never meets are made of more than it loads
-            del self.params[unread.key]
+            del self.params[unread]
         del self.tensors[known:]
         self.memo = memo
         return None
 
-    def _direct(self, t: Tensor) -> int | None:
+    def _direct(self, t: Value) -> int | None:
         """The parameter that holds an operand as it is, or None when it is read through a view."""
-        while t.node.op.is_alias and t.key not in self.params:
+        while t.node.op.is_alias and t not in self.params:
             t = t.node.inputs[0]
-        return self.params.get(t.key)
+        return self.params.get(t)
 
-    def param(self, t: Tensor) -> int:
-        number = self.params.get(t.key)
+    def param(self, t: Value) -> int:
+        number = self.params.get(t)
         if number is None:
-            number = self.params[t.key] = len(self.tensors)
+            number = self.params[t] = len(self.tensors)
             self.tensors.append(t)
         return number
 
-    def value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+    def value(self, t: Value, index: tuple[Index, ...], guard: Expr | None) -> Expr:
         """The expression of one element; where ``guard`` is false it is 0 and nothing is loaded."""
-        memo_key = (t.key, index, guard)
+        memo_key = (t, index, guard)
         found = self.memo.get(memo_key)
         if found is None:
             found = self.memo[memo_key] = self._value(t, index, guard)
         return found
 
-    def _value(self, t: Tensor, index: tuple[Index, ...], guard: Expr | None) -> Expr:
+    def _value(self, t: Value, index: tuple[Index, ...], guard: Expr | None) -> Expr:
         node = t.node
         if self.partition.loads(t, self.group):
             return expr.load(self.param(t), flatten(index, t.shape), t.dtype, guard)
         if is_scalar_constant(node):
             value = expr.const(node.op.scalar, t.dtype)  # type: ignore[attr-defined]
-        elif t.key in self.group.members:
+        elif t in self.group.members:
             if node.op.kind is Kind.CONTRACT:
                 self.contracted = node
-            value = self.memo.get((t.key, index, None)) or lower_node(node, t.index, index, self.value, self.axis_for)
-            self.memo[t.key, index, None] = value
+            value = self.memo.get((t, index, None)) or lower_node(node, t.index, index, self.value, self.axis_for)
+            self.memo[t, index, None] = value
         else:
             # Everything below is read only where the guard holds, so loads stay in bounds.
             value = lower_node(
@@ -207,7 +207,7 @@ class GroupKernel(NamedTuple):
 
     group: Group
     kernel: Kernel
-    values: tuple[Tensor, ...]
+    values: tuple[Value, ...]
     parts: Parts | None = None
 
 

@@ -10,7 +10,7 @@ from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Shape
 from graphcore.ir.graph import Graph, verify_graph
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.index import Axis, Index
@@ -18,7 +18,6 @@ from graphcore.kernel.ir import KernelKind
 
 __all__ = [
     "Group",
-    "Key",
     "Partition",
     "contraction_of",
     "is_inline",
@@ -26,8 +25,6 @@ __all__ = [
     "stored_root",
     "verify_partition",
 ]
-
-Key = tuple[int, int]
 
 
 def is_scalar_constant(node: Node) -> bool:
@@ -71,14 +68,14 @@ class Group:
     axes: tuple[Axis, ...]
     shape: Shape
     level: int
-    members: dict[Key, tuple[Index, ...]] = field(default_factory=dict)
+    members: dict[Value, tuple[Index, ...]] = field(default_factory=dict)
     bound: dict[tuple[int, int], Axis | None] = field(default_factory=dict)
     columns: frozenset[Axis] | None = None
     ops: int = 0
-    sums: set[Key] = field(default_factory=set)
+    sums: set[Value] = field(default_factory=set)
     nodes: list[Node] = field(default_factory=list)
-    reads: dict[Key, Tensor] = field(default_factory=dict)
-    stored: list[Tensor] = field(default_factory=list)
+    reads: dict[Value, Value] = field(default_factory=dict)
+    stored: list[Value] = field(default_factory=list)
     by_shape: dict[Shape, tuple[Index, ...]] = field(default_factory=dict)
     reductions: int = 0
 
@@ -96,37 +93,35 @@ class Partition:
 
     graph: Graph
     groups: Sequence[Group]
-    recomputed: frozenset[Key] = frozenset()
-    pinned: frozenset[Key] = frozenset()
+    recomputed: frozenset[Value] = frozenset()
+    pinned: frozenset[Value] = frozenset()
 
     @cached_property
-    def stored(self) -> frozenset[Key]:
+    def stored(self) -> frozenset[Value]:
         """Every value that some group stores."""
-        return frozenset(t.key for g in self.groups for t in g.stored)
+        return frozenset(t for g in self.groups for t in g.stored)
 
-    def loads(self, t: Tensor, group: Group) -> bool:
+    def loads(self, t: Value, group: Group) -> bool:
         """Whether a group's kernel takes a value from memory. All else that it uses it computes itself: its members,
         what costs nothing to repeat, and what readers compute again."""
-        return t.key not in group.members and (
-            t.key in self.stored or not (is_inline(t.node) or t.key in self.recomputed)
-        )
+        return t not in group.members and (t in self.stored or not (is_inline(t.node) or t in self.recomputed))
 
-    def group_of(self) -> dict[Key, Group]:
+    def group_of(self) -> dict[Value, Group]:
         """The group of every member value."""
         return {key: g for g in self.groups for key in g.members}
 
     def __str__(self) -> str:
         lines = []
         for g in self.groups:
-            stored = {t.key for t in g.stored}
+            stored = set(g.stored)
             lines.append(f"group {g.number} ({g.kind}, level {g.level})")
             for n in g.nodes:
-                mark = " -> stored" if any((n.serial, i) in stored for i in range(len(n.types))) else ""
+                mark = " -> stored" if not stored.isdisjoint(n.outputs) else ""
                 lines.append(f"  {n.op.name} : {', '.join(map(str, n.types))}{mark}  # {n.origin}")
         return "\n".join(lines)
 
 
-def stored_root(t: Tensor) -> Tensor:
+def stored_root(t: Value) -> Value:
     """The value whose buffer a root may share: reshapes need no copy."""
     while t.node.op.is_alias:
         t = t.node.inputs[0]
@@ -140,18 +135,18 @@ def verify_partition(partition: Partition) -> None:
         VerifyError: naming the value and its line.
     """
     verify_graph(partition.graph)
-    level: dict[Key, int] = {}
+    level: dict[Value, int] = {}
     for group in partition.groups:
         for t in group.reads.values():
-            if t.node.op.kind is not Kind.LEAF and level.get(t.key, group.level) >= group.level:
+            if t.node.op.kind is not Kind.LEAF and level.get(t, group.level) >= group.level:
                 raise VerifyError(
                     f"kernel {group.number} reads {t}, which no kernel of a lower level stores\n"
                     f"  it was built at {t.node.origin.place}"
                 )
         for t in group.stored:
-            if t.key not in group.members or t.key in level:
+            if t not in group.members or t in level:
                 raise VerifyError(f"kernel {group.number} stores {t}, which is not its own alone")
-            level[t.key] = group.level
+            level[t] = group.level
     for t in map(stored_root, partition.graph.roots):
-        if t.node.op.kind is not Kind.LEAF and t.key not in level:
+        if t.node.op.kind is not Kind.LEAF and t not in level:
             raise VerifyError(f"no kernel stores the result {t}\n  it was built at {t.node.origin.place}")

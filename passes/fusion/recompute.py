@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphcore.base.shapes import typical
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind, Map, Reduce
 from graphcore.kernel import functions
 from graphcore.kernel.ir import KernelKind
 from graphcore.plan.target import Target
-from passes.fusion.partition import Group, Key, Partition, contraction_of, is_inline, is_scalar_constant
+from passes.fusion.partition import Group, Partition, contraction_of, is_inline, is_scalar_constant
 from passes.stage import Stage, StageContext
 
 __all__ = ["Recompute"]
 
-Readers = dict[Key, dict[int, Group]]  # the groups that read a value, by number
+Readers = dict[Value, dict[int, Group]]  # the groups that read a value, by number
 
 _GATHER = 16.0  # operations that an element is worth which an index names
 _MOST_IN_A_PROLOGUE = 20.0  # operations of a product on an element that it loads: a cast, a scale, a gather
@@ -58,113 +58,108 @@ def narrow_the_cut(partition: Partition, ctx: StageContext) -> Partition:
         for key in group.reads:
             if key in home:
                 readers.setdefault(key, {})[group.number] = group
-    stored = {t.key for g in partition.groups for t in g.stored}
-    chosen: set[Key] = set(partition.recomputed)
-    above: dict[Key, int] = {}  # how many ops its readers compute again on top of a value
+    stored = {t for g in partition.groups for t in g.stored}
+    chosen: set[Value] = set(partition.recomputed)
+    above: dict[Value, int] = {}  # how many ops its readers compute again on top of a value
     for group in reversed(partition.groups):
         root = _common_root(group, stored, chosen, forced, readers, target)
         if root is not None:
-            stored.add(root.key)
+            stored.add(root)
             group.stored = [
-                t
-                for node in group.nodes
-                for t in node.outputs
-                if t.key == root.key or any(t.same(s) for s in group.stored)
+                t for node in group.nodes for t in node.outputs if t == root or any(t == s for s in group.stored)
             ]
             ctx.say(
                 f"{root.node.op.name} at {root.node.origin} is stored: several values that others read are made of it"
             )
         vanishes = _vanishes(group, stored, chosen, forced, readers, target)
         for t in reversed(group.stored):
-            if t.key in forced or t.key not in readers:
+            if t in forced or t not in readers:
                 continue
             frontier = _frontier(t, stored, chosen)
             if frontier is None:
                 continue
-            gain = _gain(t, frontier, readers[t.key], target)
-            chain = above.get(t.key, 0) + len(frontier[2])
+            gain = _gain(t, frontier, readers[t], target)
+            chain = above.get(t, 0) + len(frontier[2])
             if gain is None or chain > _MAX_CHAIN or (gain <= 0 and not vanishes):
-                ctx.say(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t.key])} other kernels read it")
+                ctx.say(f"{t.node.op.name} at {t.node.origin} is stored: {len(readers[t])} other kernels read it")
                 continue
-            chosen |= {t.key} | (frontier[2] - stored)
+            chosen |= {t} | (frontier[2] - stored)
             for source in frontier[0]:
-                above[source.key] = max(above.get(source.key, 0), chain)
-            for reader in readers[t.key].values():
-                reader.reads.pop(t.key, None)
+                above[source] = max(above.get(source, 0), chain)
+            for reader in readers[t].values():
+                reader.reads.pop(t, None)
                 for source in frontier[0]:
-                    if source.key not in reader.members:
-                        reader.reads.setdefault(source.key, source)
-                    if source.key in home and home[source.key] is not reader:
-                        readers.setdefault(source.key, {})[reader.number] = reader
+                    if source not in reader.members:
+                        reader.reads.setdefault(source, source)
+                    if source in home and home[source] is not reader:
+                        readers.setdefault(source, {})[reader.number] = reader
             ctx.say(
-                f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t.key])} readers: "
+                f"{t.node.op.name} at {t.node.origin} is computed again by its {len(readers[t])} readers: "
                 f"cheaper than storing it"
             )
-        group.stored = [t for t in group.stored if t.key not in chosen]
+        group.stored = [t for t in group.stored if t not in chosen]
     return replace(partition, groups=tuple(g for g in partition.groups if g.stored), recomputed=frozenset(chosen))
 
 
 def _common_root(
-    group: Group, stored: set[Key], chosen: set[Key], forced: AbstractSet[Key], readers: Readers, target: Target
-) -> Tensor | None:
+    group: Group, stored: set[Value], chosen: set[Value], forced: AbstractSet[Value], readers: Readers, target: Target
+) -> Value | None:
     """A member to be stored so that several stored members, which are elementwise made of it, need not be.
 
     A GELU's backward reads three values made of the product's result: storing that one is a third of the traffic and
     memory.
     """
-    stuck = [
-        t for t in group.stored if t.key not in forced and t.key in readers and _frontier(t, stored, chosen) is None
-    ]
+    stuck = [t for t in group.stored if t not in forced and t in readers and _frontier(t, stored, chosen) is None]
     if len(stuck) < 2:
         return None
-    best: Tensor | None = None
+    best: Value | None = None
     best_gain = 0.0
-    for root in [t for node in group.nodes for t in node.outputs if t.key not in stored and t.size == stuck[0].size]:
-        stored.add(root.key)
+    for root in [t for node in group.nodes for t in node.outputs if t not in stored and t.size == stuck[0].size]:
+        stored.add(root)
         gain = _gain_of_root(root, stuck, stored, chosen, readers, target)
-        stored.discard(root.key)
+        stored.discard(root)
         if gain > 0 and gain >= best_gain:
             best, best_gain = root, gain
     return best
 
 
 def _gain_of_root(
-    root: Tensor, stuck: list[Tensor], stored: set[Key], chosen: set[Key], readers: Readers, target: Target
+    root: Value, stuck: list[Value], stored: set[Value], chosen: set[Value], readers: Readers, target: Target
 ) -> float:
     total = -target.costs.traffic_seconds(typical(root.size) * root.dtype.itemsize)
-    loaded: set[tuple[int, Key]] = set()
+    loaded: set[tuple[int, Value]] = set()
     for t in stuck:
         frontier = _frontier(t, stored, chosen)
-        if frontier is None or not any(s.same(root) for s in frontier[0]):
+        if frontier is None or not any(s == root for s in frontier[0]):
             continue
-        gain = _gain(t, frontier, readers[t.key], target, loaded)
+        gain = _gain(t, frontier, readers[t], target, loaded)
         if gain is not None and gain > 0:
             total += gain
-            loaded |= {(number, root.key) for number in readers[t.key]}
+            loaded |= {(number, root) for number in readers[t]}
     return total
 
 
 def _vanishes(
-    group: Group, stored: set[Key], chosen: set[Key], forced: AbstractSet[Key], readers: Readers, target: Target
+    group: Group, stored: set[Value], chosen: set[Value], forced: AbstractSet[Value], readers: Readers, target: Target
 ) -> bool:
     """Whether all that a group stores is better computed again, counting that its kernel is gone and need not be
     started."""
     total = target.costs.kernel_seconds
     for t in group.stored:
-        frontier = _frontier(t, stored, chosen) if t.key not in forced and t.key in readers else None
-        gain = _gain(t, frontier, readers[t.key], target) if frontier is not None else None
+        frontier = _frontier(t, stored, chosen) if t not in forced and t in readers else None
+        gain = _gain(t, frontier, readers[t], target) if frontier is not None else None
         if gain is None:
             return False
         total += gain
     return total > 0
 
 
-def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tensor], float, set[Key]] | None:
+def _frontier(t: Value, stored: set[Value], chosen: set[Value]) -> tuple[list[Value], float, set[Value]] | None:
     """What ``t`` is elementwise made of: values in memory, flops per element, values passed through. None if it is not
     elementwise."""
     flops = 0.0
-    found: dict[Key, Tensor] = {}
-    seen: set[Key] = {t.key}
+    found: dict[Value, Value] = {}
+    seen: set[Value] = {t}
     sums = False
     stack = [t]
     while stack:
@@ -172,9 +167,9 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
         node = value.node
         if is_scalar_constant(node):
             continue
-        in_memory = value.key in stored and value.key not in chosen and not sums
-        if value.key != t.key and (node.op.kind is Kind.LEAF or in_memory):
-            found[value.key] = value
+        in_memory = value in stored and value not in chosen and not sums
+        if value != t and (node.op.kind is Kind.LEAF or in_memory):
+            found[value] = value
             continue
         if _is_small_sum(node):
             sums = True
@@ -186,8 +181,8 @@ def _frontier(t: Tensor, stored: set[Key], chosen: set[Key]) -> tuple[list[Tenso
         if len(seen) > _MAX_OPS:
             return None
         for operand in node.inputs:
-            if operand.key not in seen:
-                seen.add(operand.key)
+            if operand not in seen:
+                seen.add(operand)
                 stack.append(operand)
     if sums and any(s.node.op.kind is not Kind.LEAF for s in found.values()):
         return None  # below a sum everything is computed from what is in memory anyway
@@ -205,11 +200,11 @@ def _is_small_sum(node: Node) -> bool:
 
 
 def _gain(
-    t: Tensor,
-    frontier: tuple[list[Tensor], float, set[Key]],
+    t: Value,
+    frontier: tuple[list[Value], float, set[Value]],
     readers: dict[int, Group],
     target: Target,
-    loaded: AbstractSet[tuple[int, Key]] = frozenset(),
+    loaded: AbstractSet[tuple[int, Value]] = frozenset(),
 ) -> float | None:
     """Seconds that readers win by computing a value again; None where they cannot or where it never pays.
 
@@ -234,11 +229,7 @@ def _gain(
             return None
         extra_flops += flops * points * (_repeats(points, reader) if product is None else loads)
         for source in sources:
-            if (
-                source.key not in reader.reads
-                and source.key not in reader.members
-                and (reader.number, source.key) not in loaded
-            ):
+            if source not in reader.reads and source not in reader.members and (reader.number, source) not in loaded:
                 extra_reads += min(typical(source.size), points) * source.dtype.itemsize * loads
     if any(typical(s.size) > points * 1.01 and s.node.op.kind is not Kind.LEAF for s in sources):
         return None  # a larger value would have to be kept
@@ -261,7 +252,7 @@ def _repeats(points: float, reader: Group) -> float:
     return max(domain / max(points, 1.0), 1.0) * (1 + reader.reductions)
 
 
-def _loads(product: Node, t: Tensor, target: Target) -> float | None:
+def _loads(product: Node, t: Value, target: Target) -> float | None:
     """How often a product loads, and so computes, each element of a value that an operand is made of. None if it must
     not."""
     roles = contraction_of(product)
@@ -277,7 +268,7 @@ def _flops(node: Node) -> float:
     return 1.0 if isinstance(node.op, Map) and node.op.cheap else functions.cost("exp")
 
 
-def _product_of(t: Tensor, reader: Group) -> Node | None:
+def _product_of(t: Value, reader: Group) -> Node | None:
     """The product in the reading group that a value is an operand of, looking through inline nodes."""
     return next(
         (n for n in reader.nodes if n.op.kind is Kind.CONTRACT and any(_reaches(operand, t) for operand in n.inputs)),
@@ -285,12 +276,12 @@ def _product_of(t: Tensor, reader: Group) -> Node | None:
     )
 
 
-def _reaches(operand: Tensor, t: Tensor) -> bool:
+def _reaches(operand: Value, t: Value) -> bool:
     """Whether an operand is ``t``, looking through inline nodes."""
     stack = [operand]
     while stack:
         value = stack.pop()
-        if value.key == t.key:
+        if value == t:
             return True
         if is_inline(value.node):
             stack.extend(value.node.inputs)

@@ -15,11 +15,11 @@ from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Shape
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Builder, Node, Tensor
+from graphcore.ir.node import Builder, Node, Value
 from graphcore.ir.op import Op, TensorType
 from passes.stage import Stage, StageContext
 
-__all__ = ["CONTRACTS", "Call", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "Value", "rule"]
+__all__ = ["CONTRACTS", "Call", "Match", "OpClass", "Pass", "PassContext", "Replacement", "Rule", "rule"]
 
 OpClass = type[Op]
 
@@ -51,26 +51,33 @@ class Pass(Stage[Graph, Graph]):
         raise TypeError(f"the pass {type(self).__name__} does not define run")
 
 
-class Value:
-    """A tensor as rules see it."""
+class Match:
+    """A value as rules see it."""
 
-    __slots__ = ("tensor",)
+    __slots__ = ("value",)
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        """Whether this is the very same value."""
+        return isinstance(other, Match) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
     @property
     def node(self) -> Node:
-        return self.tensor.node
+        return self.value.node
 
     @property
     def op(self) -> Any:
         """The primitive that made the value; rules read its attributes once they know its class."""
-        return self.tensor.node.op
+        return self.value.node.op
 
     @property
     def type(self) -> TensorType:
-        return self.tensor.type
+        return self.value.type
 
     @property
     def shape(self) -> Shape:
@@ -81,33 +88,29 @@ class Value:
         return self.type.dtype
 
     @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The operands as tensors."""
-        return self.tensor.node.inputs
+    def inputs(self) -> tuple[Value, ...]:
+        """The operands as values."""
+        return self.value.node.inputs
 
     @property
-    def args(self) -> tuple[Value, ...]:
+    def args(self) -> tuple[Match, ...]:
         """The operands."""
-        return tuple(Value(t) for t in self.tensor.node.inputs)
+        return tuple(Match(t) for t in self.value.node.inputs)
 
-    def arg(self, position: int) -> Value:
+    def arg(self, position: int) -> Match:
         """One operand."""
-        return Value(self.tensor.node.inputs[position])
+        return Match(self.value.node.inputs[position])
 
     def is_op(self, *classes: OpClass) -> bool:
         """Whether the value was made by an op of one of these classes."""
-        return isinstance(self.tensor.node.op, classes)
-
-    def same(self, other: Value) -> bool:
-        """Whether this is the very same value."""
-        return self.tensor.same(other.tensor)
+        return isinstance(self.value.node.op, classes)
 
     @property
     def splat(self) -> bool | int | float | None:
         """The number that all elements are, if that is known: a one-element constant, or a broadcast of one."""
-        op = self.tensor.node.op
+        op = self.value.node.op
         if op.only_repeats:
-            op = self.tensor.node.inputs[0].node.op
+            op = self.value.node.inputs[0].node.op
         if not isinstance(op, Constant) or op.array.size != 1:
             return None
         number = op.array.item()
@@ -119,7 +122,7 @@ class Value:
         return known is not None and known == number and math.copysign(1, known) == math.copysign(1, number)
 
 
-class Call(Value):
+class Call(Match):
     """The node that a rule looks at, and ``b``, through which the rule builds what replaces it.
 
     What ``b`` builds is interned and carries the node's origin, device and marks.
@@ -128,11 +131,11 @@ class Call(Value):
     __slots__ = ("b",)
 
     def __init__(self, node: Node, b: Builder) -> None:
-        super().__init__(Tensor(node, 0))
+        super().__init__(Value(node, 0))
         self.b = b
 
 
-Replacement = Tensor | Value | Sequence[Tensor] | None
+Replacement = Value | Match | Sequence[Value] | None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from graphcore.base.errors import VerifyError
 from graphcore.ir.graph import Graph, inline
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 from passes.graph.base import Pass
 from passes.stage import StageContext
@@ -50,19 +50,19 @@ def _inlines(node: Node) -> bool:
 
 def _inlined(graph: Graph, ctx: StageContext) -> Graph:
     """The graph with its present regions inlined; regions inside their bodies come to the surface."""
-    values: dict[tuple[int, int], Tensor] = {}
+    values: dict[Value, Value] = {}
     for node in graph.nodes():
         ctx.visits += 1
-        inputs = tuple(values[t.key] for t in node.inputs)
+        inputs = tuple(values[t] for t in node.inputs)
         if _inlines(node) and not ctx.exhausted:
             ctx.hit("inline-regions")
             results = inline(node.op.bodies[0], inputs, node.clone, node.origin.derived)  # type: ignore[attr-defined]
-        elif all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True)):
+        elif inputs == node.inputs:
             results = node.outputs
         else:
             results = Node(
                 node.op, inputs, node.types, node.origin, detached=node.detached, clone=node.clone, device=node.device
             ).outputs
         for i, t in enumerate(results):
-            values[node.serial, i] = t
-    return graph.with_roots([values[t.key] for t in graph.roots])
+            values[Value(node, i)] = t
+    return graph.with_roots([values[t] for t in graph.roots])

@@ -17,9 +17,9 @@ from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Builder, Node, Tensor
+from graphcore.ir.node import Builder, Node, Value
 from graphcore.ir.op import Effect, Op
-from passes.graph.base import Call, Replacement, Rule, Value
+from passes.graph.base import Call, Match, Replacement, Rule
 from passes.stage import StageContext
 
 __all__ = ["rewrite"]
@@ -29,7 +29,7 @@ _GROWTH_FLOOR = 4096
 _EFFECT_WALK = 64  # nodes looked at to see that a rewrite keeps the effects below a node
 _NO_FLOATS = {int, bool, str, Dim, DType}
 
-Values = tuple[Tensor, ...]
+Values = tuple[Value, ...]
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule], ctx: StageContext) -> Graph:
@@ -84,12 +84,11 @@ class _Sweep:
             self.settle(node)
         old = self.graph.roots
         new = [self.value(t) for t in old]
-        return self.graph if all(a.same(b) for a, b in zip(new, old, strict=True)) else self.graph.with_roots(new)
+        return self.graph if tuple(new) == old else self.graph.with_roots(new)
 
-    def value(self, t: Tensor) -> Tensor:
-        """The settled form of a tensor."""
-        found = self.settled[t.node.serial][t.index]
-        return t if found.node is t.node and found.index == t.index else found
+    def value(self, t: Value) -> Value:
+        """The settled form of a value."""
+        return self.settled[t.node.serial][t.index]
 
     def settle(self, start: Node) -> None:
         """Settle a node and, before it, all that it needs. The stack replaces recursion: any depth works."""
@@ -125,7 +124,7 @@ class _Sweep:
     def visit(self, node: Node) -> None:
         """Intern a node over its settled operands; try the rules if it is the first of its kind."""
         inputs = tuple(self.value(t) for t in node.inputs)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        same = inputs == node.inputs
         if node.op.effect is not Effect.PURE:
             self.keep_effect(node, inputs, same)
             return
@@ -237,17 +236,17 @@ def _over(node: Node, inputs: Values) -> Node:
 
 
 def _checked(rule: Rule, node: Node, replacement: Replacement) -> Values | None:
-    """A rule's answer as one tensor for every result of the node; None if it leaves the node as it is."""
+    """A rule's answer as one value for every result of the node; None if it leaves the node as it is."""
     if replacement is None:
         return None
-    if isinstance(replacement, Value):
-        replacement = replacement.tensor
-    values = (replacement,) if isinstance(replacement, Tensor) else tuple(replacement)
+    if isinstance(replacement, Match):
+        replacement = replacement.value
+    values = (replacement,) if isinstance(replacement, Value) else tuple(replacement)
     given = tuple(t.type for t in values)
     if given != node.types:
         old, new = ", ".join(map(str, node.types)), ", ".join(map(str, given))
         raise VerifyError(f"the rule {rule.name} replaced {node}, of type {old}, by {new}")
-    if all(t.node is node and t.index == i for i, t in enumerate(values)):
+    if values == node.outputs:
         return None
     return values
 

@@ -16,7 +16,7 @@ from graphcore.base.shapes import Dim, Extent, bind, defined_by, inner_extents, 
 from graphcore.ir.constraints import check_constraints
 from graphcore.ir.graph import Graph, copy_node
 from graphcore.ir.leaves import Parameter, Placeholder, RequireShape
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value
 from graphcore.ir.op import Kind
 from passes.graph.base import Pass
 from passes.stage import StageContext
@@ -144,19 +144,19 @@ def _needed_symbols(node: Node, roots: set[int], sizes: Mapping[str, int]) -> fr
 
 
 def _rebound(graph: Graph, nodes: list[Node], mapping: Mapping[str, Extent]) -> Graph:
-    values: dict[tuple[int, int], Tensor] = {}
+    values: dict[Value, Value] = {}
     for node in nodes:
-        inputs = tuple(values[t.key] for t in node.inputs)
+        inputs = tuple(values[t] for t in node.inputs)
         if isinstance(node.op, RequireShape):
-            values[node.serial, 0] = inputs[0]
+            values[node.output()] = inputs[0]
             continue
         op = _bound_op(node.op, mapping)
-        same = op is node.op and all(a.same(b) for a, b in zip(inputs, node.inputs, strict=True))
+        same = op is node.op and inputs == node.inputs
         fresh = node if same else copy_node(node, inputs, node.clone, op=op)
         for i in range(len(node.types)):
-            values[node.serial, i] = Tensor(fresh, i)
-    result = graph.with_roots([values[t.key] for t in graph.roots])
-    return Graph(result.outputs, result.updates, tuple(values.get(t.key, t) for t in graph.inputs))
+            values[Value(node, i)] = Value(fresh, i)
+    result = graph.with_roots([values[t] for t in graph.roots])
+    return Graph(result.outputs, result.updates, tuple(values.get(t, t) for t in graph.inputs))
 
 
 def _bound_op(op: Any, mapping: Mapping[str, Extent]) -> Any:

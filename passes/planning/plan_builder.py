@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from graphcore.base.errors import CompileError
 from graphcore.ir.graph import Graph
-from graphcore.ir.leaves import Constant, VariableRead
-from graphcore.ir.node import Tensor
+from graphcore.ir.leaves import Constant, StateRead
+from graphcore.ir.node import Value
 from graphcore.ir.op import Kind
+from graphcore.ir.state import StateSlot
 from graphcore.kernel import expr
 from graphcore.kernel.estimate import estimate
 from graphcore.kernel.expr import walk
@@ -21,7 +22,7 @@ from graphcore.plan.backend import Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Launch, Plan, print_plan
 from graphcore.plan.target import Reject, Target
 from passes.fusion.lower import Kernels, verify_kernels
-from passes.fusion.partition import Key, is_scalar_constant, stored_root
+from passes.fusion.partition import is_scalar_constant, stored_root
 from passes.planning.flow import Flow, accesses
 from passes.planning.levels import Unordered
 from passes.planning.limits import refuse_doubles
@@ -37,9 +38,9 @@ class Draft:
         self.graph, self.target, self.say = graph, ctx.target, ctx.say
         self.plan = Plan(hints=dict(ctx.sizes))
         self.slots = {id(variable): position for position, variable in enumerate(ctx.slots)}
-        self.buffer_of: dict[Key, int] = {}
+        self.buffer_of: dict[Value, int] = {}
         self.variable_buffer: dict[int, int] = {}
-        self.old_values: dict[Key, int] = {}  # copies of updated variables that are fetched
+        self.old_values: dict[Value, int] = {}  # copies of updated variables that are fetched
 
     def __str__(self) -> str:
         return print_plan(self.plan)
@@ -55,14 +56,14 @@ class Draft:
 
     # Buffers
 
-    def buffer(self, t: Tensor, role: str = "value") -> int:
-        found = self.buffer_of.get(t.key)
+    def buffer(self, t: Value, role: str = "value") -> int:
+        found = self.buffer_of.get(t)
         if found is not None:
             return found
         node = t.node
         label = f"{node.op.name}{f' {t.name!r}' if role == 'feed' else ''} at {node.origin}"
-        if isinstance(node.op, VariableRead):
-            return self.variable(node.op.variable)
+        if isinstance(node.op, StateRead):
+            return self.variable(node.op.slot)
         if isinstance(node.op, Constant):
             made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, self.constant(node.op.array))
         else:
@@ -72,10 +73,10 @@ class Draft:
                 )
             made = Buffer(len(self.plan.buffers), ARENA, t.shape, t.dtype, label, None, role)
         self.plan.buffers.append(made)
-        self.buffer_of[t.key] = made.number
+        self.buffer_of[t] = made.number
         return made.number
 
-    def variable(self, variable: Any) -> int:
+    def variable(self, variable: StateSlot) -> int:
         found = self.variable_buffer.get(id(variable))
         if found is None:
             made = Buffer(
@@ -87,7 +88,7 @@ class Draft:
                 self.slots[id(variable)],
             )
             self.plan.buffers.append(made)
-            found = self.variable_buffer[id(variable)] = self.buffer_of[variable.key] = made.number
+            found = self.variable_buffer[id(variable)] = self.buffer_of[variable.read()] = made.number
             self.plan.variables.append(found)
         return found
 
@@ -179,7 +180,7 @@ class Draft:
         for variable, value in self.graph.updates:
             old = self.variable(variable)
             root = stored_root(value)
-            if root.key == variable.key or variable.size == 0:  # no kernel computes what has no elements
+            if root == variable.read() or variable.size == 0:  # no kernel computes what has no elements
                 continue
             why = f"{variable.name} <- {root.node.op.name}"
             if is_scalar_constant(root.node) or root.node.op.kind is Kind.LEAF:
@@ -187,7 +188,7 @@ class Draft:
                 self.copy(self.buffer(root), held, f"{variable.name} takes the value of another leaf")
                 copied.append((held, old, why))
                 continue
-            new = self.buffer_of[root.key]
+            new = self.buffer_of[root]
             reason = "another variable takes it" if new in over else self.cannot_replace(flow, old, new)
             if reason is None:
                 over[new] = old
@@ -213,12 +214,12 @@ class Draft:
 
     def keep_old_values(self) -> None:
         """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
-        updated = {v.key: v for v, value in self.graph.updates if stored_root(value).key != v.key and v.size != 0}
+        updated = {v.read(): v for v, value in self.graph.updates if stored_root(value) != v.read() and v.size != 0}
         for t in self.graph.outputs:
             root = stored_root(t)
-            if root.key in updated and root.key not in self.old_values:
-                variable = updated[root.key]
-                held = self.old_values[root.key] = self.scratch(
+            if root in updated and root not in self.old_values:
+                variable = updated[root]
+                held = self.old_values[root] = self.scratch(
                     variable.shape, variable.dtype, f"old value of {variable.name}"
                 )
                 self.copy(self.variable(variable), held, f"{variable.name} is fetched and updated")
@@ -252,11 +253,11 @@ class Draft:
                 plan.steps[i] = plan.steps[i].renamed(new, old)
         self.buffer_of = {key: over.get(number, number) for key, number in self.buffer_of.items()}
 
-    def fetch(self, t: Tensor) -> Fetch:
+    def fetch(self, t: Value) -> Fetch:
         root = stored_root(t)
         if isinstance(root.node.op, Constant):
             return Fetch(None, t.shape, t.dtype, self.constant(root.node.op.array))
-        number = self.old_values.get(root.key, -1)
+        number = self.old_values.get(root, -1)
         if number < 0:
             number = self.buffer(root)
         if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":

@@ -11,8 +11,8 @@ from support.values import evaluate, message_of, ph
 
 import graphcore as gc
 from graphcore import functional as F
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.ir.graph import toposort
-from graphcore.ir.node import Builder, Tensor
 from graphcore.ir.op import Map, primitive
 
 HERE = __file__

@@ -8,7 +8,7 @@ import numpy as np
 from support.values import evaluate, message_of, ph
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 HERE = __file__
 

@@ -14,7 +14,7 @@ from support.curves import CURVES, Curve
 from support.sessions import DEVICES, opened
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 ULPS = 64  # of the type compared, of chains of about ten operations
 

@@ -12,6 +12,7 @@ from support.values import evaluate, numeric_gradient
 
 import graphcore as gc
 from graphcore import functional as F
+from graphcore.api.variable import variable_of
 from graphcore.ir.graph import collect, toposort
 
 RNG = np.random.default_rng(1)
@@ -266,7 +267,7 @@ def test_batch_norm() -> None:
     x = gc.placeholder("float64", (None, 4, 2, 2))
     out = F.batch_norm(x, mean, var, training=True, momentum=0.25)
     for root in (out, gc.gradients((out * out * out).sum(), x)[0]):
-        updates = dict(collect([root]).updates)
+        updates = {variable_of(slot): new for slot, new in collect([root]).updates}
         assert set(updates) == {mean, var}
         new_mean, new_var = evaluate([updates[mean], updates[var]], {x: small})
         np.testing.assert_allclose(new_mean, 0.75 * 0.5 + 0.25 * small.mean((0, 2, 3)))

@@ -16,7 +16,7 @@ from support.sessions import DEVICES, opened
 
 import graphcore as gc
 from graphcore import functional as F
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 ORACLES = ("numpy", "numpy:kernels")
 

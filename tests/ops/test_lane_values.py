@@ -13,10 +13,10 @@ import pytest
 from support.devices import RUNTIMES, Bound, computed_ops, judge, run_plan
 from support.rewrites import assert_same_bits
 
+from graphcore.api.tensor import Builder
 from graphcore.api.variable import placeholder
 from graphcore.base.dtypes import ALL, as_dtype
 from graphcore.base.shapes import Dim
-from graphcore.ir.node import Builder
 from graphcore.ir.op import Map, Op
 from graphcore.kernel import functions, interpret
 from graphcore.kernel.expr import argument

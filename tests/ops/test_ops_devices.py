@@ -19,9 +19,9 @@ from support.devices import (
     run_plan,
 )
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import placeholder
 from graphcore.base import dtypes
-from graphcore.ir.node import Builder, Tensor
 from graphcore.ir.op import Map, Reduce
 
 OPS = computed_ops()

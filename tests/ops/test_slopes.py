@@ -16,7 +16,7 @@ from support.sessions import DEVICES, opened
 from support.slopes import ONE, TWO, One
 
 import graphcore as gc
-from graphcore.ir.node import Tensor, make_node
+from graphcore.api.tensor import Tensor, node_over, wrap
 from graphcore.ir.op import Map, Op, lookup
 
 MORE = {"where", "cast"}  # of three operands, and to other types: tested by themselves
@@ -73,7 +73,7 @@ def derivatives(name: str, dtype: str) -> tuple[list[Tensor], dict[Tensor, Any]]
     feeds = {gc.placeholder(dtype, c.shape): c for c in columns(case, dtype)}
     xs = list(feeds)
     g = gc.placeholder(dtype, xs[0].shape)
-    first = gc.gradients(make_node(op_of(name), xs).output(), xs, [g], unconnected="zero")
+    first = gc.gradients(wrap(node_over(op_of(name), xs).output()), xs, [g], unconnected="zero")
     second = [s for i, f in enumerate(first) for s in gc.gradients(f, xs[i:], [g], unconnected="zero")]
     return [*first, *second], {**feeds, g: np.ones(xs[0].shape)}
 

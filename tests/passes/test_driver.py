@@ -202,12 +202,12 @@ def test_lines_of_rules_reach_the_explanation() -> None:
     @rule("neg")
     def neg_to_mul(call: Call) -> Any:
         """-x -> x * -1"""
-        return call.b.mul(call.arg(0).tensor, -1.0)
+        return call.b.mul(call.arg(0).value, -1.0)
 
     @rule("mul")
     def mul_to_neg(call: Call) -> Any:
         """x * -1 -> -x"""
-        return call.b.neg(call.arg(0).tensor) if call.arg(1).is_number(-1) else None
+        return call.b.neg(call.arg(0).value) if call.arg(1).is_number(-1) else None
 
     @dataclass(frozen=True)
     class Undecided(Pass):

@@ -56,7 +56,7 @@ def test_one_program_over_other_variables(spec: str) -> None:
     made, x = _compiled(spec)
     device = backend(spec)
     program = device.compile(made.plan)
-    others = [gc.Variable(np.zeros(v.shape, v.dtype.storage), name=f"other{i}") for i, v in enumerate(made.slots)]
+    others = [gc.Variable(np.zeros(v.shape, v.dtype.storage), name=f"v{i}").slot for i, v in enumerate(made.slots)]
     assert len(others) > 1
     rng = np.random.default_rng(0)
     values = [rng.standard_normal(v.shape).astype(v.dtype.storage) for v in others]

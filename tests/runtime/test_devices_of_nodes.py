@@ -33,7 +33,7 @@ def test_copies_keep_the_device(stage: str | None) -> None:
     with gc.device("numpy:kernels"):
         outputs, updates = program()
     with gc.device("opencl:1"):  # and not what is asked for where they happen to be made
-        graph, _ = feed_points(collect(outputs, updates, (X,)), (X,))
+        graph, _ = feed_points(collect(outputs, updates, (X.value,)), (X.value,))
         sizes = {str(X.shape[0]): 3}
         made = graph if stage is None else compile_graph(graph, None, sizes, upto=stage).value
     asked = {node.device for node in made.nodes() if node.op.kind is not Kind.LEAF}

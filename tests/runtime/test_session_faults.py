@@ -16,7 +16,7 @@ import pytest
 from support.sessions import ROOT, opened
 
 import graphcore as gc
-from graphcore.ir.node import Builder
+from graphcore.api.tensor import Builder
 from graphcore.ir.op import _REGISTRY, Map, primitive
 
 # --- kills ------------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_the_oracle_names_an_op_without_a_reference() -> None:
         x = gc.placeholder("float32", (3,))
         y = Builder().unknown_for_test(x)
         with pytest.raises(gc.CompileError) as caught:
-            interpret(Graph((y,), (), (x,)), {x.key: np.ones(3, np.float32)})
+            interpret(Graph((y,), (), (x,)), {x.value: np.ones(3, np.float32)})
         assert "unknown_for_test" in str(caught.value) and f"{__file__}:" in str(caught.value)
     finally:
         del _REGISTRY["unknown_for_test"]

@@ -12,10 +12,10 @@ import pytest
 
 import graphcore.ops
 from backends.codegen.scatter.rows import ScatterRows
+from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.errors import DeviceError
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind, Op, registered
 from graphcore.plan.backend import open_backend
 from graphcore.plan.target import Reject

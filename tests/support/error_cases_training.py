@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import graphcore as gc
-from graphcore.ir.node import Builder
+from graphcore.api.tensor import Builder
 from support.error_values import LONELY, LOSS, B, K, N, S, W, X, folder, load_into_a_used_session, nn, on, optim
 
 __all__ = ["CASES"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.variable import Variable
+from graphcore.api.tensor import Tensor
+from graphcore.api.variable import Variable, variable_of
 from graphcore.ir.graph import Graph, Update, collect
 from graphcore.ir.interpret import interpret
-from graphcore.ir.node import Tensor
 
 
 class Oracle:
@@ -39,12 +39,12 @@ class Oracle:
             if not isinstance(f, Tensor):
                 updates.extend(f.updates if hasattr(f, "updates") else [f])
         graph: Graph = collect(tensors, updates)
-        known = {t.key: np.asarray(a, t.dtype.storage) for t, a in (feeds or {}).items()}
+        known = {t.value: np.asarray(a, t.dtype.storage) for t, a in (feeds or {}).items()}
         for node in graph.nodes():
             if node.op.name == "variable":
-                known[(node.serial, 0)] = self.get(node.op.variable)  # type: ignore[attr-defined]
+                known[node.output()] = self.get(variable_of(node.op.slot))  # type: ignore[attr-defined]
         results = interpret(graph, known)
-        for (variable, _), value in zip(graph.updates, results[len(tensors) :], strict=True):
-            self.values[variable.uid] = np.asarray(value)
+        for (slot, _), value in zip(graph.updates, results[len(tensors) :], strict=True):
+            self.values[slot.serial] = np.asarray(value)
         found = iter(results[: len(tensors)])
         return [next(found) if isinstance(f, Tensor) else None for f in fetches]

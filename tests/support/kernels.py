@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Tensor
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Tensor
 from graphcore.kernel.interpret import run_kernel, run_parts
 from graphcore.kernel.ir import Kernel
 from graphcore.kernel.parts import Parts, verify_parts

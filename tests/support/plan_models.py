@@ -11,8 +11,8 @@ import pytest
 
 import graphcore as gc
 from graphcore import nn, optim
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import DeviceError
-from graphcore.ir.node import Tensor
 from graphcore.runtime.compiled import Compiled
 from support.device_names import RUNTIMES
 from support.sessions import opened

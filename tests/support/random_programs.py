@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import placeholder
 from graphcore.base import dtypes
-from graphcore.ir.node import Builder, Tensor
 
 __all__ = ["Program", "Value", "seeded"]
 
@@ -70,7 +70,7 @@ class Program:
             if made >= steps:
                 break
         # Every value that nothing reads is fetched, and every third of the others.
-        self.fetched = [v for v in self.values if v.tensor.key not in self.used or pick(3) == 0]
+        self.fetched = [v for v in self.values if v.tensor.value not in self.used or pick(3) == 0]
 
     # Drawing
 
@@ -100,7 +100,7 @@ class Program:
             bound = min(bound, 2.0 ** (8 * t.dtype.itemsize))
         if int(np.prod(t.shape)) > 6000:  # type: ignore[arg-type]
             raise Refused
-        self.used.update(s.tensor.key for s in sources)
+        self.used.update(s.tensor.value for s in sources)
         self.values.append(Value(t, bound, rough and t.dtype.is_float, special and t.dtype.is_float))
         return self.values[-1]
 
@@ -119,7 +119,7 @@ class Program:
         choice = self.pick(4)
         if choice == 0 and smaller:
             small = smaller[self.pick(len(smaller))]
-            self.used.add(small.tensor.key)
+            self.used.add(small.tensor.value)
             return Value(self.b.broadcast_to(small.tensor, x.shape), small.bound, small.rough, small.special)
         if choice == 1 and x.shape and not x.dtype.is_bool and 0 not in x.shape:
             axis = self.pick(len(x.shape))

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Tensor
 from graphcore.ir.graph import Graph, verify_graph
 from graphcore.ir.interpret import interpret
-from graphcore.ir.node import Tensor
 from graphcore.ir.op import Kind
 from graphcore.ir.printer import attribute_text, print_graph
-from passes.graph.base import Pass, PassContext, Value
+from passes.graph.base import Match, Pass, PassContext
+from support.values import as_value
 
 __all__ = ["SPECIAL", "assert_same_bits", "check_rewrite", "evaluate", "expression", "run_passes", "special_operands"]
 
@@ -42,7 +43,7 @@ def special_operands(count: int, dtype: Any) -> list[np.ndarray[Any, Any]]:
 
 def evaluate(graph: Graph, feeds: Mapping[Tensor, Any]) -> list[np.ndarray[Any, Any]]:
     """The graph's roots by the interpreter."""
-    values = {t.key: np.asarray(a, t.dtype.storage) for t, a in feeds.items()}
+    values = {as_value(t): np.asarray(a, t.dtype.storage) for t, a in feeds.items()}
     return [np.asarray(a) for a in interpret(graph, values)]
 
 
@@ -101,7 +102,7 @@ def check_rewrite(
 
 def expression(t: Tensor) -> str:
     """A small graph as one expression, e.g. ``neg(mul(x, 2.0))``; what is one number everywhere is printed as that."""
-    number = Value(t).splat
+    number = Match(as_value(t)).splat
     if number is not None:
         return repr(number)
     label = getattr(t.node.op, "label", None)

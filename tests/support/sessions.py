@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 from support.device_names import RUNTIMES
 
 __all__ = ["DEVICES", "ROOT", "exactly", "launching_freely", "opened"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.tensor import Builder, Tensor, wrap
 from graphcore.base import dtypes
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.shapes import Dim
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Builder, Tensor, make_node
+from graphcore.ir.node import make_node
 
 __all__ = ["ELEMENTWISE", "SHAPED", "Elementwise", "Shaped", "constant_of"]
 
@@ -25,7 +26,7 @@ NUMBERS = (*FLOATS, *INTEGERS)
 
 def constant_of(values: Any, dtype: str = "float32") -> Tensor:
     """An array constant."""
-    return make_node(Constant.of(np.asarray(values), as_dtype(dtype)), ()).output()
+    return wrap(make_node(Constant.of(np.asarray(values), as_dtype(dtype)), ()).output())
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 import graphcore as gc
+from graphcore.api.tensor import Tensor
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Tensor
 from graphcore.plan.backend import open_backend
 from graphcore.plan.target import Target
 from passes.graph.base import Pass

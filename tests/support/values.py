@@ -4,19 +4,22 @@ say."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graphcore.api.variable import Variable, placeholder
+from graphcore.api.tensor import Tensor
+from graphcore.api.variable import Variable, placeholder, variable_of
 from graphcore.base.shapes import Dim, bind
+from graphcore.base.source import Origin
 from graphcore.ir.graph import collect, toposort
-from graphcore.ir.node import Node, Tensor
+from graphcore.ir.node import Node, Value, make_node
 from graphcore.ir.op import Op
+from graphcore.ir.state import StateSlot
 
-__all__ = ["computed", "evaluate", "message_of", "numeric_gradient", "ph", "value_of"]
+__all__ = ["as_value", "computed", "evaluate", "message_of", "node_of", "numeric_gradient", "ph", "value_of"]
 
 
 def message_of(error: type[Exception], call: Callable[[], Any]) -> str:
@@ -60,7 +63,7 @@ def evaluate(
     Returns:
         One array per tensor. Every result's shape and type is checked against what inference said.
     """
-    values: dict[tuple[int, int], Any] = {}
+    values: dict[Value, Any] = {}
     sizes: dict[str, int] = {}
     for t, a in (feeds or {}).items():
         array = np.asarray(a).astype(t.dtype.storage)
@@ -70,35 +73,43 @@ def evaluate(
                 assert sizes.setdefault(repr(extent), size) == size, (
                     f"{extent} is fed as {sizes[repr(extent)]} and {size}"
                 )
-        values[t.key] = array
-    given = {id(v): np.asarray(a) for v, a in (variables or {}).items()}
-    tensors = collect(tensors, (), feeds or ()).outputs
-    fed = {key[0] for key in values}
-    for node in toposort(tensors, lambda n: n.serial in fed):
-        if node.serial not in fed:
+        values[as_value(t)] = array
+    given = {v.slot: np.asarray(a) for v, a in (variables or {}).items()}
+    tensors = collect(list(map(as_value, tensors)), (), map(as_value, feeds or ())).outputs
+    fed = {value.node for value in values}
+    for node in toposort(tensors, lambda n: n in fed):
+        if node not in fed:
             for i, result in enumerate(_results(node, values, sizes, given)):
                 expected = tuple(bind(e, sizes) for e in node.types[i].shape)
                 assert result.shape == expected, f"{node}: the reference gave {result.shape}, inference says {expected}"
                 assert result.dtype == node.types[i].dtype.storage, (
                     f"{node}: the reference gave {result.dtype}, inference says {node.types[i]}"
                 )
-                values[(node.serial, i)] = result
-    return [values[t.key] for t in tensors]
+                values[Value(node, i)] = result
+    return [values[as_value(t)] for t in tensors]
+
+
+def as_value(t: Any) -> Value:
+    """A value itself, or that of a tensor."""
+    value: Value = t if isinstance(t, Value) else t.value
+    return value
+
+
+def node_of(op: Op, operands: Iterable[Any], *origin: Origin, **marks: Any) -> Node:
+    """A node over values or tensors, with marks as ``make_node`` takes them."""
+    return make_node(op, tuple(map(as_value, operands)), *origin, **marks)
 
 
 def _results(
-    node: Node, values: Mapping[tuple[int, int], Any], sizes: Mapping[str, int], given: Mapping[int, Any]
+    node: Node, values: Mapping[Value, Any], sizes: Mapping[str, int], given: Mapping[StateSlot, Any]
 ) -> list[Any]:
     op: Any = node.op
     if op.name == "variable":
-        return [
-            np.asarray(given[id(op.variable)] if id(op.variable) in given else value_of(op.variable)).astype(
-                op.variable.dtype.storage
-            )
-        ]
+        value = given[op.slot] if op.slot in given else value_of(variable_of(op.slot))
+        return [np.asarray(value).astype(op.slot.dtype.storage)]
     if op.name == "constant":
         return [op.array]
-    operands = [values[t.key] for t in node.inputs]
+    operands = [values[as_value(t)] for t in node.inputs]
     if hasattr(op, "bodies"):
         body = op.bodies[0]
         return evaluate(list(body.outputs), dict(zip(body.inputs, operands, strict=True)))

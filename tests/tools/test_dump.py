@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.pictures import DEVICE, STAGES, diagram_of, written
+from support.values import node_of
 
 import graphcore as gc
+from graphcore.api.tensor import wrap
 from graphcore.base.errors import DeviceError, FeedError, UsageError
 from graphcore.ir.graph import Graph, collect
 from graphcore.ir.leaves import Parameter
-from graphcore.ir.node import make_node
 from graphcore.ir.op import Kind, Op, TensorType
 from graphcore.plan.plan import Placed
 from graphcore.runtime.fetches import flatten_fetches
@@ -208,10 +209,10 @@ def test_a_region_with_several_bodies_keeps_its_box():
     x = gc.placeholder("float32", (4,), name="x")
     bodies = []
     for build in (gc.sin, gc.cos):
-        p = make_node(Parameter((4,), gc.float32, "p"), ()).output()
+        p = wrap(node_of(Parameter((4,), gc.float32, "p"), ()).output())
         bodies.append(Graph((build(p),), (), (p,)))
     shared = bodies[0]
-    y = make_node(_Branch((*bodies, shared)), (x,)).output()  # the same body twice: drawn twice
+    y = wrap(node_of(_Branch((*bodies, shared)), (x,)).output())  # the same body twice: drawn twice
     diagram = graph_diagram(Graph((y,)), "branch")
     nodes = {n.id: n for n in diagram.nodes}
     box = next(n for n in diagram.nodes if n.label == "test_branch")
@@ -292,7 +293,7 @@ def test_plan_shows_buffers_and_memory(tmp_path):
 
 
 def _placeholders(loss: gc.Tensor) -> list[gc.Tensor]:
-    found = {n.op.label: n.output() for n in collect([loss]).nodes() if n.op.name == "placeholder"}  # type: ignore[attr-defined]
+    found = {n.op.label: wrap(n.output()) for n in collect([loss]).nodes() if n.op.name == "placeholder"}  # type: ignore[attr-defined]
     return [found["x"], found["y"]]
 
 

@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from support.pictures import DEVICE, STAGES, diagram_of, written
+from support.values import node_of
 
 import graphcore as gc
 from graphcore import nn
+from graphcore.api.tensor import wrap
 from graphcore.base import source
 from graphcore.ir.graph import Graph, collect
 from graphcore.ir.leaves import Parameter
-from graphcore.ir.node import make_node
 from graphcore.ops.region import Checkpoint
 from graphcore.tools.pictures import dprint, dump
 
@@ -98,15 +99,15 @@ def test_a_checkpoints_copies_are_drawn_as_gradient(tmp_path: Path) -> None:
 def test_bodies_of_regions_inside_a_gradient_are_part_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A copied region shares its body with the forward one, whose nodes do not know of the copy."""
     x = gc.placeholder("float32", (4,), name="x")
-    p = make_node(Parameter((4,), gc.float32, "p"), ()).output()
-    forward = make_node(Checkpoint((Graph((gc.exp(p),), (), (p,)),)), (x,))
-    copy = make_node(forward.op, forward.inputs, source.derived(forward.origin))
-    diagram = diagram_of([forward.output(), copy.output()], tmp_path, "built")
+    p = wrap(node_of(Parameter((4,), gc.float32, "p"), ()).output())
+    forward = node_of(Checkpoint((Graph((gc.exp(p),), (), (p,)),)), (x,))
+    copy = node_of(forward.op, forward.inputs, source.derived(forward.origin))
+    diagram = diagram_of([wrap(forward.output()), wrap(copy.output())], tmp_path, "built")
     assert [(n["label"], n["derived"]) for n in diagram["nodes"] if n["kind"] == "exp"] == [
         ("exp", False),
         ("∂ exp", True),
     ]
-    dprint(copy.output())
+    dprint(wrap(copy.output()))
     assert capsys.readouterr().out.count("[gradient]") == 2
 
 

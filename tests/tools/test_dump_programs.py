@@ -222,7 +222,7 @@ def reads(diagram: Diagram, kernels: Kernels) -> list[tuple[set[str], set[str]]]
     """For every kernel that runs the nodes from which edges enter its frame, and those of the values that it loads."""
     graph, groups = kernels.graph, [k.group for k in kernels.listed]
     number = {n.serial: i for i, n in enumerate(dict.fromkeys((*(t.node for t in graph.inputs), *graph.nodes())))}
-    stored = {t.key: f"k{g.number} %{number[t.node.serial]}" for g in groups for t in g.stored}
+    stored = {t: f"k{g.number} %{number[t.node.serial]}" for g in groups for t in g.stored}
     frame = {n.id: n.group for n in diagram.nodes}
     ops = {n.id for n in diagram.nodes if n.style != "update"}
     splats = Splats()
@@ -230,10 +230,10 @@ def reads(diagram: Diagram, kernels: Kernels) -> list[tuple[set[str], set[str]]]
     for group, kernel, values, _ in kernels.listed:
         if not kernel.stores:
             continue
-        own, mine = f"k{group.number}", {t.key for t in group.stored}
+        own, mine = f"k{group.number}", set(group.stored)
         drawn = {e.source for e in diagram.edges if e.target in ops and frame[e.target] == own != frame[e.source]}
-        loaded = [t for t in values if t.key not in mine and splats.text(t) is None]
-        found.append((drawn, {stored.get(t.key, f"%{number[t.node.serial]}") for t in loaded}))
+        loaded = [t for t in values if t not in mine and splats.text(t) is None]
+        found.append((drawn, {stored.get(t, f"%{number[t.node.serial]}") for t in loaded}))
     return found
 
 

@@ -59,7 +59,7 @@ def test_to_networkx():
     data = made.nodes[x.node.serial]
     assert (data["op"], data["name"], data["dtype"], data["shape"]) == ("placeholder", "x", "float32", x.shape)
     assert data["origin"].startswith(__file__) and data["derived"] is False
-    assert made.graph["outputs"] == [square.key] and list(made.graph["updates"]) == ["w"]
+    assert made.graph["outputs"] == [(square.node.serial, 0)] and list(made.graph["updates"]) == ["w"]
 
 
 def test_dprint_enters_region_bodies(capsys):

@@ -41,7 +41,7 @@ class _Wrong(Pass):
 
     def run(self, graph: Graph, ctx: StageContext, /) -> Graph:
         b = Builder()
-        mapping = {(n.serial, 0): b.neg(b.exp(n.inputs[0])) for n in graph.nodes() if n.op.name == "exp"}
+        mapping = {n.output(): b.neg(b.exp(n.inputs[0])) for n in graph.nodes() if n.op.name == "exp"}
         return graph.with_roots(rebuild(graph, mapping))
 
 
@@ -72,12 +72,12 @@ def test_replay_finds_the_first_wrong_rewrite() -> None:
     @rule("exp")
     def exp_to_exp(call: Call) -> Any:
         """exp(x) -> exp2(x), which is wrong"""
-        return call.b.exp2(call.arg(0).tensor)
+        return call.b.exp2(call.arg(0).value)
 
     @rule("tanh")
     def tanh_to_sinh(call: Call) -> Any:
         """tanh(x) -> sinh(x) / cosh(x)"""
-        x = call.arg(0).tensor
+        x = call.arg(0).value
         return call.b.div(call.b.sinh(x), call.b.cosh(x))
 
     @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from graphcore.base.dtypes import DType
 from graphcore.ops.arithmetic import Abs, Add, AddN, Div, FloorDiv, Maximum, Minimum, Mul, Neg, Pow, Sub
 from graphcore.ops.elementwise import Ceil, Floor, Relu, Round, Trunc
 from graphcore.ops.smooth import Gaussian
-from passes.graph.base import Call, Replacement, Value, rule
+from passes.graph.base import Call, Match, Replacement, rule
 
 __all__ = ["ALGEBRA", "beside", "neutral_zero"]
 
 
-def beside(call: Call, number: float) -> Value | None:
+def beside(call: Call, number: float) -> Match | None:
     """The other operand of a binary op of which one operand is ``number`` everywhere."""
     first, second = call.args
     if second.is_number(number):
@@ -71,7 +71,7 @@ def multiply_integer_by_zero(call: Call) -> Replacement:
 def multiply_by_minus_one(call: Call) -> Replacement:
     """x * -1 -> -x"""
     other = beside(call, -1)
-    return None if other is None else call.b.neg(other.tensor)
+    return None if other is None else call.b.neg(other.value)
 
 
 @rule(Div)
@@ -105,8 +105,8 @@ def add_negation(call: Call) -> Replacement:
     """a + -b -> a - b"""
     first, second = call.args
     if second.is_op(Neg):
-        return call.b.sub(first.tensor, second.inputs[0])
-    return call.b.sub(second.tensor, first.inputs[0]) if first.is_op(Neg) else None
+        return call.b.sub(first.value, second.inputs[0])
+    return call.b.sub(second.value, first.inputs[0]) if first.is_op(Neg) else None
 
 
 @rule(Sub)
@@ -158,7 +158,7 @@ def absolute_of_signed(call: Call) -> Replacement:
 def square_of_absolute(call: Call) -> Replacement:
     """|x| * |x| -> x * x"""
     first, second = call.args
-    return call.b.mul(first.inputs[0], first.inputs[0]) if first.is_op(Abs) and first.same(second) else None
+    return call.b.mul(first.inputs[0], first.inputs[0]) if first.is_op(Abs) and first == second else None
 
 
 @rule(Pow)
@@ -176,13 +176,13 @@ def integer_power(call: Call) -> Replacement:
     x, exponent = call.args
     if exponent.is_number(1):
         return x
-    return call.b.mul(x.tensor, x.tensor) if exponent.is_number(2) else None
+    return call.b.mul(x.value, x.value) if exponent.is_number(2) else None
 
 
 @rule(Maximum, Minimum)
 def extreme_of_equals(call: Call) -> Replacement:
     """max(x, x) -> x, min(x, x) -> x"""
-    return call.arg(0) if call.arg(0).same(call.arg(1)) else None
+    return call.arg(0) if call.arg(0) == call.arg(1) else None
 
 
 @rule(Floor, Ceil, Trunc, Round)
@@ -212,7 +212,7 @@ def add_n_without_zeros(call: Call) -> Replacement:
     kept = [arg for arg in call.args if not arg.is_number(zero)]
     if len(kept) == len(call.inputs):
         return None
-    return call.b.add_n(*(arg.tensor for arg in kept)) if kept else call.arg(0)
+    return call.b.add_n(*(arg.value for arg in kept)) if kept else call.arg(0)
 
 
 @rule(AddN)

@@ -19,7 +19,7 @@ from graphcore.ir.op import Kind, Map, Op
 from graphcore.kernel import expr, functions, interpret
 from graphcore.ops.positions import DimValue
 from graphcore.ops.view import Broadcast
-from passes.graph.base import Call, Replacement, Value, rule
+from passes.graph.base import Call, Match, Replacement, rule
 
 __all__ = ["FOLDING"]
 
@@ -61,11 +61,11 @@ def fold_constants(call: Call) -> Replacement:
     return _computed(call, known)
 
 
-def _is_constant(value: Value, views: bool) -> bool:
+def _is_constant(value: Match, views: bool) -> bool:
     return value.is_op(Constant) or (views and value.is_op(Broadcast) and value.arg(0).is_op(Constant))
 
 
-def _array(value: Value) -> np.ndarray[Any, Any]:
+def _array(value: Match) -> np.ndarray[Any, Any]:
     if value.is_op(Constant):
         return value.op.array  # type: ignore[no-any-return]
     return np.broadcast_to(value.arg(0).op.array, value.shape)  # type: ignore[arg-type]

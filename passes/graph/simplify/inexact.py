@@ -35,19 +35,19 @@ def sum_of_single_elements(call: Call) -> Replacement:
 @rule(Sub, contract="ignores-nan")
 def subtract_itself(call: Call) -> Replacement:
     """x - x -> 0, which is NaN for infinite x"""
-    return call.b.zeros_like(call.tensor) if call.arg(0).same(call.arg(1)) else None
+    return call.b.zeros_like(call.value) if call.arg(0) == call.arg(1) else None
 
 
 @rule(Div, contract="ignores-nan")
 def divide_by_itself(call: Call) -> Replacement:
     """x / x -> 1, which is NaN for zero and infinite x"""
-    return call.b.full(call.shape, 1, call.dtype) if call.arg(0).same(call.arg(1)) else None
+    return call.b.full(call.shape, 1, call.dtype) if call.arg(0) == call.arg(1) else None
 
 
 @rule(Mul, contract="ignores-nan")
 def multiply_by_zero(call: Call) -> Replacement:
     """x * 0 -> 0, which is NaN for infinite x and -0.0 for negative x"""
-    return call.b.zeros_like(call.tensor) if beside(call, 0) or beside(call, -0.0) else None
+    return call.b.zeros_like(call.value) if beside(call, 0) or beside(call, -0.0) else None
 
 
 @rule(Log, contract="ignores-nan")
@@ -60,7 +60,7 @@ def log_of_exp(call: Call) -> Replacement:
 def root_of_square(call: Call) -> Replacement:
     """sqrt(x * x) -> |x|, which overflows for large x"""
     inner = call.arg(0)
-    return call.b.abs(inner.inputs[0]) if inner.is_op(Mul) and inner.arg(0).same(inner.arg(1)) else None
+    return call.b.abs(inner.inputs[0]) if inner.is_op(Mul) and inner.arg(0) == inner.arg(1) else None
 
 
 @rule(Mul, contract="ignores-nan")
@@ -84,7 +84,7 @@ def float_power(call: Call) -> Replacement:
 @rule(AddN, contract="reassociates")
 def add_n_of_sums(call: Call) -> Replacement:
     """add_n(add_n(a, b), c) -> add_n(a, b, c)"""
-    parts = [arg.inputs if arg.is_op(AddN, Add) else (arg.tensor,) for arg in call.args]
+    parts = [arg.inputs if arg.is_op(AddN, Add) else (arg.value,) for arg in call.args]
     flat = [t for part in parts for t in part]
     return call.b.add_n(*flat) if len(call.inputs) < len(flat) <= _ADDENDS else None
 

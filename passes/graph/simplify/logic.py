@@ -57,7 +57,7 @@ def or_with_constant(call: Call) -> Replacement:
 def xor_with_constant(call: Call) -> Replacement:
     """x xor false -> x, x xor true -> not x"""
     other = beside(call, True)
-    return beside(call, False) if other is None else call.b.logical_not(other.tensor)
+    return beside(call, False) if other is None else call.b.logical_not(other.value)
 
 
 def _the_constant(call: Call, number: int) -> Replacement:
@@ -68,13 +68,13 @@ def _the_constant(call: Call, number: int) -> Replacement:
 @rule(LogicalAnd, LogicalOr, BitwiseAnd, BitwiseOr)
 def idempotent_pair(call: Call) -> Replacement:
     """x and x -> x, x or x -> x, x & x -> x, x | x -> x"""
-    return call.arg(0) if call.arg(0).same(call.arg(1)) else None
+    return call.arg(0) if call.arg(0) == call.arg(1) else None
 
 
 @rule(LogicalXor, BitwiseXor)
 def exclusive_or_of_equals(call: Call) -> Replacement:
     """x xor x -> false, x ^ x -> 0"""
-    return call.b.full(call.shape, 0, call.dtype) if call.arg(0).same(call.arg(1)) else None
+    return call.b.full(call.shape, 0, call.dtype) if call.arg(0) == call.arg(1) else None
 
 
 @rule(LogicalNot, Invert)
@@ -97,7 +97,7 @@ def complement_of_comparison(call: Call) -> Replacement:
 @rule(Less, LessEqual, Greater, GreaterEqual, Equal, NotEqual)
 def comparison_with_itself(call: Call) -> Replacement:
     """x < x -> false, x > x -> false; for integers also x <= x, x >= x, x == x -> true and x != x -> false"""
-    if not call.arg(0).same(call.arg(1)) or (call.arg(0).dtype.is_float and not call.is_op(Less, Greater)):
+    if call.arg(0) != call.arg(1) or (call.arg(0).dtype.is_float and not call.is_op(Less, Greater)):
         return None
     return call.b.full(call.shape, call.is_op(LessEqual, GreaterEqual, Equal), call.dtype)
 
@@ -121,7 +121,7 @@ def bits_and_constant(call: Call) -> Replacement:
 def where_decided(call: Call) -> Replacement:
     """where(true, a, b) -> a, where(false, a, b) -> b, where(c, a, a) -> a"""
     condition, yes, no = call.args
-    if yes.same(no):
+    if yes == no:
         return yes
     decided = condition.splat
     return None if decided is None else yes if decided else no
@@ -131,7 +131,7 @@ def where_decided(call: Call) -> Replacement:
 def where_not(call: Call) -> Replacement:
     """where(not c, a, b) -> where(c, b, a)"""
     condition, yes, no = call.args
-    return call.b.where(condition.inputs[0], no.tensor, yes.tensor) if condition.is_op(LogicalNot) else None
+    return call.b.where(condition.inputs[0], no.value, yes.value) if condition.is_op(LogicalNot) else None
 
 
 @rule(Where)
@@ -142,17 +142,17 @@ def where_of_truths(call: Call) -> Replacement:
         return None
     if yes.is_number(True) and no.is_number(False):
         return condition
-    return call.b.logical_not(condition.tensor) if yes.is_number(False) and no.is_number(True) else None
+    return call.b.logical_not(condition.value) if yes.is_number(False) and no.is_number(True) else None
 
 
 @rule(Where)
 def where_nested(call: Call) -> Replacement:
     """where(c, where(c, a, b), d) -> where(c, a, d), where(c, a, where(c, b, d)) -> where(c, a, d)"""
     condition, yes, no = call.args
-    if yes.is_op(Where) and yes.arg(0).same(condition):
-        return call.b.where(condition.tensor, yes.inputs[1], no.tensor)
-    if no.is_op(Where) and no.arg(0).same(condition):
-        return call.b.where(condition.tensor, yes.tensor, no.inputs[2])
+    if yes.is_op(Where) and yes.arg(0) == condition:
+        return call.b.where(condition.value, yes.inputs[1], no.value)
+    if no.is_op(Where) and no.arg(0) == condition:
+        return call.b.where(condition.value, yes.value, no.inputs[2])
     return None
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from graphcore.base.shapes import Dim, Shape, is_static
 from graphcore.ir.leaves import RequireRange, RequireShape
-from graphcore.ir.node import Tensor
+from graphcore.ir.node import Value
 from graphcore.ir.op import View
 from graphcore.ops.view import Broadcast, Concat, Flip, Pad, Permute, Reshape, Slice
-from passes.graph.base import Call, Replacement, Value, rule
+from passes.graph.base import Call, Match, Replacement, rule
 
 __all__ = ["VIEWS"]
 
@@ -36,8 +36,8 @@ def view_of_uniform(call: Call) -> Replacement:
     return call.b.broadcast_to(_as_scalar(call, inner.arg(0)), call.shape)
 
 
-def _as_scalar(call: Call, one: Value) -> Tensor:
-    return one.tensor if not one.shape else call.b.reshape(one.tensor, shape=())
+def _as_scalar(call: Call, one: Match) -> Value:
+    return one.value if not one.shape else call.b.reshape(one.value, shape=())
 
 
 @rule(Permute)
@@ -145,7 +145,7 @@ def slice_of_concat(call: Call) -> Replacement:
         low = tuple(before if a == axis else 0 for a in range(len(part.shape)))
         if _inside(call, low, part.shape):
             starts = tuple(s - a for s, a in zip(call.op.starts, low, strict=True))
-            return call.b.slice(part.tensor, starts=starts, lengths=call.op.lengths, steps=call.op.steps)
+            return call.b.slice(part.value, starts=starts, lengths=call.op.lengths, steps=call.op.steps)
         before += extent
     return None
 
@@ -175,7 +175,7 @@ def concat_of_one(call: Call) -> Replacement:
     """concat(x) -> x, operands without elements dropped"""
     if len(call.inputs) == 1:
         return call.arg(0)
-    kept = [arg.tensor for arg in call.args if arg.shape[call.op.axis] != 0]
+    kept = [arg.value for arg in call.args if arg.shape[call.op.axis] != 0]
     if len(kept) == len(call.inputs):
         return None
     return call.b.concat(*kept, axis=call.op.axis) if kept else call.arg(0)

@@ -25,7 +25,7 @@ from graphcore.base.garbage import collector_paused
 from graphcore.base.source import deriving
 from graphcore.ir.graph import builder_for, toposort
 from graphcore.ir.leaves import Constant
-from graphcore.ir.node import Builder, Node, Tensor, describe
+from graphcore.ir.node import Builder, Node, Value, describe
 from graphcore.ir.op import Kind, Mask
 
 __all__ = ["differentiate"]
@@ -58,15 +58,15 @@ class Call:
         return self.node.op
 
     @property
-    def inputs(self) -> tuple[Tensor, ...]:
+    def inputs(self) -> tuple[Value, ...]:
         return self.node.inputs
 
     @property
-    def out(self) -> Tensor:
-        return Tensor(self.node, 0)
+    def out(self) -> Value:
+        return Value(self.node, 0)
 
     @property
-    def outs(self) -> tuple[Tensor, ...]:
+    def outs(self) -> tuple[Value, ...]:
         return self.node.outputs
 
     @property
@@ -77,8 +77,8 @@ class Call:
         return self.kept[0].full if self.op.steep else self.kept[0].firm
 
     def differentiate(
-        self, ys: Sequence[Tensor], xs: Sequence[Tensor], gradients: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+        self, ys: Sequence[Value], xs: Sequence[Value], gradients: Sequence[Value | None]
+    ) -> tuple[Value | None, ...]:
         """Gradients inside a region: of its copied outputs for its operands."""
         there = [i for i, g in enumerate(gradients) if g is not None]
         seeds = [g for g in gradients if g is not None]
@@ -88,18 +88,18 @@ class Call:
 
 @collector_paused()
 def differentiate(
-    ys: Sequence[Tensor],
-    xs: Sequence[Tensor],
-    grad_ys: Sequence[Tensor],
-    stop: Iterable[Tensor] = (),
+    ys: Sequence[Value],
+    xs: Sequence[Value],
+    grad_ys: Sequence[Value],
+    stop: Iterable[Value] = (),
     *,
     frontier: bool = False,
     kept: Sequence[Kept] | None = None,
-) -> list[Tensor | None]:
+) -> list[Value | None]:
     """The gradient of ``sum(y * grad_y)`` with respect to each of ``xs``; None where no path leads there.
 
     Args:
-        ys, xs: tensors of floating types.
+        ys, xs: values of floating types.
         grad_ys: one cotangent for each of ``ys``, of its type.
         stop: values that gradients do not pass (they may still be among ``xs``).
         frontier: treat ``xs`` as the sweep's boundary: nothing is differentiated beyond them.
@@ -108,28 +108,26 @@ def differentiate(
     Raises:
         GradientError: an op on the path is not differentiable; the message names it and its line.
     """
-    stops = {t.key for t in stop} | ({x.key for x in xs} if frontier else set())
-    order = toposort(
-        ys, (lambda node: all((node.serial, i) in stops for i in range(len(node.types)))) if stops else None
-    )
-    needed = _between(order, {x.key for x in xs}, stops)
-    pending: dict[tuple[int, int], list[tuple[Tensor, Kept]]] = {}
+    stops = {*stop, *(xs if frontier else ())}
+    order = toposort(ys, (lambda node: stops.issuperset(node.outputs)) if stops else None)
+    wanted = set(xs)
+    needed = _between(order, wanted, stops)
+    pending: dict[Value, list[tuple[Value, Kept]]] = {}
     for y, g, k in zip(ys, grad_ys, kept or [EVERYWHERE] * len(ys), strict=True):
-        pending.setdefault(y.key, []).append((g, k))
-    total: dict[tuple[int, int], Tensor] = {}
-    wanted = {x.key for x in xs}
+        pending.setdefault(y, []).append((g, k))
+    total: dict[Value, Value] = {}
     for node in reversed(order):
-        keys = [(node.serial, i) for i in range(len(node.types))]
+        results = node.outputs
         b = builder_for(node)
-        gradients: list[Tensor | None] = []
-        followed = keys if node.op.kind in (Kind.MAP, Kind.REGION) else []
-        call = Call(node, b, [_union([k for _, k in pending.get(key, [])], b) for key in followed])
-        for key in keys:
-            parts = pending.pop(key, None)
+        gradients: list[Value | None] = []
+        followed = results if node.op.kind in (Kind.MAP, Kind.REGION) else ()
+        call = Call(node, b, [_union([k for _, k in pending.get(t, [])], b) for t in followed])
+        for t in results:
+            parts = pending.pop(t, None)
             gradient = None if parts is None else _summed([g for g, _ in parts], b)
-            if gradient is not None and key in wanted:
-                total[key] = gradient
-            gradients.append(None if key in stops else gradient)
+            if gradient is not None and t in wanted:
+                total[t] = gradient
+            gradients.append(None if t in stops else gradient)
         if node.serial not in needed or node.detached or all(g is None for g in gradients):
             continue
         with deriving(node.origin.scope):
@@ -140,27 +138,27 @@ def differentiate(
                 if (
                     contribution is not None
                     and operand.dtype.is_float
-                    and (operand.node.serial in needed or operand.key in wanted)
+                    and (operand.node.serial in needed or operand in wanted)
                 ):
                     if mask is not None:
                         contribution = _applied(mask, contribution, gradients[0], b)
-                    pending.setdefault(operand.key, []).append((contribution, inner))
-    return [total.get(x.key) for x in xs]
+                    pending.setdefault(operand, []).append((contribution, inner))
+    return [total.get(x) for x in xs]
 
 
-def _between(order: Sequence[Node], wanted: set[tuple[int, int]], stops: set[tuple[int, int]]) -> set[int]:
+def _between(order: Sequence[Node], wanted: set[Value], stops: set[Value]) -> set[int]:
     """Serials of nodes through which a wanted value reaches a root."""
     needed: set[int] = set()
     for node in order:
         for t in node.inputs:
-            inner = t.node.serial in needed and t.key not in stops and not t.node.detached
-            if (inner or t.key in wanted) and t.dtype.is_float:
+            inner = t.node.serial in needed and t not in stops and not t.node.detached
+            if (inner or t in wanted) and t.dtype.is_float:
                 needed.add(node.serial)
                 break
     return needed
 
 
-def _summed(parts: list[Tensor], b: Builder) -> Tensor:
+def _summed(parts: list[Value], b: Builder) -> Value:
     return parts[0] if len(parts) == 1 else b.add_n(*parts)
 
 
@@ -178,7 +176,7 @@ def _either(one: Mask | None, other: Mask | None, b: Builder) -> Mask | None:
     """The union of two masks; None, which is everywhere, where one holds where the other does not."""
     if one is None or other is None:
         return None
-    if one.condition.same(other.condition):
+    if one.condition == other.condition:
         return one if one.keeps is other.keeps else None
     return Mask(b.logical_or(_holding(one, b), _holding(other, b)))
 
@@ -190,7 +188,7 @@ def _both(one: Mask | None, other: Mask | None, b: Builder) -> Mask | None:
     return Mask(b.logical_and(_holding(one, b), _holding(other, b)))
 
 
-def _holding(mask: Mask, b: Builder) -> Tensor:
+def _holding(mask: Mask, b: Builder) -> Value:
     """A condition that holds where the mask keeps."""
     return mask.condition if mask.keeps else b.logical_not(mask.condition)
 
@@ -207,15 +205,15 @@ def _masks(call: Call) -> Sequence[Kept]:
     return found
 
 
-def _applied(mask: Mask, contribution: Tensor, gradient: Tensor | None, b: Builder) -> Tensor:
+def _applied(mask: Mask, contribution: Value, gradient: Value | None, b: Builder) -> Value:
     """A contribution with what is masked out at zero again."""
-    if gradient is None or contribution.same(gradient) or _keeps_zero(contribution, gradient):
+    if gradient is None or contribution == gradient or _keeps_zero(contribution, gradient):
         return contribution
     zero = b.zeros_like(contribution)
     return b.where(mask.condition, *((contribution, zero) if mask.keeps else (zero, contribution)))
 
 
-def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
+def _keeps_zero(contribution: Value, gradient: Value) -> bool:
     """Whether a contribution is zero where the cotangent is: it is made of that and of fixed numbers only, as a scaling
     is."""
     node = contribution.node
@@ -223,7 +221,7 @@ def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
         return False
     operands = []
     for t in node.inputs:
-        if t.same(gradient):
+        if t == gradient:
             operands.append(np.zeros((), t.dtype.storage))
             continue
         while t.node.op.kind is Kind.VIEW:
@@ -235,7 +233,7 @@ def _keeps_zero(contribution: Tensor, gradient: Tensor) -> bool:
         return bool(node.op.reference(*operands) == 0)
 
 
-def _apply_rule(call: Call, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+def _apply_rule(call: Call, gradients: list[Value | None]) -> Sequence[Value | None]:
     node, op, b = call.node, call.op, call.b
     if not any(t.dtype.is_float for t in node.types):
         return (None,) * len(node.inputs)
@@ -250,7 +248,7 @@ def _apply_rule(call: Call, gradients: list[Tensor | None]) -> Sequence[Tensor |
         if op.kind is Kind.REGION or len(node.types) == 1
         else [g if g is not None else b.zeros_like(t) for g, t in zip(gradients, node.outputs, strict=True)]
     )
-    result: Sequence[Tensor | None] = op.vjp(call, *given)
+    result: Sequence[Value | None] = op.vjp(call, *given)
     if len(result) != len(node.inputs):
         raise GradientError(
             f"the gradient rule of {op.name} gave {len(result)} gradients for {len(node.inputs)} operands"

@@ -21,6 +21,7 @@ from backends.codegen.prelude import prelude_for
 from backends.opencl.device.device import DeviceInfo
 from backends.opencl.target import device_model, make_target
 from graphcore import nn, optim
+from graphcore.api.variable import variable_of
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph, collect
 from graphcore.plan.plan import CONSTANT, VARIABLE, Placed, Plan
@@ -79,7 +80,7 @@ class Steps:
 
     def __init__(self, fetches: Any, feeds: dict[Any, Any], folder: Path) -> None:
         tensors, updates, _ = flatten_fetches(fetches)
-        graph = collect(tensors, updates, tuple(feeds))
+        graph = collect(tensors, updates, tuple(t.value for t in feeds))
         graph = Graph(graph.outputs, graph.updates, tuple(feeds))
         sizes = sizes_of(tuple(feeds), [np.shape(a) for a in feeds.values()], frozenset(), ())
         made = compile_graph(graph, make_target(DEVICE), sizes)
@@ -113,7 +114,7 @@ class Steps:
 
     def _view(self, buffer: Any, arena: Any, variables: dict[Any, Any]) -> Any:
         if buffer.space == VARIABLE:
-            return variables[self.slots[self.plan.slot(buffer.number)]].reshape(-1)
+            return variables[variable_of(self.slots[self.plan.slot(buffer.number)])].reshape(-1)
         if buffer.space == CONSTANT:
             return np.ascontiguousarray(self.plan.constant(buffer)).reshape(-1)
         if buffer.number not in self.placed.offsets:
@@ -129,7 +130,7 @@ def compared(
     with gc.Session("numpy") as oracle:
         held = {v: np.array(oracle.get_value(v)) for v in variables}
         steps = Steps(fetches, feeds, folder)
-        held |= {v: np.array(oracle.get_value(v)) for v in steps.slots if v not in held}
+        held |= {v: np.array(oracle.get_value(v)) for v in map(variable_of, steps.slots) if v not in held}
         expected = [oracle.run(fetches, feeds) for _ in range(runs)]
         finals = {v: np.array(oracle.get_value(v)) for v in held}
     for want in expected:

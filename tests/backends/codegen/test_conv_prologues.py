@@ -14,7 +14,7 @@ from support.sessions import opened
 import graphcore as gc
 from graphcore import functional as F
 from graphcore import nn, optim
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 RNG = np.random.default_rng(11)
 Pair = tuple[Tensor, Tensor]

@@ -13,7 +13,7 @@ from support.sessions import exactly, launching_freely, opened
 
 import graphcore as gc
 from graphcore import functional as F
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 RNG = np.random.default_rng(12)
 PIXELS = (0, 2, 3)

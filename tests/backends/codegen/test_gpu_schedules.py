@@ -22,9 +22,9 @@ from backends.opencl.launch_modes import LAUNCHES
 from backends.opencl.runtime import OpenCLBackend
 from backends.opencl.target import device_model
 from graphcore import nn
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import DeviceError, UsageError
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Tensor
 from graphcore.plan.backend import open_backend
 from passes.pipeline import compile_graph
 from passes.planning.placement import place

@@ -13,7 +13,7 @@ from support.sessions import opened
 
 import graphcore as gc
 from graphcore import functional as F
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 RNG = np.random.default_rng(13)
 DTYPES = ("float32", "float64", "float16", "int8", "int64", "bool")

@@ -12,7 +12,7 @@ from support.device_names import CPUS, INTEL, RUNTIMES_AND_GPU
 from support.sessions import opened
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 RNG = np.random.default_rng(7)
 

@@ -11,7 +11,7 @@ from support.device_names import CPUS, RUNTIMES_AND_GPU
 from support.sessions import exactly, launching_freely, opened
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 
 RNG = np.random.default_rng(11)
 

@@ -13,9 +13,9 @@ from support.devices import RUNTIMES, backend, computed_ops, examples_of, judge,
 
 import graphcore as gc
 from backends.codegen.registry import BY_NAME
+from graphcore.api.tensor import Builder, wrap
 from graphcore.base import dtypes
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Builder
 from graphcore.ir.op import Map
 from graphcore.kernel import expr, widths
 from graphcore.kernel.index import Axis, Index, as_index
@@ -139,7 +139,7 @@ def test_draws_past_one_word_of_the_counter(device: str) -> None:
     """Only the elements that are asked for are computed."""
     first = 2**35 + 3
     key, step = gc.placeholder("uint32", (2,)), gc.placeholder("uint32", ())
-    bits = Builder().apply(RandomBits(9, (2**36,)), key, step).output(0)
+    bits = wrap(Builder().apply(RandomBits(9, (2**36,)), key, step).output(0))
     seed = np.array([3, 4], np.uint32)
     (found,) = run_on(device, [bits[first : first + 40]], {key: seed, step: np.array(5, np.uint32)})
     places = [divmod(e, 4) for e in range(first, first + 40)]
@@ -150,7 +150,7 @@ def test_draws_past_one_word_of_the_counter(device: str) -> None:
 def test_the_extents_of_large_draws_are_bound() -> None:
     """A program for symbolic sizes knows only one word."""
     key, step, x = gc.placeholder("uint32", (2,)), gc.placeholder("uint32", ()), gc.placeholder("uint8", (gc.Dim("n"),))
-    bits = Builder().apply(RandomBits(9, x.shape), key, step).output(0)
+    bits = wrap(Builder().apply(RandomBits(9, x.shape), key, step).output(0))
     graph = Graph(((bits + x).max(),), (), (key, step, x))
     for size, bound in ((2**20, frozenset()), (2**34, frozenset({"n"}))):
         assert compile_graph(graph, None, {"n": size}, upto="specialize").bound == bound

@@ -23,7 +23,7 @@ from passes.pipeline import compile_graph
 
 def plan_of(fetches: Any, feeds: tuple[Any, ...], sizes: dict[str, int], device: str = "intel") -> Plan:
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, feeds)
+    graph = collect(tensors, updates, [t.value for t in feeds])
     graph = Graph(graph.outputs, graph.updates, feeds)
     return compile_graph(graph, make_target(DEVICES[device]), sizes).plan
 

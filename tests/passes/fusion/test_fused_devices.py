@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from support.devices import DEVICES, differing, run_on, run_plan
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import placeholder
 from graphcore.base import dtypes
 from graphcore.base.shapes import Dim
 from graphcore.ir.graph import Graph
 from graphcore.ir.interpret import interpret
-from graphcore.ir.node import Builder, Tensor
 
 # -- what is fused behind a product or a convolution reads its other operands in every way
 
@@ -75,7 +75,7 @@ def epilogues() -> tuple[list[Tensor], dict[Tensor, Any]]:
 @pytest.mark.parametrize("device", DEVICES)
 def test_epilogues(device: str) -> None:
     outputs, feeds = epilogues()
-    expected = interpret(Graph(tuple(outputs), (), tuple(feeds)), {t.key: a for t, a in feeds.items()})
+    expected = interpret(Graph(tuple(outputs), (), tuple(feeds)), {t.value: a for t, a in feeds.items()})
     for number, (got, exact) in enumerate(zip(run_on(device, outputs, feeds), expected, strict=True)):
         assert np.array_equal(got, exact), (
             f"output {number}, {outputs[number].node.inputs[-1]}: {np.sum(got != exact)} of {got.size} differ"

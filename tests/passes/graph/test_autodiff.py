@@ -17,9 +17,9 @@ from support.values import evaluate, message_of, ph
 import graphcore as gc
 import graphcore.ops
 from graphcore import functional as F
+from graphcore.api.tensor import Tensor, node_over, wrap
 from graphcore.base import dtypes
 from graphcore.ir.graph import toposort
-from graphcore.ir.node import Tensor, make_node
 from graphcore.ir.op import Kind, Op, registered
 
 PRIMITIVES: dict[str, Any] = {
@@ -69,7 +69,7 @@ EXAMPLES = examples()
 
 
 def outputs_of(op: Op, operands: Sequence[Tensor]) -> list[Tensor]:
-    return [t for t in make_node(op, tuple(operands)).outputs if t.dtype.is_float]
+    return [wrap(t) for t in node_over(op, operands).outputs if t.dtype.is_float]
 
 
 def slope(

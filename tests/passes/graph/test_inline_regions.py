@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from support.rewrites import check_rewrite, expression, run_passes
+from support.values import node_of
 
+from graphcore.api.tensor import Builder, Tensor, wrap
 from graphcore.api.variable import placeholder
 from graphcore.base import source
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Parameter
-from graphcore.ir.node import Builder, Tensor, make_node
 from graphcore.ir.op import Kind, Op, TensorType
 from graphcore.ops.region import Checkpoint
 from passes.graph.base import PassContext
@@ -25,9 +26,9 @@ def _x(shape: Any = (2,), name: str = "x") -> Tensor:
 
 
 def _region(build: Callable[..., Tensor], *inputs: Tensor, clone: int = 0) -> Tensor:
-    parameters = tuple(make_node(Parameter(t.shape, t.dtype), ()).output() for t in inputs)
+    parameters = tuple(wrap(node_of(Parameter(t.shape, t.dtype), ()).output()) for t in inputs)
     op: Op = Checkpoint((Graph((build(*parameters),), (), parameters),))
-    return make_node(op, inputs, clone=clone).output()
+    return wrap(node_of(op, inputs, clone=clone).output())
 
 
 def test_regions_are_inlined_with_those_inside_them() -> None:
@@ -57,7 +58,7 @@ def test_inlined_recomputations_keep_their_mark() -> None:
 def test_bodies_of_a_gradients_region_are_part_of_the_gradient() -> None:
     b, x = Builder(), _x()
     region = _region(b.tanh, x).node
-    copy = make_node(region.op, region.inputs, source.derived(region.origin))
+    copy = node_of(region.op, region.inputs, source.derived(region.origin))
     after = InlineRegions().run(Graph((region.output(), copy.output())), PassContext())
     assert [t.node.op.name for t in after.outputs] == ["tanh", "tanh"]
     assert [t.node.origin.derived for t in after.outputs] == [False, True]
@@ -78,7 +79,7 @@ def test_regions_of_other_kinds_stay() -> None:
 
     b, x = Builder(), _x()
     region = _region(b.tanh, x)
-    repeat = make_node(Repeat(region.node.op.bodies), (region,))  # type: ignore[attr-defined]
+    repeat = node_of(Repeat(region.node.op.bodies), (region,))  # type: ignore[attr-defined]
     after = InlineRegions().run(Graph((repeat.output(),)), PassContext())
     assert after.outputs[0].node.op is repeat.op
     assert after.outputs[0].node.inputs[0].node.op.name == "tanh"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import placeholder
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Builder, Tensor
 from passes.graph.base import PassContext
 from passes.graph.rewrite import rewrite
 from passes.graph.simplify import EXACT

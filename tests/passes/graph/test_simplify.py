@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from support.rewrites import assert_same_bits, check_rewrite, evaluate, expression, run_passes, special_operands
 from support.simplify_cases import ELEMENTWISE, SHAPED, Elementwise, Shaped, constant_of
 
+from graphcore.api.tensor import Builder, Tensor
 from graphcore.api.variable import placeholder
 from graphcore.base.dtypes import ALL, as_dtype
 from graphcore.base.shapes import is_static
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Builder, Tensor
 from passes.graph.base import CONTRACTS, PassContext
 from passes.graph.simplify import EXACT, INEXACT, Simplify
 from passes.graph.simplify.logic import holds_all_of

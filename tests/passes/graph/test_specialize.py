@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import graphcore as gc
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import FeedError
 from graphcore.ir.graph import Graph
-from graphcore.ir.node import Tensor
 from passes.graph.specialize import specialize
 
 N, M, K, L = (gc.Dim(name) for name in "nmkl")

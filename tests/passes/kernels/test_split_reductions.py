@@ -13,8 +13,8 @@ from support.kernels import compared, kernels_of, whole_numbers
 from support.stages import oracle_target
 
 import graphcore as gc
+from graphcore.api.tensor import Tensor
 from graphcore.base.dtypes import as_dtype, float16, float32, int32
-from graphcore.ir.node import Tensor
 from graphcore.kernel.expr import call, const, load, reduce
 from graphcore.kernel.index import REDUCE, Axis, Dynamic, Index, as_index
 from graphcore.kernel.ir import Kernel, Param, Store, verify_kernel

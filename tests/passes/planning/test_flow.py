@@ -73,7 +73,7 @@ def test_lifetimes_cover_whole_times() -> None:
 
 def _plan(fetches: Any, feeds: tuple[Any, ...]) -> Plan:
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, feeds)
+    graph = collect(tensors, updates, [t.value for t in feeds])
     graph = Graph(graph.outputs, graph.updates, feeds)
     return compile_graph(graph, backend("numpy:kernels").target, {}).plan
 

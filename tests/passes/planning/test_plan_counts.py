@@ -12,7 +12,7 @@ import pytest
 from support.plan_models import any_runtime, cnn, mlp, report, train, transformer
 
 import graphcore as gc
-from graphcore.ir.node import Tensor
+from graphcore.api.tensor import Tensor
 from graphcore.runtime.compiled import Compiled
 
 F = 4  # bytes of a float32

@@ -14,10 +14,10 @@ from support.plan_models import RUNTIMES, cnn, mlp, train, transformer
 
 import graphcore as gc
 from graphcore import optim
+from graphcore.api.tensor import Tensor
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Dim, bind
 from graphcore.ir.graph import Graph, collect
-from graphcore.ir.node import Tensor
 from graphcore.plan.plan import ARENA, Placed, Plan, print_plan
 from graphcore.runtime.fetches import flatten_fetches
 from passes.pipeline import Compilation, compile_graph
@@ -32,7 +32,7 @@ ALIGNMENT = 128
 def planned(fetches: Any, feeds: Mapping[Tensor, Any]) -> tuple[Compilation, Placed]:
     """A run's plan and its placement, on the first CPU runtime."""
     tensors, updates, _ = flatten_fetches(fetches)
-    graph = collect(tensors, updates, tuple(feeds))
+    graph = collect(tensors, updates, tuple(t.value for t in feeds))
     graph = Graph(graph.outputs, graph.updates, tuple(feeds))
     sizes: dict[str, int] = {}
     for t, array in feeds.items():
@@ -115,7 +115,7 @@ def test_updates_are_in_place() -> None:
     fetches, feeds = train(mlp([64, 64, 10]), (64,), 32)
     compilation, _ = planned(fetches, feeds)
     plan = compilation.plan
-    updated = {id(u.variable) for u in fetches[1]}
+    updated = {id(u.slot) for u in fetches[1]}
     slots = compilation.slots
     written = {id(slots[plan.slot(b)]) for b, _ in plan.in_place}
     names = {id(v): v.name for v in slots}
