@@ -15,9 +15,10 @@ from backends.codegen.device_costs import costs_of
 from backends.codegen.loads import loads_on
 from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import StateRead
+from graphcore.ir.state import StateSlot
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import MemoryInfo, Piece
@@ -153,31 +154,36 @@ class NumpyBackend(ArrayBackend):
     def serves(self, spec: str) -> bool:
         return spec.startswith("numpy") and open_numpy(spec).interprets == self.interprets
 
-    def interpret(self, graph: Graph) -> _Interpreted:
-        return _Interpreted(self, graph)
+    def interpret(self, graph: Graph, slots: Sequence[StateSlot]) -> _Interpreted:
+        return _Interpreted(self, graph, slots)
 
 
 @dataclass
 class _Interpreted:
     backend: NumpyBackend
     graph: Graph
+    slots: Sequence[StateSlot]
     compiled: Any = None
     mode: str = "interpreted"
     launches: int = 0
+
+    def __post_init__(self) -> None:
+        self.meant = dict(zip(slots_of(self.graph), self.slots, strict=True))
 
     def run(self, feeds: Sequence[Any]) -> list[Any]:
         known = {t: _fed(a, t.dtype.storage) for t, a in zip(self.graph.inputs, feeds, strict=True)}
         for node in self.graph.nodes():
             if isinstance(node.op, StateRead):
-                known[node.output()] = self.backend.values[id(node.op.slot)][1]
+                known[node.output()] = self.backend.values[id(self.meant[node.op.slot])][1]
         results = interpret(self.graph, known)
         count = len(self.graph.outputs)
         outputs = [np.array(r) for r in results[:count]]
+        updated = [self.meant[slot] for slot, _ in self.graph.updates]
         # One call into C: Ctrl-C comes before all updates or after.
         self.backend.values.update(
             {
                 id(v): (v, np.array(value, v.dtype.storage).reshape(v.shape))
-                for (v, _), value in zip(self.graph.updates, results[count:], strict=True)
+                for v, value in zip(updated, results[count:], strict=True)
             }
         )
         return outputs
@@ -189,7 +195,7 @@ class _Steps:
     program: Any
     plan: Plan
     placed: Placed
-    slots: Sequence[Any]
+    slots: Sequence[StateSlot]
     compiled: Any = None
     mode: str = "interpreted"
     launches: int = 0

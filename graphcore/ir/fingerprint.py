@@ -1,8 +1,8 @@
 """Fingerprints of graphs: equal for graphs that compile to the same program, whoever built them, and when.
 
-What counts: ops with their attributes, how they are connected, types, constants by their bytes, variables by identity,
-which values are fed, fetched and updated. What does not: serial numbers, names, lines, and the names of symbolic
-extents, which are numbered in the order in which they appear.
+What counts: ops with their attributes, how they are connected, types, constants by their bytes, which values are fed,
+fetched and updated. What does not: serial numbers, names, lines, which variables are read, and the names of symbolic
+extents; variables' slots and symbolic extents are numbered in the order in which they appear.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 
 from graphcore.base.dtypes import DType
 from graphcore.base.shapes import Dim
-from graphcore.ir.graph import Graph
+from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.leaves import Constant, Parameter, Placeholder, StateRead
 from graphcore.ir.node import Node, Value
 from graphcore.ir.op import TensorType
+from graphcore.ir.state import StateSlot
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -34,24 +35,34 @@ class Fingerprint:
         digest: equal for graphs that compile to the same program.
         lines: equal for graphs that were also built by the same lines, under the same names.
         symbols: the names of the symbolic extents, in canonical order.
+        slots: what is read or updated, in canonical order: that of ``slots_of``.
         pinned: host objects that the digest names by their addresses: keep them as long as the digest.
     """
 
     digest: bytes
     lines: bytes
     symbols: tuple[str, ...]
+    slots: tuple[StateSlot, ...]
     pinned: tuple[Any, ...]
 
 
 def fingerprint(graph: Graph) -> Fingerprint:
     """The fingerprint of a run's graph; near-linear in its size."""
-    writer = _Writer()
+    slots = slots_of(graph)
+    writer = _Writer({slot: number for number, slot in enumerate(slots)})
     writer.graph(graph)
-    return Fingerprint(writer.hasher.digest(), writer.cosmetics.digest(), tuple(writer.symbols), tuple(writer.pinned))
+    return Fingerprint(
+        writer.hasher.digest(),
+        writer.cosmetics.digest(),
+        tuple(writer.symbols),
+        slots,
+        tuple(writer.pinned),
+    )
 
 
 @dataclass
 class _Writer:
+    slots: dict[StateSlot, int]
     hasher: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=20))
     cosmetics: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=20))
     symbols: dict[str, int] = field(default_factory=dict)
@@ -72,7 +83,7 @@ class _Writer:
                 position[node.serial] = len(position)
             self.node(node, position)
         self.add("roots", *self.places(graph.roots, position))
-        self.add(*(slot.serial for slot, _ in graph.updates))
+        self.add(*[self.slot(slot) for slot, _ in graph.updates])
 
     def node(self, node: Node, position: dict[int, int]) -> None:
         op: Any = node.op
@@ -88,7 +99,7 @@ class _Writer:
             f"{node.origin.place} {op.given_name or ''} {node.origin.scope}\n".encode("utf-8", "surrogatepass")
         )
         if isinstance(op, StateRead):
-            self.add(op.slot.serial)
+            self.add(self.slot(op.slot))
         elif isinstance(op, Constant):
             self.add(op.digest)
         elif not isinstance(op, (Placeholder, Parameter)):
@@ -96,6 +107,10 @@ class _Writer:
             for f in dataclasses.fields(op):
                 if f.name not in op.cosmetic:
                     self.value(getattr(op, f.name))
+
+    def slot(self, slot: StateSlot) -> int:
+        self.cosmetics.update(f"{slot.name} {slot.place}\n".encode("utf-8", "surrogatepass"))
+        return self.slots[slot]
 
     def places(self, tensors: Iterable[Value], position: dict[int, int]) -> list[tuple[int, int]]:
         return [(position[t.node.serial], t.index) for t in tensors]

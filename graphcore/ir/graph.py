@@ -342,16 +342,17 @@ def read_slots(nodes: Iterable[Node]) -> list[StateSlot]:
 def slots_of(graph: Graph) -> tuple[StateSlot, ...]:
     """The slots that a graph reads or updates, each once, in the order of their first appearance: what positions of
     variables in its plans mean."""
-    return tuple(dict.fromkeys((*_read_within(graph), *(slot for slot, _ in graph.updates))))
+    return tuple(dict.fromkeys(_slots_within(graph)))
 
 
-def _read_within(graph: Graph) -> Iterator[StateSlot]:
+def _slots_within(graph: Graph) -> Iterator[StateSlot]:
     for node in graph.nodes():
         if isinstance(node.op, StateRead):
             yield node.op.slot
         elif node.op.kind is Kind.REGION:
             for body in node.op.bodies:  # type: ignore[attr-defined]
-                yield from _read_within(body)
+                yield from _slots_within(body)
+    yield from (slot for slot, _ in graph.updates)
 
 
 def builder_for(node: Node, derived: bool = True) -> Builder:

@@ -111,8 +111,9 @@ class Backend(Protocol):
     def bind(self, program: Any, placed: Placed, slots: Sequence[StateSlot] = ()) -> Executable:
         """The program with sizes and offsets, over the variables at the plan's positions."""
 
-    def interpret(self, graph: Graph) -> Executable:
-        """A graph with every extent bound, as it is (the graph oracle)."""
+    def interpret(self, graph: Graph, slots: Sequence[StateSlot]) -> Executable:
+        """A graph with every extent bound, as it is (the graph oracle), over the variables in the order of its own
+        (``slots_of``)."""
 
     def holds(self, program: Any, sizes: Mapping[str, int]) -> bool:
         """Whether a program counts right for sizes of the symbolic extents beyond those that it was compiled for."""

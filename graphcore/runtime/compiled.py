@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphcore.base.errors import OutOfMemoryError, UsageError
@@ -51,16 +51,17 @@ class Compiled:
         self._made = self._planned = None
         self._placed: dict[tuple[tuple[str, int], ...], Placed] = {}
         nodes = self._source[0].nodes()
-        self.updated = tuple(slot for slot, _ in self._source[0].updates)
         self._nodes = len(nodes)
         self.slots = slots_of(self._source[0])
+        places = {slot: position for position, slot in enumerate(self.slots)}
+        self.updated = tuple(places[slot] for slot, _ in self._source[0].updates)
         refuse_foreign(nodes, self.backend)
         if self.backend.interprets:
             self._bound_sizes = self._run_stages(upto=Graph).bound
-            self.variables: list[StateSlot] = list(self.slots)
+            self.state = list(range(len(self.slots)))
         else:
             plan, _ = self._plan()
-            self.variables = [self.slots[plan.slot(number)] for number in plan.variables]
+            self.state = [plan.slot(number) for number in plan.variables]
 
     def _plan(self) -> tuple[Plan, Any]:
         """The plan and the device's program for it."""
@@ -162,7 +163,7 @@ class Compiled:
     def demand(self, sizes: dict[str, int]) -> tuple[int, str]:
         """The bytes that the plan needs, and a text that says so and lists the largest values."""
         placed = self.place(sizes)
-        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in self.variables)
+        variables = sum(int(product(v.shape)) * v.dtype.itemsize for v in (self.slots[i] for i in self.state))
         sized = sorted(
             (
                 (int(bind(b.nbytes, sizes)), b.label)
@@ -179,17 +180,17 @@ class Compiled:
             f"variables; the largest values:{largest}",
         )
 
-    def bind(self, sizes: dict[str, int]) -> Any:
-        """An executable for these sizes.
+    def bind(self, sizes: dict[str, int], slots: Sequence[StateSlot]) -> Any:
+        """An executable for these sizes, over slots in the order of the graph's own (``ir.graph.slots_of``).
 
         Raises:
             OutOfMemoryError: the device cannot hold the plan; the message lists the largest values.
         """
         try:
             bound = (
-                self.backend.interpret(bind_everything(self._source[0], sizes))
+                self.backend.interpret(bind_everything(self._source[0], sizes), slots)
                 if self.backend.interprets
-                else self.backend.bind(self.program, self.place(sizes), self.slots)
+                else self.backend.bind(self.program, self.place(sizes), slots)
             )
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{error}\n{self.demand(sizes)[1]}") from None

@@ -15,6 +15,7 @@ from graphcore.ir.constraints import Constraint, constraints_of
 from graphcore.ir.fingerprint import fingerprint
 from graphcore.ir.graph import Graph, Update, collect
 from graphcore.ir.node import Value
+from graphcore.ir.state import StateSlot
 from graphcore.runtime.compiled import Compiled
 from graphcore.runtime.feed_ranges import FeedRanges, ranges_of
 from graphcore.runtime.feeds import check_feeds, feed_points, symbols_in
@@ -35,7 +36,7 @@ class Program:
         lines: tells whether another graph was built by the same lines.
         pinned: objects whose addresses are in the fingerprint.
         compiled: compilations, for sizes too different for one.
-        bound: executables by the shapes that are fed.
+        bound: executables by the state that they run over and the shapes that are fed.
         digest: the fingerprint, for those in a cache.
     """
 
@@ -56,8 +57,8 @@ class Program:
     def forget(self, compiled: Compiled) -> None:
         """Drop a compilation and its executables."""
         self.compiled.remove(compiled)
-        for shapes in [shapes for shapes, bound in self.bound.items() if bound.compiled is compiled]:
-            del self.bound[shapes]
+        for key in [key for key, bound in self.bound.items() if bound.compiled is compiled]:
+            del self.bound[key]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Entry:
         program: the compiled program.
         storages: NumPy types of the fed tensors.
         rename: this graph's symbolic extents to the program's.
+        slots: this graph's slots, in the order of their first appearance.
+        state: a number for these slots among all of the session.
         needed: the symbolic extents that feeds must give.
         constraints: equalities between extents that every feed must satisfy.
         ranges: what labels and indices among the feeds may be.
@@ -99,6 +102,8 @@ class Entry:
     program: Program
     storages: tuple[np.dtype[Any], ...]
     rename: dict[str, str]
+    slots: tuple[StateSlot, ...]
+    state: int
     needed: frozenset[str]
     constraints: tuple[Constraint, ...]
     ranges: FeedRanges | None
@@ -140,6 +145,7 @@ class ProgramCache:
         self.programs: OrderedDict[bytes, Program] = OrderedDict()
         self.clock: Iterator[int] = itertools.count()
         self.evicted = 0
+        self._states = itertools.count(1)
         self._lock = threading.Lock()
 
     def clear(self) -> None:
@@ -206,6 +212,11 @@ class ProgramCache:
             finally:
                 program.lock.release()
 
+    def _state(self, slots: tuple[StateSlot, ...]) -> int:
+        """The number of the slots: that of an entry which has the same, else a new one."""
+        known = (entry.state for entry in self.entries.values() if entry.slots == slots)
+        return next(known, None) or next(self._states)
+
     def _shrink(self) -> None:
         shrink(self.entries)
         while len(self.programs) > CACHE_SIZE:
@@ -241,6 +252,8 @@ class ProgramCache:
                 program,
                 tuple(t.dtype.storage for t in fed),
                 dict(zip(found.symbols, program.symbols, strict=True)),
+                found.slots,
+                self._state(found.slots),
                 symbols_in(nodes),
                 constraints_of(nodes),
                 FeedRanges(ranges) if ranges else None,

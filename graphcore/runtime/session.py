@@ -17,6 +17,7 @@ from graphcore.base.process import PROCESS
 from graphcore.io.checkpoint import load_arrays, save_arrays
 from graphcore.ir.graph import Update
 from graphcore.ir.node import Value
+from graphcore.ir.state import StateSlot
 from graphcore.plan.backend import MemoryInfo, open_backend
 from graphcore.runtime.anomaly import anomaly_error, holds_nan, positions_out_of_range, watching
 from graphcore.runtime.compiled import Compiled
@@ -245,7 +246,7 @@ class Session:
         else:  # shared with a graph of other lines and names, which would show
             graph = run_graph(tensors, updates, keys)
             program = Program(graph, tuple(entry.rename), entry.lines, ())
-        bound = self._bind(program, sizes)
+        bound = self._bind(program, entry.slots, sizes)
         compiled: Compiled = bound.compiled
         seen = compiled.at(bound, sizes)
         compiled.release()  # what the stages made is the caller's alone
@@ -271,16 +272,16 @@ class Session:
 
         if entry.ranges is not None:
             entry.ranges.check(prepared, shapes, sizes)
-        bound = entry.program.bound.get(shapes)
+        bound = entry.program.bound.get((entry.state, shapes))
         if bound is None:
             known = {entry.rename[k]: v for k, v in sizes().items() if k in entry.rename}
-            bound = self._bind(entry.program, known, shapes)
+            bound = self._bind(entry.program, entry.slots, known, (entry.state, shapes))
         bound.compiled.used = next(self._cache.clock)
         turn = Turn()
         with turn.lock:
             self._line.wait(turn)
             values: list[Any] = bound.run(prepared)
-        self._variables.mark(bound.compiled.updated)
+        self._variables.mark([entry.slots[position] for position in bound.compiled.updated])
         return bound, values
 
     def _watched(
@@ -304,8 +305,8 @@ class Session:
         entry = self._cache.entry(tensors, updates, fed)
         return positions_out_of_range(run_graph(tensors, updates, fed), *_fed_again(entry, fed, arrays))
 
-    def _bind(self, program: Program, sizes: dict[str, int], shapes: tuple[Any, ...] | None = None) -> Any:
-        """An executable for these sizes; compiles where no compilation fits them."""
+    def _bind(self, program: Program, slots: Sequence[StateSlot], sizes: dict[str, int], key: Any = None) -> Any:
+        """An executable over these slots for these sizes, kept under a key; compiles where no compilation fits."""
         with program.lock:
             compiled = next((c for c in program.compiled if c.fits(sizes)), None)
             if compiled is None:
@@ -313,15 +314,15 @@ class Session:
                 program.compiled.append(compiled)
                 del program.compiled[:-CACHE_SIZE]
         compiled.check_limit(sizes, self.memory_limit)
-        self._variables.initialise(map(variable_of, compiled.variables))
+        self._variables.initialise(variable_of(slots[position]) for position in compiled.state)
         turn = Turn()
         with turn.lock:  # growing memory must not meet a run
             self._line.wait(turn)
-            bound = compiled.bind(sizes)
-        if shapes is not None:
+            bound = compiled.bind(sizes, slots)
+        if key is not None:
             compiled.release()
             with program.lock:
-                program.bound[shapes] = bound
+                program.bound[key] = bound
                 shrink(program.bound)
                 if compiled not in program.compiled:  # forgotten meanwhile
                     program.compiled.append(compiled)
