@@ -56,9 +56,10 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, name)
 
-    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def _checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         b1, b2 = options["betas"]
-        op = type(self).__name__
+        op = cls.__name__
         return {
             "lr": checked_rate(op, options["lr"]),
             "betas": (non_negative(op, "betas[0]", b1, 1.0), non_negative(op, "betas[1]", b2, 1.0)),

@@ -250,8 +250,9 @@ class Optimizer(ABC, metaclass=_RateFirst):
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
 
+    @classmethod
     @abstractmethod
-    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options, once they are sure to be in their ranges."""
 
     @abstractmethod
@@ -276,13 +277,10 @@ class Optimizer(ABC, metaclass=_RateFirst):
                 state = Variable(
                     np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}"
                 )
-            state.key_from = lambda key_of: self._key(slot, key_of(variable))
+            name = self._name
+            state.key_from = lambda key_of: _state_key(name, slot, key_of(variable))
             self._slots[key] = state
         return self._slots[key]
-
-    def _key(self, slot: str, key: str) -> str:
-        """A checkpoint key."""
-        return "/".join(("optim", *([] if self._name is None else [self._name]), slot, key))
 
     def _counter(self) -> Variable:
         if self._steps is None:
@@ -293,7 +291,13 @@ class Optimizer(ABC, metaclass=_RateFirst):
     def _name_count(self, trained: Sequence[Variable]) -> None:
         """Two optimizers of one program train different variables."""
         if self._steps is not None and self._steps.key_from is None:
-            self._steps.key_from = lambda key_of: self._key("step", min(map(key_of, trained)))
+            name = self._name
+            self._steps.key_from = lambda key_of: _state_key(name, "step", min(map(key_of, trained)))
+
+
+def _state_key(name: str | None, slot: str, key: str) -> str:
+    """A checkpoint key of what an optimizer keeps. No method, since variables that an optimizer holds ask for it."""
+    return "/".join(("optim", *([] if name is None else [name]), slot, key))
 
 
 class _Scalars:

@@ -61,7 +61,8 @@ class SGD(Optimizer):
         options = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, {"lr": lr, **options}, name)
 
-    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def _checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {n: non_negative("SGD", n, options[n]) for n in ("momentum", "dampening", "weight_decay")}
         nesterov = bool(options["nesterov"])
         if nesterov and (not numbers["momentum"] or numbers["dampening"]):
@@ -132,7 +133,8 @@ class RMSprop(Optimizer):
         options = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum, "centered": centered}
         super().__init__(params, {"lr": lr, **options}, name)
 
-    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def _checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {n: non_negative("RMSprop", n, options[n]) for n in ("alpha", "eps", "weight_decay", "momentum")}
         return {"lr": checked_rate("RMSprop", options["lr"]), **numbers, "centered": bool(options["centered"])}
 

@@ -15,7 +15,7 @@ asks which of those are cheaper to compute again where they are used.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -49,6 +49,31 @@ _INLINE_SOURCES = 24  # an inline node that reads more values than this is store
 
 class _Refused(Exception):
     """A join that cannot be; its text says why."""
+
+
+class _Reads:
+    """How the lowering of a candidate's body reads values: members at their canonical index only. A class, because a
+    function that names itself would keep the graph in a circle.
+
+    Args:
+        members: the group's, with their indices.
+        sources: the inline nodes that may be read through, by serial.
+    """
+
+    def __init__(self, members: Mapping[Value, Indices], sources: Container[int]) -> None:
+        self.members, self.sources = members, sources
+
+    def __call__(self, t: Value, at: Indices, guard: Expr | None = None) -> Expr:
+        canonical = self.members.get(t)
+        if canonical is not None:
+            if canonical != at:
+                raise _Refused(f"it needs {t.node.op.name} at {t.node.origin} at other elements than its own")
+            return expr.let_ref("member", expr.index_value(at[0], t.dtype) if at else expr.const(0, t.dtype))
+        if is_scalar_constant(t.node):
+            return expr.const(t.node.op.scalar, t.dtype)  # type: ignore[attr-defined]
+        if t.node.serial in self.sources:
+            return lower_node(t.node, t.index, at, self, lambda n, e, p: None)
+        return expr.let_ref("outside", expr.const(0, t.dtype))
 
 
 @dataclass(frozen=True)
@@ -320,17 +345,7 @@ class _Scan:
             if any(isinstance(a.extent, Dim) and a != group.axes[0] for a in axes):
                 raise _Refused("it reduces an inner symbolic axis")
 
-        def read(t: Value, at: Indices, guard: Expr | None = None) -> Expr:
-            canonical = group.members.get(t)
-            if canonical is not None:
-                if canonical != at:
-                    raise _Refused(f"it needs {t.node.op.name} at {t.node.origin} at other elements than its own")
-                return expr.let_ref("member", expr.index_value(at[0], t.dtype) if at else expr.const(0, t.dtype))
-            if is_scalar_constant(t.node):
-                return expr.const(t.node.op.scalar, t.dtype)  # type: ignore[attr-defined]
-            if t.node.serial in self.sources:
-                return lower_node(t.node, t.index, at, read, lambda n, e, p: None)
-            return expr.let_ref("outside", expr.const(0, t.dtype))
+        read = _Reads(group.members, self.sources)
 
         def axis(n: Node, extent: Extent, position: int) -> Axis | None:
             """A reduction's axis of the domain, or one of a window's own: its reads depend on it."""

@@ -80,8 +80,11 @@ class _Sweep:
         self.builder = Builder(make=self.build)
 
     def run(self) -> Graph:
-        for node in self.order:
-            self.settle(node)
+        try:
+            for node in self.order:
+                self.settle(node)
+        finally:
+            del self.builder  # it builds through this object: a circle of the two would keep the graph
         old = self.graph.roots
         new = [self.value(t) for t in old]
         return self.graph if tuple(new) == old else self.graph.with_roots(new)
