@@ -80,16 +80,11 @@ def registered(family: Family, *, before: str = _NEST.name) -> Iterator[None]:
             del _by_name[family.name]
 
 
-def schedulers(device: DeviceModel, *, wide: bool = False) -> tuple[Family, ...]:
-    """What is asked about a device's kernels, in order.
-
-    Args:
-        device: the device.
-        wide: about kernels whose loops must count in 64 bits.
-    """
+def schedulers(device: DeviceModel) -> tuple[Family, ...]:
+    """What is asked about a device's kernels, in order."""
     with _lock:
         _load_installed()
-        return tuple(f for f in _order if f.serves(device) and (f.wide or not wide))
+        return tuple(f for f in _order if f.serves(device))
 
 
 def identity() -> str:
