@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphcore.base.dtypes import int32
 from graphcore.base.shapes import Extent
-from graphcore.kernel.expr import Expr, both, cast, const, dynamic_values, select, size_value, walk
+from graphcore.kernel.expr import Expr, both, cast, const, select, size_value
 from graphcore.kernel.guards import assuming, conditions, guard_of
 from graphcore.kernel.index import Axis, Dynamic, Index
 from graphcore.kernel.ir import Kernel
@@ -73,7 +73,7 @@ def _indexed_sum(kernel: Kernel, total: Expr, along: bool) -> IndexedSum | str:
     known = conditions(guard)
     for test in known:
         named = _named(test, axis, along)
-        if named is None or any(True for v in walk(named[0]) if v.fn == "load" for _ in dynamic_values(v.index)):
+        if named is None:
             continue
         counted, position = named
         below = next(

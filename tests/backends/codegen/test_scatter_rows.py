@@ -83,6 +83,22 @@ def test_index_types(spec: str, index: str, guarded: Callable[..., Any]) -> None
         np.testing.assert_array_equal(a, b)
 
 
+def test_indices_that_other_indices_choose(spec: str, guarded: Callable[..., Any]) -> None:
+    where, chosen = gc.placeholder("int64", (9, 60)), gc.placeholder("int32", (5,))
+    updates = gc.placeholder("float32", (5, 60))
+    feeds = {
+        where: RNG.integers(-50, 50, (9, 60)),
+        chosen: RNG.integers(0, 9, 5).astype(np.int32),
+        updates: RNG.standard_normal((5, 60)).astype(np.float32),
+    }
+    outputs = [gc.scatter_add(gc.zeros((5, 50)), 1, gc.take(where, computed(chosen), axis=0), updates)]
+    bound = run_plan(spec, outputs, feeds)
+    assert "scatter-rows" in templates(bound)
+    (found,), (wanted,) = bound.run(feeds), guarded(spec, outputs, feeds)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(found, by_numpy(outputs, feeds)[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("device", CPUS)
 def test_the_gradient_of_taking_along_an_axis(device: str) -> None:
     """With a symbolic batch: another one compiles nothing, and updates are right."""

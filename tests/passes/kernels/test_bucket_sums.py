@@ -71,6 +71,11 @@ GRID: dict[str, tuple[Build, tuple[tuple[str, tuple[Any, ...]], ...], dict[str, 
         (("float32", (ROWS, 3)), ("int64", (12,))),
         {},
     ),
+    "chosen by others": (
+        lambda x, k, j, w: slope(x, gc.take(x, gc.take(computed(k), computed(j)), axis=0) * w),
+        (("float32", (ROWS, 3)), ("int64", (5,)), ("int32", (9,)), ("float32", (9, 3))),
+        {},
+    ),
     "a batch": (
         lambda x, k, w: slope(x, gc.take(x, computed(k), axis=0) * w),
         (("float32", (ROWS, 3)), ("int64", ("n", 4)), ("float32", ("n", 4, 3))),
