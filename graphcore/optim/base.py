@@ -12,6 +12,7 @@ import numpy as np
 from graphcore.api import elementwise
 from graphcore.api.agreement import taken
 from graphcore.api.gradients import gradients
+from graphcore.api.initializers import zeros
 from graphcore.api.operands import scalar
 from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Update, Variable, read_variables
@@ -274,9 +275,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
         key = (variable.uid, slot)
         if key not in self._slots:
             with source.reset_scopes(()):
-                state = Variable(
-                    np.zeros(variable.shape, variable.dtype.storage), trainable=False, name=f"{variable.name}/{slot}"
-                )
+                state = Variable(zeros(variable.shape, variable.dtype), trainable=False, name=f"{variable.name}/{slot}")
             name = self._name
             state.key_from = lambda key_of: _state_key(name, slot, key_of(variable))
             self._slots[key] = state

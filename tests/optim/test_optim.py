@@ -108,6 +108,7 @@ def test_slots_are_named_made_once_and_keyed():
     }
     assert all(not v.trainable for v in adam.variables())
     assert adam.slots(weight)["exp_avg"].name == "optim/exp_avg/0.weight"
+    assert not any(isinstance(v.initial, np.ndarray) for v in adam.slots(weight).values())
 
 
 def test_step_count_is_exact_and_shared():
