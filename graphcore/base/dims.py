@@ -108,6 +108,8 @@ class Dim:
         return (self * -1) + other
 
     def __mul__(self, other: Extent) -> Extent:
+        if isinstance(other, int):
+            return self._times(int(other))
         terms: dict[tuple[_Atom, ...], int] = {}
         for (m1, c1), (m2, c2) in itertools.product(self._terms, _terms_of(other)):
             monomial = tuple(sorted(m1 + m2, key=repr))
@@ -115,6 +117,17 @@ class Dim:
         return Dim._build(terms)
 
     __rmul__ = __mul__
+
+    def _times(self, factor: int) -> Extent:
+        """The extent times a number: the same monomials in the same order."""
+        if factor == 1:
+            return self
+        if factor == 0:
+            return 0
+        dim = object.__new__(Dim)
+        dim._terms = tuple([(monomial, c * factor) for monomial, c in self._terms])
+        dim._hash = hash(dim._terms)
+        return dim
 
     def __floordiv__(self, other: Extent) -> Extent:
         return _quotient(self, other)
@@ -340,10 +353,14 @@ _APPLY: dict[str, Callable[[Extent, Extent], Extent]] = {"//": _quotient, "%": _
 
 def product(extents: Iterable[Extent]) -> Extent:
     """The product of extents (1 for none)."""
-    result: Extent = 1
+    number: int = 1
+    symbolic: Extent | None = None
     for extent in extents:
-        result = result * extent
-    return result
+        if isinstance(extent, int):
+            number *= extent
+        else:
+            symbolic = extent if symbolic is None else symbolic * extent
+    return number if symbolic is None else symbolic * number
 
 
 def bind(extent: Extent, values: Mapping[str, int]) -> Extent:

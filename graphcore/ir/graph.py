@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from typing import Any
 
 from graphcore.base import source
@@ -53,7 +53,12 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """All reachable nodes, operands first, in a stable order."""
-        return toposort(self.roots)
+        return list(self._nodes)
+
+    @cached_property
+    def _nodes(self) -> tuple[Node, ...]:
+        """Sorted once: every stage asks for them several times."""
+        return tuple(toposort(self.roots))
 
     def with_roots(self, roots: Sequence[Value]) -> Graph:
         """The same graph over other root tensors (as many)."""

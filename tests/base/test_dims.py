@@ -21,6 +21,7 @@ from graphcore.base.shapes import (
     dim_max,
     dim_min,
     may_equal,
+    product,
     reach,
     symbols_of,
 )
@@ -73,6 +74,12 @@ def test_arithmetic_is_that_of_numbers() -> None:
         (dim_max(dim_max(N - 1, 0) - 1, 0), dim_max(N - 2, 0)),
         (dim_min(N, N + M), N),
         (dim_min(N, 0), 0),
+        ((N * M - 2 * N + 5) * 3, 3 * (N * M) + 15 - 6 * N),
+        ((M - N) * -1, N - M),
+        ((N + M) * 0, 0),
+        (product([3, N + 1, 2, M]), 6 * (M * N) + M * 6),
+        (product([M, 4, N]), product([N, M, 4])),
+        (product([N, 0, M]), 0),
     ],
 )
 def test_equal_extents_have_one_form(one: Extent, other: Extent) -> None:
