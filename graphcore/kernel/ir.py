@@ -103,6 +103,13 @@ class Kernel:
     def __str__(self) -> str:
         return print_kernel(self)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.params, self.axes, self.stores))
+
     def product(self) -> Contraction | None:
         """Its contraction as a product; of a convolution, the one that its loops are. None where it has none."""
         if not isinstance(self.form, Contraction):

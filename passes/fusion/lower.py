@@ -213,7 +213,10 @@ class GroupKernel(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernels:
-    """A graph as kernels, in an order in which they can run. One without stores makes empty values only."""
+    """A graph as kernels, in an order in which they can run. One without stores makes empty values only.
+
+    Groups that compute the same share one kernel, as the layers of a deep model do: what is asked of it is asked once.
+    """
 
     graph: Graph
     listed: tuple[GroupKernel, ...]
@@ -229,12 +232,14 @@ def verify_kernels(kernels: Kernels) -> None:
         VerifyError: naming the kernel; or parts that are those of another kernel.
     """
     for made in kernels.listed:
-        if made.kernel.stores:
-            verify_kernel(made.kernel)
-        if made.parts is not None:
-            if made.parts.whole is not made.kernel:
-                raise VerifyError(f"kernel {made.kernel.name} was changed after it was cut into parts")
-            verify_parts(made.parts)
+        if made.parts is not None and made.parts.whole is not made.kernel:
+            raise VerifyError(f"kernel {made.kernel.name} was changed after it was cut into parts")
+    for kernel in dict.fromkeys(made.kernel for made in kernels.listed):
+        if kernel.stores:
+            verify_kernel(kernel)
+    for parts in dict.fromkeys(made.parts for made in kernels.listed):
+        if parts is not None:
+            verify_parts(parts)
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,10 @@ class Lower(Stage[Partition, Kernels]):
     gives: ClassVar[type] = Kernels
 
     def run(self, partition: Partition, ctx: StageContext, /) -> Kernels:
-        return Kernels(partition.graph, tuple(lower_group(partition, g) for g in partition.groups))
+        known: dict[Kernel, Kernel] = {}
+        lowered = (lower_group(partition, g) for g in partition.groups)
+        shared = (made._replace(kernel=known.setdefault(made.kernel, made.kernel)) for made in lowered)
+        return Kernels(partition.graph, tuple(shared))
 
 
 def lower_group(partition: Partition, group: Group) -> GroupKernel:

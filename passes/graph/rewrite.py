@@ -269,6 +269,8 @@ def _float_attributes(op: Op) -> tuple[str, ...]:
     found = []
     for name in op.__dataclass_fields__:
         value = getattr(op, name)
+        if type(value) in _NO_FLOATS:
+            continue
         kinds = set(map(type, value)) if isinstance(value, tuple) else {type(value)}
         if not kinds <= _NO_FLOATS and any(issubclass(kind, float) for kind in kinds):
             found.append(f"{name}={value!r}")

@@ -19,6 +19,8 @@ __all__ = ["REWRITES", "Rewrite", "RewriteKernels"]
 
 # A rewrite says what a kernel becomes on a device for some sizes, or why it stays as it is.
 Rewrite = Callable[[Kernel, Target, Mapping[str, int]], Parts | Reject]
+# What each rewrite, by number, has said of the kernels of one run: equal ones are asked once.
+Answers = dict[tuple[int, Kernel], Parts | Reject]
 # The parts that one rewrite makes are given to those after it, never to itself again.
 REWRITES: tuple[tuple[str, Rewrite], ...] = (
     ("product-sums", product_sums),
@@ -43,24 +45,30 @@ class RewriteKernels(Stage[Kernels, Kernels]):
 
     def run(self, kernels: Kernels, ctx: StageContext, /) -> Kernels:
         listed = []
+        answers: Answers = {}
         for made in kernels.listed:
-            parts = self.cut(made.kernel, ctx, 0) if made.kernel.stores else None
+            parts = self.cut(made.kernel, ctx, answers, 0) if made.kernel.stores else None
             for line in parts.reasons if parts is not None else ():
                 ctx.say(line)
             listed.append(made if parts is None else made._replace(parts=parts))
         return Kernels(kernels.graph, tuple(listed))
 
-    def cut(self, kernel: Kernel, ctx: StageContext, start: int) -> Parts | None:
+    def cut(self, kernel: Kernel, ctx: StageContext, answers: Answers, start: int) -> Parts | None:
         """What the first of the rewrites from a number on makes of a kernel, cut further by those after it; None where
         none does."""
         for number, (name, rewrite) in enumerate(self.rewrites[start:], start):
             if ctx.exhausted:
                 return None
             ctx.attempts += 1
-            made = rewrite(kernel, ctx.target, ctx.sizes)
+            made = answers.get((number, kernel))
+            if made is None:
+                made = answers[number, kernel] = rewrite(kernel, ctx.target, ctx.sizes)
             if isinstance(made, Parts):
                 ctx.hit(name)
-                return refined(made, lambda part, after=number + 1: self.cut(part, ctx, after))  # type: ignore[misc]
+                return refined(
+                    made,
+                    lambda part, after=number + 1: self.cut(part, ctx, answers, after),  # type: ignore[misc]
+                )
             if ctx.verbose:
                 ctx.say(f"{name}: {kernel.name} stays as it is: {made.reason}")
         return None

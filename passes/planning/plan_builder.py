@@ -41,6 +41,7 @@ class Draft:
         self.buffer_of: dict[Value, int] = {}
         self.variable_buffer: dict[int, int] = {}
         self.old_values: dict[Value, int] = {}  # copies of updated variables that are fetched
+        self.pieces: dict[Part, list[Piece]] = {}  # how equal kernels run is asked once
 
     def __str__(self) -> str:
         return print_plan(self.plan)
@@ -126,7 +127,9 @@ class Draft:
             why: what the steps are there for, where they compute nothing.
         """
         work: dict[int, int] = {}
-        for piece in scheduled(part, self.target, self.plan.hints):
+        if part not in self.pieces:
+            self.pieces[part] = scheduled(part, self.target, self.plan.hints)
+        for piece in self.pieces[part]:
             extra = [*shared]
             for number, shape, dtype in piece.workspace:
                 if number not in work:
