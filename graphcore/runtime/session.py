@@ -227,7 +227,7 @@ class Session:
         return call
 
     def compile(self, fetches: Any, feeds: Mapping[Tensor | str, Any] | None = None) -> Compiled:
-        """Compile without running.
+        """Compile without running; a run with feeds of these shapes then has nothing left to prepare.
 
         Args:
             fetches: as in ``run``.
@@ -246,7 +246,7 @@ class Session:
         else:  # shared with a graph of other lines and names, which would show
             graph = run_graph(tensors, updates, keys)
             program = Program(graph, tuple(entry.rename), entry.lines, ())
-        bound = self._bind(program, entry.slots, sizes)
+        bound = self._bind(program, entry.slots, sizes, (entry.state, tuple(shapes)))
         compiled: Compiled = bound.compiled
         seen = compiled.at(bound, sizes)
         compiled.release()  # what the stages made is the caller's alone
@@ -276,6 +276,7 @@ class Session:
         if bound is None:
             known = {entry.rename[k]: v for k, v in sizes().items() if k in entry.rename}
             bound = self._bind(entry.program, entry.slots, known, (entry.state, shapes))
+            bound.compiled.release()
         bound.compiled.used = next(self._cache.clock)
         turn = Turn()
         with turn.lock:
@@ -305,7 +306,7 @@ class Session:
         entry = self._cache.entry(tensors, updates, fed)
         return positions_out_of_range(run_graph(tensors, updates, fed), *_fed_again(entry, fed, arrays))
 
-    def _bind(self, program: Program, slots: Sequence[StateSlot], sizes: dict[str, int], key: Any = None) -> Any:
+    def _bind(self, program: Program, slots: Sequence[StateSlot], sizes: dict[str, int], key: tuple[Any, ...]) -> Any:
         """An executable over these slots for these sizes, kept under a key; compiles where no compilation fits."""
         with program.lock:
             compiled = next((c for c in program.compiled if c.fits(sizes)), None)
@@ -319,13 +320,11 @@ class Session:
         with turn.lock:  # growing memory must not meet a run
             self._line.wait(turn)
             bound = compiled.bind(sizes, slots)
-        if key is not None:
-            compiled.release()
-            with program.lock:
-                program.bound[key] = bound
-                shrink(program.bound)
-                if compiled not in program.compiled:  # forgotten meanwhile
-                    program.compiled.append(compiled)
+        with program.lock:
+            program.bound[key] = bound
+            shrink(program.bound)
+            if compiled not in program.compiled:  # forgotten meanwhile
+                program.compiled.append(compiled)
         self._cache.note(program, compiled)
         return bound
 

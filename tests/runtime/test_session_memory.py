@@ -67,6 +67,19 @@ def test_texts_are_not_kept_once_they_are_built(device: str, launch: str) -> Non
         assert np.isfinite(session.run(step, {x: np.ones((7, 6))})[0])
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_was_compiled_for_shapes_is_what_runs_with_them(device: str) -> None:
+    with opened(device) as session:
+        x, w, step = training()
+        compiled = session.compile(step, {x: (4, 6)})
+        assert session.cache_info().executables == 1
+        session.run(step, {x: np.ones((4, 6))})
+        (program,) = session._cache.programs.values()
+        assert [*program.bound.values()] == [compiled.bound]
+        session.run(step, {x: np.ones((5, 6))})
+        assert session.cache_info().executables == 2 and session.cache_info().compilations == 1
+
+
 # --- bounded by bytes -------------------------------------------------------------------------------------------------
 
 
