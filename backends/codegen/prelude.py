@@ -14,20 +14,27 @@ __all__ = ["prelude_for"]
 _KINDS = "|".join(KIND_BYTES)
 _ROUND = re.compile(r"\bgc_round_(float16|bfloat16)(2|4|8|16)?\b")
 _NAME = re.compile(rf"\bgc_([a-z0-9_]+?)_({_KINDS})(2|4|8|16)?\b")
+_MENTIONED = re.compile(r"gcu?_\w+")  # starts with letters, which a search for them finds fast
 _LOOSE = re.compile(rf"\bgcu_({_KINDS})(2|4|8|16)\b")  # vectors with an element's alignment
 
 
 def prelude_for(source: str, language: Language) -> str:
     """Definitions of every helper that ``source`` calls, and of those that they call, callees first."""
-    rounds = sorted({(m[1], m[2] or "") for m in _ROUND.finditer(source)})
-    loose = sorted({(m[1], m[2]) for m in _LOOSE.finditer(source)})
+    words = _mentioned(source)
+    rounds = sorted({(m[1], m[2] or "") for m in _ROUND.finditer(words)})
+    loose = sorted({(m[1], m[2]) for m in _LOOSE.finditer(words)})
     types = "".join(f"{language.loose_type(kind, int(n), f'gcu_{kind}{n}')}\n" for kind, n in loose)
     found: dict[tuple[str, str, str], str] = {}
-    for name in _names(source):
+    for name in _names(words):
         _collect(name, language, found)
     return (
         types + "\n".join([*(language.rounding(kind, n) for kind, n in rounds), *filter(None, found.values())]) + "\n"
     )
+
+
+def _mentioned(source: str) -> str:
+    """The distinct words of ours in a source, which is long; their list is not."""
+    return " ".join(sorted(set(_MENTIONED.findall(source))))
 
 
 def _names(text: str) -> list[tuple[str, str, str]]:

@@ -27,7 +27,7 @@ __all__ = ["rewrite"]
 _GROWTH = 16  # nodes that rules may build, per node of the graph
 _GROWTH_FLOOR = 4096
 _EFFECT_WALK = 64  # nodes looked at to see that a rewrite keeps the effects below a node
-_NO_FLOATS = {int, bool, str, Dim, DType}
+_NO_FLOATS = {int, bool, str, type(None), Dim, DType}
 
 Values = tuple[Value, ...]
 

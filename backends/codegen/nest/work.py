@@ -39,13 +39,16 @@ class _Loops:
         self.loops = [a for a in columns if a != lane] + ([lane] if lane is not None and lane in columns else [])
         self.units = nest_units(self.kernel, self.config)
         self.amounts = Amounts(self.kernel, lane, self.config.width)
+        self.depth = self.depths()
+        # Many values, few sets of axes.
+        self.counted: dict[frozenset[Axis], tuple[Extent, Axis | None]] = {}
 
     def work(self) -> Work:
         amounts, rows = self.amounts, rows_of(self.kernel)
         for value, axes in self.computed():
-            amounts.value(value, self.times(axes), self.inner(axes))
+            amounts.value(value, *self.loops_of(axes))
         level: dict[int, frozenset[Axis]] = {}
-        for value, depth in self.depths().items():
+        for value, depth in self.depth.items():
             if value.fn != "reduce":
                 continue
             axes = value.args[0].axes | frozenset(value.reduce_axes)
@@ -59,7 +62,7 @@ class _Loops:
         for axes in level.values():
             amounts.turns = amounts.turns + self.times(axes)
         for store in self.kernel.stores:
-            amounts.access(store.param, store.index, self.times(store.index.axes()), self.inner(store.index.axes()))
+            amounts.access(store.param, store.index, *self.loops_of(store.index.axes()))
         amounts.instructions = amounts.instructions + self.units * (_UNIT + _DIGIT * max(len(rows) - 1, 0))
         return amounts.work()
 
@@ -75,7 +78,7 @@ class _Loops:
 
     def computed(self) -> Iterator[tuple[Expr, frozenset[Axis]]]:
         """Every value once a phase that computes it, with the axes whose loops it is in."""
-        depth = self.depths()
+        depth = self.depth
         roots = [(v.args[0], d) for v, d in depth.items() if self.is_row_reduce(v)]
         roots += [(s.value, depth[s.value] + 1 if s.index.axes() & self.columns else -1) for s in self.kernel.stores]
         seen: set[tuple[Expr, int]] = set()
@@ -91,6 +94,13 @@ class _Loops:
                 own = frozenset(value.reduce_axes) | value.args[0].axes if value.fn == "reduce" else value.axes
                 yield value, own
                 stack.extend(children(value))
+
+    def loops_of(self, axes: frozenset[Axis]) -> tuple[Extent, Axis | None]:
+        """How often what depends on some axes is computed, and in which loop."""
+        found = self.counted.get(axes)
+        if found is None:
+            found = self.counted[axes] = self.times(axes), self.inner(axes)
+        return found
 
     def times(self, axes: frozenset[Axis]) -> Extent:
         """How often what depends on some axes is computed: once a unit and turn of the loops down to its last axis."""
