@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from graphcore.base.errors import UsageError
+from graphcore.base.garbage import collector_paused
 from graphcore.ir.graph import Graph, slots_of, verify_graph
 from graphcore.plan.plan import Placed, Plan
 from graphcore.plan.verify import verify_plan
@@ -145,7 +146,8 @@ def _run(stage: AnyStage, value: Any, told: StageContext, verify: bool, again: b
         if verify:
             stage.requires(value)
         begin = time.perf_counter()
-        made = stage.run(value, context)
+        with collector_paused():
+            made = stage.run(value, context)
         seconds = time.perf_counter() - begin
         if not isinstance(made, stage.gives):
             raise UsageError(f"the stage gave a {type(made).__name__}, and must give a {stage.gives.__name__}")

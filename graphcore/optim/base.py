@@ -19,6 +19,7 @@ from graphcore.api.variable import Update, Variable, read_variables
 from graphcore.base import source
 from graphcore.base.dtypes import DType, float32
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
+from graphcore.base.garbage import collector_paused
 from graphcore.base.notices import warn_of_building
 from graphcore.base.shapes import agree
 from graphcore.ir.graph import toposort
@@ -186,7 +187,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
         place = source.capture().place
         warn_of_building(f"{self._op}'s step", given[0][1].uid)
         groups = {v.uid: group for group in self.param_groups for v in group["params"]}
-        with source.reset_scopes((self._op,)):
+        with source.reset_scopes((self._op,)), collector_paused():
             scalars: dict[int, _Scalars] = {}
             updates = []
             for gradient, variable in given:
