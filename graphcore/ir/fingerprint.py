@@ -104,9 +104,9 @@ class _Writer:
             self.add(op.digest)
         elif not isinstance(op, (Placeholder, Parameter)):
             self.add(type(op).__qualname__)
-            for f in dataclasses.fields(op):
-                if f.name not in op.cosmetic:
-                    self.value(getattr(op, f.name))
+            for name in op.attribute_names():
+                if name not in op.cosmetic:
+                    self.value(getattr(op, name))
 
     def slot(self, slot: StateSlot) -> int:
         self.cosmetics.update(f"{slot.name} {slot.place}\n".encode("utf-8", "surrogatepass"))

@@ -210,6 +210,7 @@ class Op:
     retypes: ClassVar[bool] = False  # the value of its operand, perhaps in another type
     cheap: ClassVar[bool] = True  # an elementwise function that takes a few instructions
     precision: ClassVar[Precision] = Precision.FOLLOWS
+    _attribute_names: ClassVar[tuple[str, ...]] = ()
     cosmetic: ClassVar[frozenset[str]] = frozenset({"label", "place"})  # attributes that no result depends on
 
     @property
@@ -287,6 +288,13 @@ class Op:
 
     def __repr__(self) -> str:
         return f"{type(self).__qualname__}({', '.join(f'{k}={v!r}' for k, v in self.attributes().items())})"
+
+    @classmethod
+    def attribute_names(cls) -> tuple[str, ...]:
+        """The fields, without the facts that the class declares for all its ops."""
+        if "_attribute_names" not in vars(cls):
+            cls._attribute_names = tuple(f.name for f in fields(cls))
+        return cls._attribute_names
 
     def attributes(self) -> dict[str, Any]:
         """Names and values of the attributes that show, in order."""

@@ -275,7 +275,7 @@ def _load_faults(probe: _Probe) -> Iterator[str]:
     if any(extent == 0 for operand in probe.form.operands for extent in operand.shape):
         return  # nothing is loaded
     seen: dict[_Point, list[tuple[str, int | None]]] = {}
-    for point in probe.points():
+    for point in dict.fromkeys(probe.points()):  # of small windows and extents, many are the same
         found = probe.differences(point)
         if found is not None:
             seen[point] = found

@@ -261,13 +261,13 @@ def _key(op: Op, inputs: Values, clone: int, device: str | None) -> Any:
     operands: Any = tuple((t.node.serial, t.index) for t in inputs)
     if len(operands) == 2 and operands[1] < operands[0] and op.commutes(inputs[0].dtype):
         operands = operands[::-1]
-    return type(op), op, operands, clone, device, _float_attributes(op) if op.__dataclass_fields__ else ()
+    return type(op), op, operands, clone, device, _float_attributes(op)
 
 
 def _float_attributes(op: Op) -> tuple[str, ...]:
     """Float attributes as text: 0.0 and -0.0 are equal numbers but different attributes, and NaN is equal to itself."""
     found = []
-    for name in op.__dataclass_fields__:
+    for name in op.attribute_names():
         value = getattr(op, name)
         if type(value) in _NO_FLOATS:
             continue
