@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from graphcore.base.errors import VerifyError
 from graphcore.base.shapes import Extent, product
@@ -158,13 +161,24 @@ def _windows_terms(form: Contraction, window: Window) -> tuple[Axis | None, ...]
 
 @dataclass(frozen=True)
 class _Point:
-    """One product of a convolution: image, output, channel of its group; a position and a tap along every axis."""
+    """One product of a convolution: image, output, channel of its group; a position and a tap along every axis.
 
-    image: int
-    output: int
-    channel: int
-    positions: tuple[int, ...]
-    taps: tuple[int, ...]
+    Or many of them, all of whose numbers are arrays.
+    """
+
+    image: Any
+    output: Any
+    channel: Any
+    positions: tuple[Any, ...]
+    taps: tuple[Any, ...]
+
+    @staticmethod
+    def of_all(points: Iterable[_Point]) -> _Point:
+        """Many points as one of arrays."""
+        rows = [(p.image, p.output, p.channel, *p.positions, *p.taps) for p in points]
+        image, output, channel, *places = np.array(rows, np.int64).T
+        rank = len(places) // 2
+        return _Point(image, output, channel, tuple(places[:rank]), tuple(places[rank:]))
 
 
 class _Probe:
@@ -194,8 +208,8 @@ class _Probe:
                 tuple(some(e, tap) for e in self.window.taps),
             )
 
-    def coordinates(self, p: _Point) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
-        """Where it lies in the images, the weights and what is made; None in the padding."""
+    def coordinates(self, p: _Point) -> tuple[Any, tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """Whether it lies outside of the padding, and where in the images, the weights and what is made."""
         w = self.window
         places = tuple(
             at * stride + tap * dilation - low
@@ -203,18 +217,15 @@ class _Probe:
                 p.positions, p.taps, w.stride, w.dilation, w.padding[0::2], strict=True
             )
         )
-        if not all(0 <= at < int(e) for at, e in zip(places, self.images[2:], strict=True)):
-            return None
+        inside: Any = True
+        for at, e in zip(places, self.images[2:], strict=True):
+            inside = inside & (at >= 0) & (at < int(e))
         channel = p.output // self.each * int(self.weights[1]) + p.channel
-        return (p.image, channel, *places), (p.output, p.channel, *p.taps), (p.image, p.output, *p.positions)
+        return inside, (p.image, channel, *places), (p.output, p.channel, *p.taps), (p.image, p.output, *p.positions)
 
-    def differences(self, p: _Point) -> list[tuple[str, int | None]] | None:
-        """For both operands how much further the loops load than the operand says, None where only one of them loads;
-        None in the padding."""
-        parts = self.coordinates(p)
-        if parts is None:
-            return None
-        images, weights, made = parts
+    def sides(self, p: _Point) -> tuple[Any, list[_Side]]:
+        """Whether it lies outside of the padding, and what both operands say and the loops do there."""
+        inside, images, weights, made = self.coordinates(p)
         result, left, right, terms = {
             WindowResult.POSITION: (made, images, weights, (p.channel, *p.taps)),
             WindowResult.PLACE: (images, made, weights, (p.output % self.each, *p.taps)),
@@ -222,20 +233,58 @@ class _Probe:
         }[self.window.result]
         loops = dict(zip(self.form.result_axes, result, strict=True))
         loops.update({a: at for a, at in zip(self.terms, terms, strict=True) if a is not None})
-        found: list[tuple[str, int | None]] = []
-        for side, operand, at, says, does in zip(
-            ("left", "right"), self.form.operands, (left, right), self.said, self.done, strict=True
-        ):
-            said, done = _loaded(says, _walked(operand, at)), _loaded(does, loops)
-            for param in said.keys() | done.keys():
-                pairs = itertools.zip_longest(said.get(param, ()), done.get(param, ()))
-                found += [(side, None if x is None or y is None else y - x) for x, y in pairs]
-        return found
+        walked = [_walked(operand, at) for operand, at in zip(self.form.operands, (left, right), strict=True)]
+        return inside, [
+            _Side(*side, loops) for side in zip(("left", "right"), self.said, self.done, walked, strict=True)
+        ]
+
+    def differences(self, p: _Point) -> list[tuple[str, int | None]] | None:
+        """For both operands how much further the loops load than the operand says, None where only one of them loads;
+        None in the padding."""
+        inside, sides = self.sides(p)
+        return [(side.name, distance) for side in sides for distance in side.distances()] if inside else None
+
+    def all_agree(self) -> bool:
+        """Whether loops and operands load the same at all points. Asked of all at once: what it cannot tell, it
+        denies."""
+        inside = [p for p in dict.fromkeys(self.points()) if self.coordinates(p)[0]]
+        return not inside or all(side.agrees() for side in self.sides(_Point.of_all(inside))[1])
 
 
-def _walked(operand: Computed, at: Sequence[int]) -> dict[Axis, int]:
+class _Side(NamedTuple):
+    """An operand: its name, what it says that it loads and what the loops do, and the place that is looked at."""
+
+    name: str
+    said: list[Expr]
+    done: list[Expr]
+    walked: Mapping[Axis, Any]
+    loops: Mapping[Axis, Any]
+
+    def distances(self) -> Iterator[int | None]:
+        """How much further the loops load than the operand says."""
+        said, done = _loaded(self.said, self.walked), _loaded(self.done, self.loops)
+        for param in said.keys() | done.keys():
+            for x, y in itertools.zip_longest(said.get(param, ()), done.get(param, ())):
+                yield None if x is None or y is None else y - x
+
+    def agrees(self) -> bool:
+        """Whether both load the same at all points; of operands that load each parameter once."""
+        said, done = ({load.param: load for load in loads} for loads in (self.said, self.done))
+        if said.keys() != done.keys() or not len(said) == len(self.said) == len(self.done):
+            return False
+        for param, load in said.items():
+            here, there = load.index.at(self.walked), done[param].index.at(self.loops)
+            if here is None or there is None:
+                return False
+            holds, does = _guarded(load, self.walked), _guarded(done[param], self.loops)
+            if np.any((holds != does) | (holds & (here != there))):
+                return False
+        return True
+
+
+def _walked(operand: Computed, at: Sequence[Any]) -> dict[Axis, Any]:
     """The operand's axes at a place of its shape; neighbours may be walked as one."""
-    flat = 0
+    flat: Any = 0
     for place, extent in zip(at, operand.shape, strict=True):
         flat = flat * (int(extent) if isinstance(extent, int) else 1) + place
     found = {}
@@ -250,23 +299,28 @@ def _loads(value: Expr) -> list[Expr]:
     return [v for v in walk(value) if v.fn == "load"]
 
 
-def _loaded(loads: Sequence[Expr], point: Mapping[Axis, int]) -> dict[int, tuple[int, ...]]:
+def _loaded(loads: Sequence[Expr], point: Mapping[Axis, Any]) -> dict[int, tuple[int, ...]]:
     """Which elements of which parameters are loaded at a point, in order; those at addresses from memory left out."""
     found: dict[int, set[int]] = {}
     for load in loads:
-        at, guard = load.index.at(point), load.guard
-        if at is not None and (guard is None or _may_hold(guard, point)):
+        at = load.index.at(point)
+        if at is not None and _guarded(load, point):
             found.setdefault(load.param, set()).add(at)
     return {param: tuple(sorted(indices)) for param, indices in found.items()}
 
 
-def _may_hold(guard: Expr, point: Mapping[Axis, int]) -> bool:
+def _guarded(load: Expr, point: Mapping[Axis, Any]) -> Any:
+    """Whether a load may read something at a point."""
+    return True if load.guard is None else _may_hold(load.guard, point)
+
+
+def _may_hold(guard: Expr, point: Mapping[Axis, Any]) -> Any:
     """Whether no part of a conjunction is known to be false at a point."""
     if guard.fn == "and":
-        return all(_may_hold(part, point) for part in guard.args)
+        return _may_hold(guard.args[0], point) & _may_hold(guard.args[1], point)
     if guard.fn == "in_range" and isinstance(guard.high, int):
         at = guard.index.at(point)
-        return at is None or guard.low <= at < guard.high
+        return True if at is None else (guard.low <= at) & (at < guard.high)
     return guard.fn != "const" or bool(guard.value)
 
 
@@ -274,6 +328,8 @@ def _load_faults(probe: _Probe) -> Iterator[str]:
     """What differs when positions, taps and channels move says which part of the window is wrong."""
     if any(extent == 0 for operand in probe.form.operands for extent in operand.shape):
         return  # nothing is loaded
+    if probe.all_agree():
+        return
     seen: dict[_Point, list[tuple[str, int | None]]] = {}
     for point in dict.fromkeys(probe.points()):  # of small windows and extents, many are the same
         found = probe.differences(point)

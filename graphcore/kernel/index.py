@@ -175,14 +175,15 @@ class Index:
             total = total + _substitute_atom(atom, mapping) * coefficient
         return total
 
-    def at(self, point: Mapping[Axis, int]) -> int | None:
-        """The number that the index is at a point of its axes; None where an axis is not there or memory decides.
+    def at(self, point: Mapping[Axis, Any]) -> Any:
+        """The number that the index is at a point of its axes, an array of them for arrays; None where an axis is not
+        there or memory decides.
 
         An axis of extent 1 is 0, whether it is there or not.
         """
-        total = self.constant
+        total: Any = self.constant
         for atom, coefficient in self.terms:
-            place: int | None
+            place: Any
             if isinstance(atom, Axis):
                 place = point.get(atom, 0 if atom.extent == 1 else None)
             elif isinstance(atom, Dynamic):
@@ -193,7 +194,7 @@ class Index:
                     place = place // atom.divisor if isinstance(atom, Div) else place % atom.divisor
             if place is None:
                 return None
-            total += coefficient * place
+            total = total + coefficient * place
         return total
 
     def with_values(self, values: Mapping[Any, Any]) -> Index:
