@@ -78,9 +78,14 @@ class Dim:
             return 0
         if len(kept) == 1 and not kept[0][0]:
             return kept[0][1]
+        return Dim._of(kept)
+
+    @staticmethod
+    def _of(terms: _Terms) -> Dim:
+        """The extent of sorted terms."""
         dim = object.__new__(Dim)
-        dim._terms = kept
-        dim._hash = hash(kept)
+        dim._terms = terms
+        dim._hash = hash(terms)
         dim._text = ""
         return dim
 
@@ -124,10 +129,7 @@ class Dim:
             return self
         if factor == 0:
             return 0
-        dim = object.__new__(Dim)
-        dim._terms = tuple([(monomial, c * factor) for monomial, c in self._terms])
-        dim._hash = hash(dim._terms)
-        return dim
+        return Dim._of(tuple([(monomial, c * factor) for monomial, c in self._terms]))
 
     def __floordiv__(self, other: Extent) -> Extent:
         return _quotient(self, other)
