@@ -70,13 +70,14 @@ def chained(ops: int) -> tuple[Tensor, Tensor]:
 
 
 def test_nodes_cost_the_garbage_collector_little() -> None:
-    # A full collection walks every object of every graph; what nodes of one line and type can share, they share.
+    # A full collection walks every object of every graph; what nodes of one line and type can share, they share. A
+    # node, its value as an operand, its tuple of operands, its op, and the weak reference to the tensor that it had.
     chained(10)
     collector.collect()
     before = len(collector.get_objects())
     kept = chained(2000)
     collector.collect()
-    assert len(collector.get_objects()) - before <= 7.6 * 2000
+    assert len(collector.get_objects()) - before <= 8.6 * 2000
     runs: list[Any] = []
     collector.callbacks.append(lambda phase, info: runs.append(info["generation"]))
     try:

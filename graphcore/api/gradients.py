@@ -14,6 +14,7 @@ from graphcore.api.tensor import Builder, Tensor, known_tensor, node_over, resul
 from graphcore.api.variable import Variable, as_tensor, read_variables
 from graphcore.base import source
 from graphcore.base.errors import DTypeError, GradientError, ShapeError, UsageError
+from graphcore.base.garbage import collector_paused
 from graphcore.base.notices import warn_of_building
 from graphcore.base.shapes import agree
 from graphcore.ir.graph import Graph, carry_updates, close_over, side_updates, toposort
@@ -90,7 +91,8 @@ def gradients(
             )
         if g is None and unconnected == "zero":
             found[i] = Builder().zeros_like(x)
-    return _carrying(found, outputs)
+    with collector_paused():
+        return _carrying(found, outputs)
 
 
 def _carrying(found: Sequence[Tensor | None], ys: Sequence[Tensor]) -> list[Tensor | None]:

@@ -27,14 +27,14 @@ class PointOrder:
     Attributes:
         point: the axis of the points.
         rows: how many rows there are.
-        key: the row that a point belongs to, ``rows`` for none.
+        row: the row that a point belongs to, ``rows`` for none.
         order: the parameter of the points' numbers in the order of their rows, equal ones as they come.
         starts: the parameter of how many points belong to the rows before a row.
     """
 
     point: Axis
     rows: Extent
-    key: Expr
+    row: Expr
     order: int
     starts: int
 

@@ -23,7 +23,7 @@ class IndexedSum:
         axis: what it sums over: the points.
         position: the row, in terms of the kernel's axes.
         rows: how many there are.
-        key: the row that a point belongs to, ``rows`` for none.
+        row: the row that a point belongs to, ``rows`` for none.
         test: the condition that the point's index is the row.
         within: the conditions that the index is one of the rows.
     """
@@ -32,7 +32,7 @@ class IndexedSum:
     axis: Axis
     position: Index
     rows: Extent
-    key: Expr
+    row: Expr
     test: Expr
     within: tuple[Expr, ...]
 

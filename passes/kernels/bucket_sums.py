@@ -74,7 +74,7 @@ def summed_by_row(kernel: Kernel) -> Parts:
     known: dict[Expr, Expr] = {}
     for s in found:
         point = Axis("i0", s.axis.extent, PARALLEL)
-        key = s.key.substitute({s.axis: as_index(point)})
+        key = s.row.substitute({s.axis: as_index(point)})
         if key not in starts_of:
             starts_of[key] = len(params)
             params += [_numbers(len(params), (s.rows + 1,)), _numbers(len(params) + 1, (point.extent,))]

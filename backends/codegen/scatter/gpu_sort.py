@@ -81,12 +81,12 @@ class GpuSort(Family):
             em.line("int mine = row, ties = 0, rank = 0;")  # of equal points those before it count, for a row none
             with em.block("if (row < 0)", (found.point,)):
                 em.name_axis(found.point, "unit")
-                em.line(f"mine = {em.value(found.key)};", "ties = unit;")
+                em.line(f"mine = {em.value(found.row)};", "ties = unit;")
             with em.block(f"for (int start = 0; start < points; start += {config.piece})"):
                 em.line(f"const int count = min({config.piece}, points - start);")
                 with em.block(f"for (int i = item; i < count; i += {group})", (found.point,)):
                     em.name_axis(found.point, "(start + i)")
-                    em.line(f"keys[i] = {em.value(found.key)};")
+                    em.line(f"keys[i] = {em.value(found.row)};")
                 em.line(em.language.barrier())
                 with em.block("for (int i = 0; i < count; ++i)"):
                     em.line("const int other = keys[i];")

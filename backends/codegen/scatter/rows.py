@@ -103,7 +103,7 @@ class ScatterRows(Family):
             for i, s in enumerate(sums):
                 em.line(f"for (int v = 0; v < {axis.extent}; ++v) row{i}[v] = 0;")
                 with em.loop(s.axis):
-                    key = em.value(s.key)
+                    key = em.value(s.row)
                     with em.block(f"if ({key} < {axis.extent})", (s.axis,)):
                         em.line(f"row{i}[{key}] += {em.value(s.term)};")
             self.results(em, config, axis, {s.total: f"row{i}" for i, s in enumerate(sums)})

@@ -74,7 +74,7 @@ class ScatterSort(Family):
         em.line("if (task != 0) return;")
         em.line(f"for (int v = 0; v <= {rows}; ++v) {starts}[v] = 0;")
         with em.loop(found.point, "n"):
-            em.line(f"const int key = {em.value(found.key)};")
+            em.line(f"const int key = {em.value(found.row)};")
             em.line(f"{keys}[n] = key;")
             em.line(f"if (key < {rows}) ++{starts}[key + 1];")
         # Every count becomes its row's start, and moves on to its end as the row is filled: that is the next one's

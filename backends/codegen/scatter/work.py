@@ -56,7 +56,7 @@ def sort_work(kernel: Kernel, found: PointOrder) -> Work:
     """The work of one task's counting sort."""
     amounts = Amounts(kernel, None, 1)
     points = found.point.extent
-    for value in below(found.key):
+    for value in below(found.row):
         amounts.value(value, points)
     sort = sort_amounts(found.rows, points)
     amounts.instructions = amounts.instructions + sort.instructions
@@ -68,7 +68,7 @@ def ranking_work(kernel: Kernel, found: PointOrder) -> Work:
     """The work of comparing every point, and every row, with every point."""
     amounts = Amounts(kernel, None, 1)
     points = found.point.extent
-    for value in below(found.key):
+    for value in below(found.row):
         amounts.value(value, points)
     compared = points * (points + found.rows + 1)
     amounts.instructions = amounts.instructions + compared * _COMPARE
@@ -91,7 +91,7 @@ def row_work(kernel: Kernel, width: int, sums: Sequence[IndexedSum], named: Axis
     held: set[Expr] = set()
     for s in sums:
         points = rows * s.axis.extent
-        for value in below(s.key, s.term):
+        for value in below(s.row, s.term):
             amounts.value(value, points)
         amounts.scattered = amounts.scattered + points * 2
         held |= {s.total, *below(s.total)}
