@@ -3,10 +3,10 @@ them as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from graphcore.kernel.expr import INDEXED, Expr
+from graphcore.kernel.expr import INDEXED, substituted
 from graphcore.kernel.index import PARALLEL, REDUCE, Axis, Div, Index, Mod, as_index
 from graphcore.kernel.ir import Kernel, Store
 
@@ -72,9 +72,7 @@ def _cuts(kernel: Kernel, axis: Axis) -> Iterator[Kernel]:
             Axis(f"{axis.name}l", d, axis.kind),
         )  # in the order of their names
         mapping = {axis: as_index(high) * d + as_index(low)}
-        stores = tuple(
-            Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores
-        )
+        stores = _substituted(kernel, mapping)
         axes = tuple(b for a in kernel.axes for b in ((high, low) if a is axis else (a,)))
         made = replace(kernel, axes=axes, stores=stores)
         if len(_divided(made)) < len(before):
@@ -121,13 +119,17 @@ def _merged(kernel: Kernel, a: Axis, b: Axis) -> Kernel:
     merged``."""
     merged = Axis(f"{a.name}{b.name}", a.extent * b.extent, PARALLEL)
     mapping = {a: Index(0), b: as_index(merged)}
-    memo: dict[Expr, Expr] = {}
-    stores = tuple(
-        Store(s.param, s.index.substitute(mapping), memo.setdefault(s.value, s.value.substitute(mapping)), s.mode)
-        for s in kernel.stores
-    )
     axes = tuple(merged if x is a else x for x in kernel.axes if x is not b)
-    return replace(kernel, axes=axes, stores=stores)
+    return replace(kernel, axes=axes, stores=_substituted(kernel, mapping))
+
+
+def _substituted(kernel: Kernel, mapping: Mapping[Axis, Index]) -> tuple[Store, ...]:
+    """The stores with axes replaced by indices."""
+    values = substituted([s.value for s in kernel.stores], mapping)
+    return tuple(
+        replace(s, index=s.index.substitute(mapping), value=value)
+        for s, value in zip(kernel.stores, values, strict=True)
+    )
 
 
 def _renamed(kernel: Kernel) -> Kernel:
@@ -143,7 +145,4 @@ def _renamed(kernel: Kernel) -> Kernel:
     }
     if not mapping:
         return kernel
-    stores = tuple(
-        Store(s.param, s.index.substitute(mapping), s.value.substitute(mapping), s.mode) for s in kernel.stores
-    )
-    return replace(kernel, axes=tuple(fresh), stores=stores)
+    return replace(kernel, axes=tuple(fresh), stores=_substituted(kernel, mapping))

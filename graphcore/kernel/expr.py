@@ -6,7 +6,7 @@ Interning makes structural equality object identity, so shared values are found 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -37,6 +37,7 @@ __all__ = [
     "reduce",
     "select",
     "size_value",
+    "substituted",
     "total",
     "walk",
 ]
@@ -128,10 +129,7 @@ class Expr:
 
     def substitute(self, mapping: Mapping[Axis, Index]) -> Expr:
         """The expression with free axes replaced by indices."""
-        memo: dict[Expr, Expr] = {}
-        for node in walk(self):
-            memo[node] = _rebuild(node, memo, mapping)
-        return memo[self]
+        return substituted((self,), mapping)[0]
 
     def __repr__(self) -> str:
         if self.fn == "const":
@@ -361,6 +359,14 @@ def dynamic_values(index: Index) -> Iterator[Expr]:
             yield value
         elif isinstance(value, Index):
             yield from dynamic_values(value)
+
+
+def substituted(roots: Sequence[Expr], mapping: Mapping[Axis, Index]) -> list[Expr]:
+    """Expressions with free axes replaced by indices; what they share is rebuilt once."""
+    memo: dict[Expr, Expr] = {}
+    for node in walk(*roots):
+        memo[node] = _rebuild(node, memo, mapping)
+    return [memo[root] for root in roots]
 
 
 def _rebuild(node: Expr, memo: Mapping[Expr, Expr], mapping: Mapping[Axis, Index]) -> Expr:
