@@ -14,11 +14,17 @@ from support.kernels import compared, kernels_of, whole_numbers
 from support.stages import oracle_target
 
 import graphcore as gc
+from backends.opencl.target import make_target
+from benchmarks.golden import DEVICES
+from graphcore.ir.graph import Graph
+from graphcore.kernel.expr import dynamic_values
 from graphcore.kernel.index import Axis
 from graphcore.kernel.ir import Kernel, KernelKind
 from graphcore.kernel.parts import Parts
 from graphcore.plan.target import Reject, Target
+from passes.fusion.lower import Kernels, Lower
 from passes.kernels.product_sums import gathered_by_blocks, product_sums, summed_apart
+from passes.pipeline import compile_graph
 
 Build = Callable[..., list[Any]]
 
@@ -99,6 +105,22 @@ def test_a_program_compiled_for_one_batch_is_right_for_another() -> None:
     for made in (gathered_by_blocks(kernel, {row: 4}), summed_apart(kernel)):
         for n in (11, 0, 1, 3, 4, 5, 40):
             compared(made, whole_numbers(kernel, {"n": n}), {"n": n}).exactly()
+
+
+def test_what_indices_name_is_read_from_the_parameters_of_the_part() -> None:
+    """The second kernel has fewer parameters than the whole one: the indices' has another position."""
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    shapes = (("float32", (50, 64)), ("int32", (512,)), ("float32", (64, 96)), ("float32", (96,)), ("int32", (96,)))
+    table, rows, b, c, at = fed = [gc.placeholder(*one) for one in shapes]
+    y = gc.take(table, rows, axis=0) @ b
+    graph = Graph((y, gc.take(c, at, axis=0) * gc.sum(y, axis=0)), (), tuple(fed))
+    made = compile_graph(graph, make_target(DEVICES["intel"]), {}, upto=Lower.name)
+    (kernel,) = [k.kernel for k in made.latest(Kernels).listed if k.kernel.kind is KernelKind.CONTRACT]
+    (row,) = sums_of(kernel)[0].reduce_axes
+    gathered = [v for v in kernel.values() if v.fn == "load" and any(True for _ in dynamic_values(v.index))]
+    assert len(gathered) == 2
+    for parts in (gathered_by_blocks(kernel, {row: 64}), summed_apart(kernel)):
+        compared(parts, whole_numbers(kernel, {}), {}).exactly()
 
 
 def test_sums_of_any_numbers_are_as_near_as_sums_in_order() -> None:
