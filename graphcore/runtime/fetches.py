@@ -32,7 +32,7 @@ def _visit(value: Any, tensors: list[Any], updates: list[Update]) -> Callable[[S
         position = len(tensors)
         tensors.append(value.value)
         return itemgetter(position)
-    if isinstance(value, Value):
+    if isinstance(value, (Value, str)):
         tensors.append(value)
         return itemgetter(len(tensors) - 1)
     if isinstance(value, Update):

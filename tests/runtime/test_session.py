@@ -223,7 +223,8 @@ def test_make_callable(sess: gc.Session) -> None:
     assert sess.get_value(w) == 8
     assert "takes 2 arrays (x, y), got 1" in message_of(gc.FeedError, lambda: f([1.0]))
     assert sess.make_callable(y + 1, y)(1.0) == 2
-    assert "inputs must be tensors, got str" in message_of(gc.UsageError, lambda: sess.make_callable(y, ["y"]))  # type: ignore[list-item]
+    assert sess.make_callable(y + 1, ["y"])(1.0) == 2  # type: ignore[list-item]
+    assert "inputs must be tensors, got int" in message_of(gc.UsageError, lambda: sess.make_callable(y, [3]))  # type: ignore[list-item]
 
 
 def test_function_runs_in_the_default_session() -> None:
