@@ -17,9 +17,10 @@ def beyond(array: Any, storage: np.dtype[Any]) -> Any:
         array: numbers of any type and shape.
         storage: the type that they are to become.
     """
-    if storage.kind not in "iu" or not array.size or array.dtype.kind not in "iufO":
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating) or array.dtype == object
+    if not np.issubdtype(storage, np.integer) or not array.size or not real:
         return None
-    if array.dtype.kind in "iu" and np.can_cast(array.dtype, storage, "safe"):
+    if np.issubdtype(array.dtype, np.integer) and np.can_cast(array.dtype, storage, "safe"):
         return None
     info = np.iinfo(storage)
     low, high = np.min(array), np.max(array)  # NaN is both if it is there

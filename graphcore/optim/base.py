@@ -278,6 +278,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
             with source.reset_scopes(()):
                 state = Variable(zeros(variable.shape, variable.dtype), trainable=False, name=f"{variable.name}/{slot}")
             name = self._name
+            state.key_hint = _state_key(name, slot, label(variable))
             state.key_from = lambda key_of: _state_key(name, slot, key_of(variable))
             self._slots[key] = state
         return self._slots[key]
@@ -292,6 +293,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
         """Two optimizers of one program train different variables."""
         if self._steps is not None and self._steps.key_from is None:
             name = self._name
+            self._steps.key_hint = _state_key(name, "step", min(map(label, trained)))
             self._steps.key_from = lambda key_of: _state_key(name, "step", min(map(key_of, trained)))
 
 

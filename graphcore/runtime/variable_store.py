@@ -341,7 +341,8 @@ def fitting_value(variable: Variable, value: Any, role: str) -> Any:
             f"{role}: variable {variable.name!r} has shape {format_shape(variable.shape)}, the value "
             f"{format_shape(array.shape)}\n  {made}"
         )
-    weak = not hasattr(value, "dtype") and array.dtype.kind == "i" and variable.dtype.is_integer
+    whole = array.dtype.kind == "i" or (array.dtype == object and all(isinstance(n, int) for n in array.flat))
+    weak = not hasattr(value, "dtype") and whole and variable.dtype.is_integer
     floats = (
         array.dtype.itemsize == 2 and variable.dtype.is_float and array.dtype.kind not in "biuc"
     )  # bfloat16 to float16
