@@ -46,6 +46,7 @@ __all__ = [
     "promote",
     "scalar",
     "tensor",
+    "training_flag",
 ]
 # fmt: on
 
@@ -63,6 +64,23 @@ def apply(op: Op, *inputs: Tensor) -> Tensor:
 def fail(error: type[GraphcoreError], message: str, *operands: Tensor) -> GraphcoreError:
     """An error to raise, with the operands' types and lines below its message."""
     return with_operands(error(message), operands)
+
+
+def training_flag(op: str, value: Any) -> bool:
+    """Whether a call is built for training.
+
+    Raises:
+        UsageError: a tensor, whose value a run has: what is built cannot depend on it.
+    """
+    if isinstance(value, Tensor):
+        raise fail(
+            UsageError,
+            f"{op}: training is a tensor, and decides what is built; build both calls, one with training=True "
+            f"(model.train() before model(x)) and one with training=False (model.eval()), and fetch the one that a run "
+            f"is for",
+            value,
+        )
+    return bool(value)
 
 
 def is_operand(value: Any) -> bool:

@@ -13,6 +13,7 @@ from graphcore.api.tensor import Tensor, adopt, result, wrap
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, GraphError, SessionError, ShapeError
+from graphcore.base.notices import BuildWarning, warn_once
 from graphcore.base.shapes import agree, as_shape, format_shape, is_static
 from graphcore.ir import graph as ir
 from graphcore.ir.graph import read_slots, toposort
@@ -27,6 +28,8 @@ __all__ = [
     "read_variables", "variable_of",
 ]
 # fmt: on
+
+_LARGE = 1 << 20  # bytes of a constant that is likely to be meant as data or as a variable
 
 
 def placeholder(dtype: Any = "float32", shape: Any = (), name: str | None = None) -> Tensor:
@@ -69,19 +72,25 @@ def constant(value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
 def fixed(function: str, value: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     """A constant that a function makes of a user's value; arguments and errors as for ``constant``."""
     array = _numbers_of(value)
-    if dtype is None:
-        strong = hasattr(value, "dtype")
-        dtype = (
-            array.dtype
-            if strong
-            else {"f": dtypes.float32, "i": dtypes.int64, "O": dtypes.int64, "b": dtypes.bool_}.get(
-                array.dtype.kind, array.dtype
-            )
+    if array.nbytes > _LARGE:
+        warn_once(
+            BuildWarning,
+            "constant",
+            f"{function}: an array of {array.nbytes:,} bytes becomes a part of the program; feed a placeholder, or "
+            f"hold it in gc.Variable(array, trainable=False)",
         )
-    op = _held(function, array, dtypes.as_dtype(dtype))
+    op = _constant(function, array, hasattr(value, "dtype"), dtype)
     if name is not None:
         op = Constant(op.array, op.dtype, op.digest, str(name))
     return result(make_node(op, ()))
+
+
+def _constant(function: str, array: Any, strong: bool, dtype: Any) -> Constant:
+    """The constant of an array in a type: by default that of a ``strong`` array, else the default of its kind."""
+    if dtype is None:
+        kinds = {"f": dtypes.float32, "i": dtypes.int64, "O": dtypes.int64, "b": dtypes.bool_}
+        dtype = array.dtype if strong else kinds.get(array.dtype.kind, array.dtype)
+    return _held(function, array, dtypes.as_dtype(dtype))
 
 
 def _held(function: str, array: Any, dtype: DType) -> Constant:
@@ -212,7 +221,7 @@ class Variable(Tensor):
                         f".astype('{found}')"
                     )
         else:
-            op: Any = fixed("Variable", initial, wanted).node.op
+            op = _constant("Variable", _numbers_of(initial), hasattr(initial, "dtype"), wanted)
             begin, shape, found = op.array, tuple(op.array.shape), op.dtype
         if not is_static(shape):
             raise ShapeError(f"Variable: the shape {format_shape(shape)} is symbolic; variables need fixed extents")

@@ -23,7 +23,7 @@ class GraphcoreWarning(UserWarning):
 
 
 class BuildWarning(GraphcoreWarning):
-    """A line builds the same again and again, where it was meant to run it."""
+    """A line builds what it was likely meant to run: the same again and again, or data as a part of the program."""
 
 
 class DTypeWarning(GraphcoreWarning):

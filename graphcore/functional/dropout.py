@@ -7,7 +7,7 @@ from typing import Any
 from graphcore.api import random
 from graphcore.api.elementwise import add, multiply
 from graphcore.api.logic import where
-from graphcore.api.operands import fail, fit, promote
+from graphcore.api.operands import fail, fit, promote, training_flag
 from graphcore.api.tensor import Tensor
 from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import Shape, format_shape
@@ -45,7 +45,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     (2,)
     """
     t = _checked("dropout", x, p)
-    if not training or p == 0:
+    if not training_flag("dropout", training) or p == 0:
         return t
     with name_scope("dropout"):
         return _masked(t, p, t.shape)
@@ -55,7 +55,7 @@ def _channels(name: str, x: Any, p: float, training: bool, spatial: int) -> Tens
     t = _checked(name, x, p)
     if t.ndim != spatial + 2:
         raise fail(ShapeError, f"{name}: takes {spatial + 2} axes, (N, C, ...), got {format_shape(t.shape)}", t)
-    if not training or p == 0:
+    if not training_flag(name, training) or p == 0:
         return t
     with name_scope(name):
         return _masked(t, p, (*t.shape[:2], *(1,) * spatial))
@@ -86,7 +86,7 @@ def alpha_dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
     (2,)
     """
     t = _checked("alpha_dropout", x, p)
-    if not training or p == 0:
+    if not training_flag("alpha_dropout", training) or p == 0:
         return t
     if p == 1:
         return _nothing(t)

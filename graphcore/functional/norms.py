@@ -8,7 +8,7 @@ from typing import Any
 from graphcore.api import reductions
 from graphcore.api.agreement import taken
 from graphcore.api.elementwise import add, divide, maximum, multiply, pow, stop_gradient, subtract
-from graphcore.api.operands import axis_of, build, cast, count_of, fail, promote, tensor
+from graphcore.api.operands import axis_of, build, cast, count_of, fail, promote, tensor, training_flag
 from graphcore.api.shaping import reshape
 from graphcore.api.tensor import Tensor, carrying
 from graphcore.api.variable import Variable
@@ -124,6 +124,7 @@ def batch_norm(
     (1, 2)
     """
     t, result = _float("batch_norm", x)
+    training = training_flag("batch_norm", training)
     if t.ndim < 2 or isinstance(t.shape[1], Dim):
         raise fail(
             ShapeError, f"batch_norm: takes (N, C, ...) with a fixed number of channels, got {format_shape(t.shape)}", t

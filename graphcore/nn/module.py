@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from graphcore.api.operands import training_flag
 from graphcore.api.random import own_generator
 from graphcore.api.tensor import Tensor
 from graphcore.api.variable import Variable, holder_of
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import as_dtype
 from graphcore.base.errors import DTypeError, FormatError, SessionError, ShapeError, UsageError
-from graphcore.base.notices import DeviceWarning, warn_once
+from graphcore.base.notices import BuildWarning, DeviceWarning, warn_of_building, warn_once
 from graphcore.base.shapes import format_shape
 from graphcore.base.signposts import DEVICE
 from graphcore.base.source import name_scope
@@ -84,9 +85,26 @@ class Module:
         raise UsageError(f"{type(self).__name__} does not define forward(self, ...)")
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Build ``forward`` in a name scope of this module."""
+        """Build ``forward`` in a name scope of this module.
+
+        Warns once a line that gives an outermost module an array, or calls it again and again on the same.
+        """
+        if self._parent() is None:
+            self._warn_of_calling((*args, *options.values()))
         with name_scope(self._scope()):
             return self.forward(*args, **options)
+
+    def _warn_of_calling(self, given: tuple[Any, ...]) -> None:
+        what = f"the call of {type(self).__name__}"
+        if any(not isinstance(value, Tensor) and hasattr(value, "__array__") for value in given):
+            warn_once(
+                BuildWarning,
+                "array",
+                f"{what} is given an array, which becomes a constant of the program; feed a placeholder: build y = "
+                f"model(x) once, and run sess.run(y, {{x: array}})",
+            )
+        keys = tuple(value.value if isinstance(value, Tensor) else type(value) for value in given)
+        warn_of_building(what, hash((id(self), self.training, keys)))
 
     # -- registration -------------------------------------------------------------------------------------------------
 
@@ -255,8 +273,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """What is built from now on is for training. Returns the module."""
+        training = training_flag(f"{type(self).__name__}.train", mode)
         for module in self.modules():
-            object.__setattr__(module, "training", bool(mode))
+            object.__setattr__(module, "training", training)
         return self
 
     def eval(self) -> Self:

@@ -77,7 +77,7 @@ class Optimizer(ABC, metaclass=_RateFirst):
 
     Attributes:
         param_groups: dictionaries of parameters and options; none without ``params``.
-        defaults: the options; each is an attribute, too.
+        defaults: the options; each is an attribute, too, which assigns the option of every group.
     """
 
     def __init__(self, params: Parameters, defaults: Mapping[str, Any], name: str | None = None) -> None:
@@ -99,7 +99,9 @@ class Optimizer(ABC, metaclass=_RateFirst):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("defaults", {}):
-            self.defaults[name] = value
+            # Those that steps were built with come first, for they refuse.
+            for group in sorted((*self.param_groups, self.defaults), key=lambda group: not group.built):
+                group[name] = value
         else:
             super().__setattr__(name, value)
 
