@@ -154,6 +154,7 @@ class _Notes:
         key_from: the checkpoint key of what belongs to other variables, from a function that gives theirs.
         live: the session that used it last, weakly.
         changes: sessions that gave it other values, weakly, and when.
+        persistent: whether checkpoints hold it.
     """
 
     own_name: str
@@ -163,6 +164,7 @@ class _Notes:
     key_from: Callable[[Callable[[Variable], str]], str] | None = None
     live: Callable[[], Any] | None = None
     changes: dict[Callable[[], Any], int] = field(default_factory=dict)
+    persistent: bool = True
 
     @staticmethod
     def face(slot: StateSlot) -> Variable:
@@ -206,6 +208,7 @@ class Variable(Tensor):
     key_from: Any = _Note()
     live: Any = _Note()
     changes: Any = _Note()
+    persistent: Any = _Note()
 
     def __init__(self, initial: Any, trainable: bool = True, name: str | None = None, dtype: Any = None) -> None:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)

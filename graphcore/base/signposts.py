@@ -54,7 +54,7 @@ _RUN = "values exist in a run only: sess.run(t) gives an array; sess.get_value(w
 _ADVICE: dict[str, dict[str, str]] = {
     "gc": {
         **dict.fromkeys(("tensor", "from_numpy", "convert_to_tensor", "Constant"), _FROM_ARRAY),
-        "Parameter": "gc.Variable(value) trains unless trainable=False is given",
+        "Parameter": "gc.Variable(value) trains unless trainable=False is given, and so does gc.nn.Parameter(value)",
         "get_variable": "gc.Variable(value, name='w') makes one; gc.name_scope prefixes names",
         "variable_scope": "gc.name_scope('encoder') prefixes names, those of checkpoints too",
         **dict.fromkeys(("grad", "autograd", "value_and_grad", "GradientTape"), _GRADIENT),
@@ -133,7 +133,6 @@ _ADVICE: dict[str, dict[str, str]] = {
         "to_numpy": _RUN,
     },
     "nn": {
-        "Parameter": "gc.Variable(value) trains unless trainable=False is given",
         "init": "gc.init has initializers: gc.Variable(gc.init.he_normal((784, 10)))",
         "BCELoss": "gc.nn.functional.binary_cross_entropy(p, target), or better gc.nn.BCEWithLogitsLoss() on logits",
         "sparse_softmax_cross_entropy_with_logits": "gc.nn.functional.cross_entropy(logits, labels)",
@@ -184,14 +183,14 @@ _PLANNED = {
     "train": "Callback LRFinder evaluate metrics predict",
     "nn": """
         AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
-        AlphaDropout AvgPool1d AvgPool3d BCELoss BatchNorm1d BatchNorm3d Bilinear Buffer CELU CTCLoss ChannelShuffle
+        AlphaDropout AvgPool1d AvgPool3d BCELoss BatchNorm1d BatchNorm3d Bilinear CELU CTCLoss ChannelShuffle
         ConstantPad1d ConstantPad2d ConstantPad3d Conv1d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
         CosineEmbeddingLoss CosineSimilarity CrossMapLRN2d Dropout1d Dropout2d Dropout3d ELU EmbeddingBag
         FeatureAlphaDropout Fold FractionalMaxPool2d FractionalMaxPool3d GLU GRU GRUCell GaussianNLLLoss GroupNorm
         Hardshrink Hardsigmoid Hardswish Hardtanh HingeEmbeddingLoss InstanceNorm1d InstanceNorm2d InstanceNorm3d
         LPPool1d LPPool2d LPPool3d LSTM LSTMCell LocalResponseNorm LogSigmoid MarginRankingLoss MaxPool1d MaxPool3d
         MaxUnpool1d MaxUnpool2d MaxUnpool3d Mish ModuleDict MultiLabelMarginLoss MultiLabelSoftMarginLoss
-        MultiMarginLoss MultiheadAttention NLLLoss2d PReLU PairwiseDistance Parameter ParameterDict ParameterList
+        MultiMarginLoss MultiheadAttention NLLLoss2d PReLU PairwiseDistance
         PixelShuffle PixelUnshuffle PoissonNLLLoss RMSNorm RNN RNNCell RReLU ReLU6 ReflectionPad1d ReflectionPad2d
         ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d SELU SmoothL1Loss SoftMarginLoss Softmax2d
         Softmin Softplus Softshrink Softsign Tanhshrink Threshold Transformer TransformerDecoder

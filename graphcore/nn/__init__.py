@@ -32,6 +32,7 @@ from graphcore.nn.losses import (
 )
 from graphcore.nn.module import IncompatibleKeys, Module
 from graphcore.nn.norm import BatchNorm2d, LayerNorm
+from graphcore.nn.parameters import Buffer, Parameter, ParameterDict, ParameterList
 from graphcore.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm2d",
+    "Buffer",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
@@ -58,6 +60,9 @@ __all__ = [
     "Module",
     "ModuleList",
     "NLLLoss",
+    "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "ReLU",
     "Sequential",
     "SiLU",

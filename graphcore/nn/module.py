@@ -133,14 +133,21 @@ class Module:
         """
         self._add(name, variable, self._parameters, Variable)
 
-    def register_buffer(self, name: str, variable: Any) -> None:
-        """Add a value that is saved but not trained: a variable, or an array that becomes one; None reserves the name.
+    def register_buffer(self, name: str, variable: Any, persistent: bool = True) -> None:
+        """Add a value that is not trained: a variable, or an array that becomes one; None reserves the name.
+
+        Args:
+            name: of the attribute.
+            variable: the value.
+            persistent: whether checkpoints hold it.
 
         Raises:
             UsageError: the name is taken; the message shows both lines.
         """
         if variable is not None and not isinstance(variable, Variable):
             variable = Variable(variable, trainable=False, name=name)
+        if isinstance(variable, Variable) and not persistent:
+            variable.persistent = False
         self._add(name, variable, self._buffers, Variable)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -186,8 +193,8 @@ class Module:
         old = self._modules.get(name)
         if old is not None and old._parent() is self:
             object.__setattr__(old, "_owner", None)
-        groups: tuple[dict[str, Any], ...] = (self._parameters, self._buffers, self._modules, self._places)
-        for group in groups:
+        groups: tuple[dict[str, Any], ...] = (self._parameters, self._buffers, self._modules)
+        for group in groups if kept is not None else (*groups, self._places):
             if group is not kept:
                 group.pop(name, None)
 
@@ -252,6 +259,11 @@ class Module:
                     if id(variable) not in seen:
                         seen.add(id(variable))
                         yield _join(path, name), variable
+
+    def _saved(self) -> Iterator[tuple[str, Variable]]:
+        """What checkpoints hold, by path."""
+        named = self._named("_parameters", "_buffers")
+        return ((path, variable) for path, variable in named if variable.persistent)
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Variable]]:
         """Parameters with their paths such as ``"encoder.0.weight"``; a shared one once, under its first path."""
@@ -339,7 +351,7 @@ class Module:
             UsageError: an initial value is a tensor that is drawn or depends on variables; only a session can evaluate
                 it.
         """
-        own = list(self._named("_parameters", "_buffers"))
+        own = list(self._saved())
         held = holder_of("state_dict", [variable for _, variable in own]) if session is None else session
         if held is not None:
             return {_join(prefix, key): value for key, value in held.state_dict(self).items()}
@@ -360,7 +372,7 @@ class Module:
             FormatError: with ``strict``, keys are missing or unexpected.
             ShapeError, DTypeError: an array does not fit; the message names the key.
         """
-        own = dict(self._named("_parameters", "_buffers"))
+        own = dict(self._saved())
         for key, variable in own.items():
             session = variable.live() if variable.live is not None else None
             if session is not None and not session.closed:

@@ -109,7 +109,7 @@ class VariableStore:
             value = fitting_value(variable, self._pending[key], f"restore: {key!r}")
             del self._pending[key]
             return value
-        if self._only_restored is True or (self._only_restored and _of_model(key)):
+        if variable.persistent and (self._only_restored is True or (self._only_restored and _of_model(key))):
             raise SessionError(
                 f"variable {key!r}, made at {variable.place}, is not in the state that this session was given before "
                 f"it used any variable; "
@@ -161,7 +161,8 @@ class VariableStore:
         Raises:
             SessionError: two variables with one key; the message shows both lines.
         """
-        return _unique((self.key_of(v), v) for v in (self.used if module is None else owned_variables(module).values()))
+        chosen = [v for v in self.used if v.persistent] if module is None else owned_variables(module).values()
+        return _unique((self.key_of(v), v) for v in chosen)
 
     def mark(self, slots: Iterable[StateSlot]) -> None:
         """Note that this session has given variables other values than they had."""
@@ -229,7 +230,8 @@ class VariableStore:
 def owned_variables(module: Any) -> dict[str, Variable]:
     """The variables of a module by their paths in it, or of an optimizer by their names."""
     if hasattr(module, "named_parameters") and hasattr(module, "named_buffers"):
-        return dict((*module.named_parameters(), *module.named_buffers()))
+        named = (*module.named_parameters(), *module.named_buffers())
+        return {path: variable for path, variable in named if variable.persistent}
     if hasattr(module, "minimize"):
         return {v.name: v for v in module.variables()}
     raise UsageError(f"state: expected a module, got {type(module).__name__}")
