@@ -91,6 +91,11 @@ class Compiled:
         return made
 
     @property
+    def bound_names(self) -> frozenset[str]:
+        """The symbolic extents of whose sizes it is valid for these only."""
+        return self._bound_sizes
+
+    @property
     def nbytes(self) -> int:
         """An estimate of what it takes in the process, the device's program included."""
         if self._planned is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from graphcore.base.notices import BuildWarning, warn_once
+from graphcore.base.shapes import symbols_of
 from graphcore.ir.constraints import Constraint, constraints_of
 from graphcore.ir.fingerprint import fingerprint
 from graphcore.ir.graph import Graph, Update, collect
@@ -23,6 +25,7 @@ from graphcore.runtime.feeds import check_feeds, feed_points, symbols_in
 __all__ = ["CACHE_LIMIT", "CACHE_SIZE", "CacheInfo", "Entry", "Program", "ProgramCache", "run_graph", "shrink"]
 
 CACHE_SIZE = 128  # programs of a session, what leads to them, compilations and shapes of each
+_MANY = 3  # compilations of one fetch, which a line is told of
 CACHE_LIMIT = 256 << 20  # estimated bytes of a session's compilations
 
 
@@ -53,6 +56,26 @@ class Program:
         """An estimate of what a compilation and its executables take."""
         bound = sum(b.compiled is compiled for b in list(self.bound.values()))
         return compiled.nbytes + bound * compiled.bound_nbytes
+
+    def add(self, compiled: Compiled) -> None:
+        """Keep a compilation for other sizes. Warns once a line where there come to be many."""
+        self.compiled.append(compiled)
+        del self.compiled[:-CACHE_SIZE]
+        if len(self.compiled) == _MANY:
+            self._warn_of_sizes(self.compiled[-2].hints, compiled)
+
+    def _warn_of_sizes(self, before: Mapping[str, int], compiled: Compiled) -> None:
+        now = compiled.hints
+        changed = [name for name in now if before.get(name) != now[name]]
+        name = next((name for name in changed if name in compiled.bound_names), changed[0])
+        axes = [(t, axis) for t in self.graph.inputs for axis, e in enumerate(t.shape) if name in symbols_of((e,))]
+        where = ", ".join(f"axis {axis} of {t.name!r}" for t, axis in axes) or name
+        warn_once(
+            BuildWarning,
+            "sizes",
+            f"one fetch is compiled for the {_MANY}rd time, because {where} was {before.get(name)} and is "
+            f"{now[name]}; pad it to few sizes, for instance to powers of two",
+        )
 
     def forget(self, compiled: Compiled) -> None:
         """Drop a compilation and its executables."""

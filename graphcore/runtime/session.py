@@ -28,7 +28,6 @@ from graphcore.runtime.names import resolve
 from graphcore.runtime.options import RunMetadata, RunOptions, checked_seed, parse_bytes, refuse_nonfinite
 from graphcore.runtime.program_cache import (
     CACHE_LIMIT,
-    CACHE_SIZE,
     CacheInfo,
     Entry,
     Program,
@@ -312,8 +311,7 @@ class Session:
             compiled = next((c for c in program.compiled if c.fits(sizes)), None)
             if compiled is None:
                 compiled = Compiled(program.graph, self._backend, sizes, self._pipeline, self._verify)
-                program.compiled.append(compiled)
-                del program.compiled[:-CACHE_SIZE]
+                program.add(compiled)
         compiled.check_limit(sizes, self.memory_limit)
         self._variables.initialise(variable_of(slots[position]) for position in compiled.state)
         turn = Turn()

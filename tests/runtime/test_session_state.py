@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc as garbage
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.sessions import opened
 from support.values import message_of
 
 import graphcore as gc
+from graphcore.base import notices
 from graphcore.runtime import compiled as compiled_module
 
 # --- variables --------------------------------------------------------------------------------------------------------
@@ -460,3 +462,20 @@ def test_the_caches_are_bounded(fast: gc.Session) -> None:
     for i in range(CACHE_SIZE + 5):
         assert fast.run(x * float(i), {x: 2}) == 2 * i
     assert len(fast._cache.programs) == len(fast._cache.entries) == CACHE_SIZE
+
+
+def test_a_fetch_of_many_programs_is_told_once(fast: gc.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_warned", set())
+    x, y = gc.placeholder("float32", (None, 2), name="x"), gc.placeholder("float32", (2, None), name="y")
+    batch, length = gc.softmax(x, 1), gc.softmax(y, 1).sum(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in range(3, 8):
+            fast.run(length, {y: np.ones((2, n))})
+        for n in (64, 5, 8, 100):
+            fast.run(batch, {x: np.ones((n, 2))})
+        assert [w.category for w in caught] == [gc.BuildWarning] and caught[0].filename == __file__
+        assert "because axis 1 of 'y' was 4 and is 5; pad it to few sizes" in str(caught[0].message)
+        for n in (1, 10, 100):
+            fast.run(batch * 2, {x: np.ones((n, 2))})
+    assert "because axis 0 of 'x' was 10 and is 100" in str(caught[1].message)
