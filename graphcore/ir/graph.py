@@ -28,6 +28,10 @@ class Update:
     value: Value
     place: str = ""
 
+    def __iter__(self) -> Iterator[Any]:
+        """The slot and the value, as graphs have them."""
+        return iter((self.slot, self.value))
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -40,6 +44,8 @@ class Graph:
     inputs: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.updates, tuple) or any(isinstance(u, Update) for u in self.updates):
+            object.__setattr__(self, "updates", tuple((slot, value) for slot, value in self.updates))
         given = (*self.outputs, *self.inputs, *(value for _, value in self.updates))
         if not all(isinstance(t, Value) for t in given) or not all(isinstance(s, StateSlot) for s, _ in self.updates):
             object.__setattr__(self, "outputs", tuple(map(_value_of, self.outputs)))
