@@ -42,6 +42,7 @@ class Adam(Optimizer):
     betas: tuple[float, float]
     eps: float
     weight_decay: float
+    slot_names = ("exp_avg", "exp_avg_sq")
     _decoupled = False
 
     def __init__(

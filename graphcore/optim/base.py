@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from graphcore.base.shapes import agree
 from graphcore.ir.graph import toposort
 from graphcore.ir.node import describe
 from graphcore.optim.groups import Parameters, ParamGroup, checked_value, is_rate, label, parameter_groups
+from graphcore.optim.state import load_values, numbered_state, read_values
 
 __all__ = ["Optimizer", "TrainStep"]
 
@@ -77,8 +78,11 @@ class Optimizer(ABC, metaclass=_RateFirst):
 
     Attributes:
         param_groups: dictionaries of parameters and options; none without ``params``.
+        slot_names: what its state of a parameter is called.
         defaults: the options; each is an attribute, too, which assigns the option of every group.
     """
+
+    slot_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Parameters, defaults: Mapping[str, Any], name: str | None = None) -> None:
         self._op = type(self).__name__
@@ -126,6 +130,49 @@ class Optimizer(ABC, metaclass=_RateFirst):
     def variables(self) -> list[Variable]:
         """All state of the optimizer, the step count last."""
         return [*self._slots.values(), *([self._steps] if self._steps is not None else [])]
+
+    def state_dict(self, *, session: Any = None) -> dict[str, Any]:
+        """The state in PyTorch's layout: ``{"state": {number: {slot: array, "step": n}}, "param_groups": [...]}``, by
+        the order of the parameters.
+
+        Args:
+            session: whose values; by default those of the open session that changed them last, else the initial ones.
+
+        Raises:
+            SessionError: the state was changed in a session that is closed, and was not committed.
+            UsageError: the optimizer was given no parameters.
+        """
+        params = self._own("state_dict")
+        state: dict[int, dict[str, Any]] = {}
+        values = iter(read_values(f"{self._op}.state_dict", self.variables(), session))
+        named = {(uid, slot): next(values) for uid, slot in self._slots}
+        step = {"step": next(values)} if self._steps is not None else {}
+        for number, variable in enumerate(params):
+            held = {slot: value for (uid, slot), value in named.items() if uid == variable.uid}
+            state[number] = {**held, **step}
+        numbers = {v.uid: number for number, v in enumerate(params)}
+        groups = [{**group, "params": [numbers[v.uid] for v in group["params"]]} for group in self.param_groups]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set the state's initial values from ``state_dict``'s arrays or PyTorch's, by the order of the parameters,
+        before a session uses them. Options of groups stay as they are. Nothing changes if it raises.
+
+        Raises:
+            FormatError: another layout, another number of parameters, or a slot that the optimizer does not have.
+            SessionError: an open session uses the state already, so that an initial value would come too late.
+            ShapeError, DTypeError: an array does not fit.
+            UsageError: the optimizer was given no parameters.
+        """
+        params = self._own("load_state_dict")
+        found = numbered_state(self._op, state_dict, len(params), (*self.slot_names, "step"))
+        values: list[tuple[Variable, Any]] = []
+        steps = [int(held.pop("step")) for held in found.values() if "step" in held]
+        for number, held in found.items():
+            values += [(self._slot(params[number], slot), value) for slot, value in held.items()]
+        if steps and not (self._steps is None and self._uncounted):
+            values.append((self._counter(), np.int64(max(steps))))
+        load_values(f"{self._op}.load_state_dict", values)
 
     # -- building -----------------------------------------------------------------------------------------------------
 

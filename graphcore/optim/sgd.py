@@ -46,6 +46,7 @@ class SGD(Optimizer):
     dampening: float
     weight_decay: float
     nesterov: bool
+    slot_names = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class RMSprop(Optimizer):
     weight_decay: float
     momentum: float
     centered: bool
+    slot_names = ("square_avg", "grad_avg", "momentum_buffer")
 
     def __init__(
         self,
