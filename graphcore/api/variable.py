@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from graphcore.base.shapes import agree, as_shape, format_shape, is_static
 from graphcore.ir import graph as ir
 from graphcore.ir.graph import read_slots, toposort
 from graphcore.ir.leaves import Constant, Placeholder
-from graphcore.ir.node import Node, describe, make_node
+from graphcore.ir.node import Builder, Node, describe, make_node
 from graphcore.ir.op import TensorType
 from graphcore.ir.state import StateSlot
 
@@ -302,6 +302,35 @@ class Variable(Tensor):
         self.slot.initializer = _held("set_initial", array, self.dtype).array
         # What sessions that are gone left in it no longer matters.
         self.changes = {s: when for s, when in self.changes.items() if s() is not None and not s().closed}
+
+    def set_dtype(self, dtype: Any) -> None:
+        """Change the element type, before a session uses the variable or anything is built on it.
+
+        Raises:
+            SessionError: an open session has used it.
+            DTypeError: one type is floating and the other is not.
+        """
+        wanted = dtypes.as_dtype(dtype)
+        session = self.live() if self.live is not None else None
+        if session is not None and not session.closed:
+            raise SessionError(
+                f"set_dtype: variable {self.name!r} has a value of {self.dtype} in an open session already"
+                f"\n  the variable was made at {self.place}"
+            )
+        if wanted.is_float != self.dtype.is_float:
+            raise DTypeError(
+                f"set_dtype: variable {self.name!r} is {self.dtype}, which does not become {wanted}"
+                f"\n  the variable was made at {self.place}"
+            )
+        slot, initial = self.slot, self.initial
+        if isinstance(initial, Tensor):
+            slot.initializer = wrap(Builder().cast(initial.value, dtype=wanted))
+        elif hasattr(initial, "sample"):
+            slot.initializer = replace(initial, dtype=wanted)
+        else:
+            slot.initializer = _held("set_dtype", initial, wanted).array
+        slot.retype(TensorType(self.shape, wanted))
+        _over(self, slot)
 
     def _check_kind(self, function: str, array: Any) -> None:
         """Raise DTypeError for an array that would lose its meaning: floats for integers, numbers for bools."""

@@ -63,6 +63,12 @@ class StateSlot:
         self._node = ref(node)
         return node
 
+    def retype(self, kind: TensorType) -> None:
+        """Change the type, before anything is built on the slot: another node reads it from now on."""
+        with _reading:
+            self.type = kind
+            self._node = None
+
     @property
     def shape(self) -> Shape:
         return self.type.shape

@@ -313,16 +313,40 @@ class Module:
         return self
 
     def to(self, *targets: Any, **options: Any) -> Self:
-        """The module itself: devices are for sessions. Warns once a line.
+        """Give floating parameters and buffers another element type, before the module is called or a session uses it.
+
+        A device is for a session to name: warns once a line. Returns the module.
 
         Raises:
-            UsageError: an element type, which is given where modules are made (``dtype=``).
+            SessionError: an open session uses a variable already.
+            DTypeError: no floating type.
         """
         for target in (*targets, *options.values()):
-            if not isinstance(target, (bool, type(None))) and not _is_device(target):
-                raise UsageError(f"{type(self).__name__}.to({target!r}): give dtype= to the layers where they are made")
-        warn_once(DeviceWarning, "device", f"{type(self).__name__}.to(...) does nothing: {DEVICE}")
+            if isinstance(target, (bool, type(None))):
+                continue
+            if _is_device(target):
+                warn_once(DeviceWarning, "device", f"{type(self).__name__}.to(...) does nothing: {DEVICE}")
+                continue
+            for _, variable in self._named("_parameters", "_buffers"):
+                if variable.dtype.is_float:
+                    variable.set_dtype(target)
         return self
+
+    def half(self) -> Self:
+        """``to("float16")``. Returns the module."""
+        return self.to("float16")
+
+    def float(self) -> Self:
+        """``to("float32")``. Returns the module."""
+        return self.to("float32")
+
+    def double(self) -> Self:
+        """``to("float64")``. Returns the module."""
+        return self.to("float64")
+
+    def bfloat16(self) -> Self:
+        """``to("bfloat16")``. Returns the module."""
+        return self.to("bfloat16")
 
     def cuda(self, device: Any = None) -> Self:
         """The module itself: devices are for sessions. Warns once a line."""

@@ -10,7 +10,7 @@ import numpy as np
 from graphcore.api.tensor import Tensor
 from graphcore.base import dtypes
 from graphcore.base.arrays import beyond, shown
-from graphcore.base.errors import FeedError, UsageError
+from graphcore.base.errors import FeedError, GraphError, UsageError
 from graphcore.base.shapes import Dim, bind, format_shape, symbols_of
 from graphcore.ir.constraints import Constraint
 from graphcore.ir.graph import Graph, rebuild
@@ -52,6 +52,7 @@ def check_feeds(graph: Graph, fed: Sequence[Value]) -> None:
     Raises:
         FeedError: a variable or one tensor twice among the fed ones; a placeholder that is not.
         UsageError: a value of a region's body.
+        GraphError: a variable got another element type after something was built on it.
     """
     seen = set()
     for t in fed:
@@ -64,6 +65,13 @@ def check_feeds(graph: Graph, fed: Sequence[Value]) -> None:
         seen.add(t)
     points = {t.node.serial for t in graph.inputs}
     for node in graph.nodes():
+        if isinstance(node.op, StateRead) and node.types != node.op.infer():
+            (built,), (now,) = node.types, node.op.infer()
+            raise GraphError(
+                f"variable {node.op.slot.name!r} was {built.dtype} when something was built on it, and is "
+                f"{now.dtype}; change the type of a module before it is called\n"
+                f"  the variable was made at {node.op.slot.place}"
+            )
         if isinstance(node.op, Placeholder) and node.serial not in points:
             t = node.output()
             raise FeedError(
