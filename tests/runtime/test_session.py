@@ -225,6 +225,7 @@ def test_make_callable(sess: gc.Session) -> None:
     assert sess.make_callable(y + 1, y)(1.0) == 2
     assert sess.make_callable(y + 1, ["y"])(1.0) == 2  # type: ignore[list-item]
     assert "inputs must be tensors, got int" in message_of(gc.UsageError, lambda: sess.make_callable(y, [3]))  # type: ignore[list-item]
+    assert "no tensor has the name 'z'" in message_of(gc.FeedError, lambda: sess.make_callable(y, ["z"]))
 
 
 def test_function_runs_in_the_default_session() -> None:

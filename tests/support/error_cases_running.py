@@ -106,10 +106,10 @@ CASES: list[tuple[Any, type[Exception], type[Exception], list[str]]] = [
     ),
     (lambda: on("make_callable", S, [S, S]), gc.FeedError, ValueError, ["'s' is fed twice", "built at {S}"]),
     (
-        lambda: on("make_callable", S, ["s"]),
+        lambda: on("make_callable", S, [3]),
         gc.UsageError,
         TypeError,
-        ["make_callable: inputs must be tensors, got str"],
+        ["make_callable: inputs must be tensors, got int"],
     ),
     (
         lambda: Session("numpy").make_callable(S, [S])(),
