@@ -282,11 +282,19 @@ class Variable(Tensor):
         return self.slot.initializer
 
     def set_initial(self, value: Any) -> None:
-        """Replace the initial value (before a session initialises the variable).
+        """Replace the initial value, by an array or an initializer (before a session initialises the variable).
 
         Raises:
             ShapeError: another shape.
         """
+        if hasattr(value, "sample"):
+            if (value.shape, value.dtype) != (self.shape, self.dtype):
+                raise ShapeError(
+                    f"set_initial: variable {self.name!r} is {self.type}, the initializer {value}"
+                    f"\n  the variable was made at {self.place}"
+                )
+            self._begin(value)
+            return
         if isinstance(value, Tensor):
             raise DTypeError(
                 f"set_initial: the value for {self.name!r} is a symbolic tensor; pass an array"
@@ -299,7 +307,10 @@ class Variable(Tensor):
                 f"{format_shape(array.shape)}\n  the variable was made at {self.place}"
             )
         self._check_kind("set_initial", array)
-        self.slot.initializer = _held("set_initial", array, self.dtype).array
+        self._begin(_held("set_initial", array, self.dtype).array)
+
+    def _begin(self, initial: Any) -> None:
+        self.slot.initializer = initial
         # What sessions that are gone left in it no longer matters.
         self.changes = {s: when for s, when in self.changes.items() if s() is not None and not s().closed}
 

@@ -133,7 +133,6 @@ _ADVICE: dict[str, dict[str, str]] = {
         "to_numpy": _RUN,
     },
     "nn": {
-        "init": "gc.init has initializers: gc.Variable(gc.init.he_normal((784, 10)))",
         "BCELoss": "gc.nn.functional.binary_cross_entropy(p, target), or better gc.nn.BCEWithLogitsLoss() on logits",
         "sparse_softmax_cross_entropy_with_logits": "gc.nn.functional.cross_entropy(logits, labels)",
         "softmax_cross_entropy_with_logits": "gc.nn.functional.cross_entropy(logits, probabilities)",
@@ -196,7 +195,7 @@ _PLANNED = {
         Softmin Softplus Softshrink Softsign Tanhshrink Threshold Transformer TransformerDecoder
         TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer TripletMarginLoss
         TripletMarginWithDistanceLoss Unflatten Unfold Upsample UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d
-        ZeroPad2d ZeroPad3d init utils
+        ZeroPad2d ZeroPad3d
     """,
     "nn.functional": """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphcore.base.signposts import missing
-from graphcore.nn import functional, utils
+from graphcore.nn import functional, init, utils
 from graphcore.nn.activation import (
     GELU,
     LeakyReLU,
@@ -70,6 +70,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "functional",
+    "init",
     "utils",
 ]
 
