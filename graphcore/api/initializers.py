@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from graphcore.api.variable import fixed
 from graphcore.base import dtypes
 from graphcore.base.dtypes import DType
 from graphcore.base.errors import DTypeError, ShapeError, UsageError
 from graphcore.base.shapes import Shape, as_shape, format_shape, is_static
+from graphcore.ir.leaves import Constant
 
 # fmt: off
 __all__ = [
@@ -100,8 +100,11 @@ def constant(shape: Any, value: float, dtype: Any = "float32") -> Initializer:
     >>> constant((2, 3), 0.1).shape
     (2, 3)
     """
-    op: Any = fixed("init.constant", value, dtypes.as_dtype(dtype)).node.op
-    return _make("constant", shape, dtype, lambda rng, s: np.full(s, op.array), False)
+    try:
+        held = Constant.of(value, dtypes.as_dtype(dtype)).array
+    except DTypeError as error:
+        raise DTypeError(f"init.constant: {error}; give a wider dtype") from None
+    return _make("constant", shape, dtype, lambda rng, s: np.full(s, held), False)
 
 
 def zeros(shape: Any, dtype: Any = "float32") -> Initializer:

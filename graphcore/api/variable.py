@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.api.agreement import taken
+from graphcore.api.initial_value import InitialValue
 from graphcore.api.tensor import Tensor, adopt, result, wrap
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
@@ -309,6 +310,24 @@ class Variable(Tensor):
         self._check_kind("set_initial", array)
         self._begin(_held("set_initial", array, self.dtype).array)
 
+    def check_unused(self, function: str) -> None:
+        """Raise SessionError if an open session has used the variable, so that an initial value would come too late."""
+        session = self.live() if self.live is not None else None
+        if session is not None and not session.closed:
+            raise SessionError(
+                f"{function}: {self.name!r} has a value in an open session already; use sess.set_value(variable, array)"
+                f"\n  the variable was made at {self.place}"
+            )
+
+    @property
+    def data(self) -> InitialValue:
+        """The initial value, for ``w.data.normal_(0.0, 0.02)`` and the like; ``w.data = array`` replaces it."""
+        return InitialValue(self)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        InitialValue(self).copy_(value)
+
     def _begin(self, initial: Any) -> None:
         self.slot.initializer = initial
         # What sessions that are gone left in it no longer matters.
@@ -322,12 +341,7 @@ class Variable(Tensor):
             DTypeError: one type is floating and the other is not.
         """
         wanted = dtypes.as_dtype(dtype)
-        session = self.live() if self.live is not None else None
-        if session is not None and not session.closed:
-            raise SessionError(
-                f"set_dtype: variable {self.name!r} has a value of {self.dtype} in an open session already"
-                f"\n  the variable was made at {self.place}"
-            )
+        self.check_unused("set_dtype")
         if wanted.is_float != self.dtype.is_float:
             raise DTypeError(
                 f"set_dtype: variable {self.name!r} is {self.dtype}, which does not become {wanted}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphcore.api import initializers
 from graphcore.api.variable import Variable
-from graphcore.base.errors import SessionError, ShapeError, UsageError
+from graphcore.base.errors import ShapeError, UsageError
 from graphcore.base.shapes import format_shape
 
 # fmt: off
@@ -59,12 +59,7 @@ def _usable(function: str, variable: Any) -> Variable:
     """A variable that no session has used."""
     if not isinstance(variable, Variable):
         raise UsageError(f"{function}: expected a Variable, such as a module's weight, got {type(variable).__name__}")
-    session = variable.live() if variable.live is not None else None
-    if session is not None and not session.closed:
-        raise SessionError(
-            f"{function}: {variable.name!r} has a value in an open session already; use sess.set_value(variable, "
-            f"array)\n  the variable was made at {variable.place}"
-        )
+    variable.check_unused(function)
     return variable
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcore.api.variable import Variable, holder_of
-from graphcore.base.errors import FormatError, SessionError
+from graphcore.base.errors import FormatError
 
 __all__ = ["load_values", "numbered_state", "read_values"]
 
@@ -31,13 +31,7 @@ def load_values(function: str, values: Sequence[tuple[Variable, Any]]) -> None:
         ShapeError, DTypeError: a value that does not fit.
     """
     for variable, _ in values:
-        session = variable.live() if variable.live is not None else None
-        if session is not None and not session.closed:
-            raise SessionError(
-                f"{function}: {variable.name!r} has a value in an open session already, which its initial value does "
-                f"not change; load the state before, or use sess.load_state_dict"
-                f"\n  the variable was made at {variable.place}"
-            )
+        variable.check_unused(function)
     before = [(variable, variable.initial) for variable, _ in values]
     try:
         for variable, value in values:

@@ -80,6 +80,23 @@ def test_every_layer_of_a_model(sess: gc.Session) -> None:
     assert "sess.set_value(variable, array)" in text and f"{__file__}:" in text
 
 
+def test_data_is_the_initial_value(sess: gc.Session) -> None:
+    """``m.weight.data.normal_(0.0, 0.02)``, as people write it."""
+    layer = gc.nn.Linear(50, 40)
+    assert layer.weight.data.normal_(0.0, 0.02) is layer.weight and layer.bias is not None
+    layer.bias.data.zero_().data.fill_(2)
+    other = gc.Variable(np.zeros(3, np.float32), name="other")
+    other.data = np.array([1.0, 2.0, 3.0])
+    assert sess.get_value(layer.weight).std() == pytest.approx(0.02, rel=0.05)
+    assert set(sess.get_value(layer.bias)) == {2} and sess.get_value(other).tolist() == [1, 2, 3]
+    for change in (other.data.zero_, lambda: other.data.copy_([0, 0, 0]), lambda: setattr(other, "data", [0, 0, 0])):
+        assert "sess.set_value(variable, array)" in message_of(gc.SessionError, change)
+    free = gc.Variable(np.zeros((2, 2)))
+    assert abs(free.data.uniform_(-1.0, -0.5).initial.sample(np.random.default_rng(0)) + 0.75).max() <= 0.25
+    with pytest.raises(AttributeError, match=r"sess\.get_value"):
+        free.data.clone()
+
+
 def test_what_does_not_fit() -> None:
     v = gc.Variable([1.0, 2.0])
     assert "at least 2 axes" in message_of(gc.ShapeError, lambda: init.xavier_normal_(v))
