@@ -35,6 +35,7 @@ class Family:
         wide: whether its functions count in 64 bits where a kernel's loops must.
         flattens: whether its functions may count the points of all parallel axes together.
         takes: forms without loops that it makes code for; it is not asked about kernels of others.
+        choices: the class of what can be chosen, by which plans in files are read; a frozen dataclass of plain data.
         build_weight: how many times longer than others' a byte of its text keeps the runtime's compiler busy.
     """
 
@@ -43,6 +44,7 @@ class Family:
     wide: ClassVar[bool] = False
     flattens: ClassVar[bool] = True
     takes: ClassVar[tuple[type[WholeForm], ...]] = ()
+    choices: ClassVar[type[Choices] | None] = None
     build_weight: ClassVar[float] = 1.0
 
     def serves(self, device: DeviceModel) -> bool:

@@ -22,7 +22,7 @@ from graphcore.ir.state import StateSlot
 from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import MemoryInfo, Piece
-from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Placed, Plan
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Placed, Plan, Unchosen
 from graphcore.plan.target import Target
 
 __all__ = ["ArrayBackend", "NumpyBackend", "open_numpy"]
@@ -30,15 +30,8 @@ __all__ = ["ArrayBackend", "NumpyBackend", "open_numpy"]
 _SLACK = 256  # bytes after every value: explicit vectors may be loaded from an aligned start near the end
 
 
-class _Interpretation:
-    """Nothing is chosen."""
-
-    def describe(self) -> str:
-        return "oracle"
-
-
 def _schedule(kernel: Kernel, target: Target, hints: Mapping[str, int]) -> Sequence[Piece]:
-    return [Piece(kernel, "nest", _Interpretation(), tuple(range(len(kernel.params))), elementwise_order=True)]
+    return [Piece(kernel, "nest", Unchosen(), tuple(range(len(kernel.params))), elementwise_order=True)]
 
 
 def open_numpy(spec: str) -> NumpyBackend:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from graphcore.base.dtypes import ALL, DType
 from graphcore.base.errors import FormatError, GraphcoreError, UsageError
-from graphcore.base.shapes import Dim, Extent, dim_min, product
+from graphcore.base.shapes import Dim, Extent
 
 __all__ = ["At", "Codec", "digest_of", "parse", "render"]
 
@@ -232,7 +232,8 @@ class Codec:
             return At({k: v for k, v in at.value.items() if k != "is"}, at.path), by_name[name]
         if len(arms) == 1:
             return at, arms[0]
-        return at, (Dim if isinstance(at.value, dict) else next(arm for arm in arms if arm is not Dim))
+        is_object = isinstance(at.value, dict)
+        return at, next(arm for arm in arms if (arm is Dim or dataclasses.is_dataclass(arm)) == is_object)
 
     def decode_arm(self, at: At, hint: Any) -> Any:
         """Like ``decode``, of a type that is no union."""
@@ -374,36 +375,30 @@ def _extent_in(at: At) -> Extent:
 
 
 def _dim_in(at: At) -> Dim:
-    terms = at.fields("dim")["dim"]
-    found: Extent = 0
-    for term in terms.items():
+    terms: dict[tuple[Any, ...], int] = {}
+    for term in at.fields("dim")["dim"].items():
         items = term.items()
         if not items:
             raise term.fault("is a term without a coefficient")
-        found = found + product([items[0].integer(), *map(_atom_in, items[1:])])
-    if not isinstance(found, Dim) or _dim_out(found) != at.value:
+        terms[tuple(map(_atom_in, items[1:]))] = items[0].integer()
+    # Built as it stands, without arithmetic: what it is made of was simplified before it was written.
+    found = Dim._build(terms)
+    if not isinstance(found, Dim) or _dim_out(found) != at.value or any([*m] != sorted(m, key=repr) for m in terms):
         raise at.fault(f"is not the canonical form of {found}")
     return found
 
 
-def _atom_in(at: At) -> Extent:
+def _atom_in(at: At) -> tuple[Any, ...]:
     parts = at.items()
     if len(parts) == 2 and parts[0].value == "size":
-        return parts[1].guarded(Dim, parts[1].expect(str))  # type: ignore[no-any-return]
-    if len(parts) != 3:
-        raise at.fault("is no name and no operation with its two operands")
-    operation = _named(parts[0], _OPERATIONS)
+        if not parts[1].expect(str):
+            raise parts[1].fault("a size has a name")
+        return "sym", parts[1].value
+    if len(parts) != 3 or parts[0].value not in ("//", "%", "min"):
+        raise at.fault("is no size with its name, and no operation with its two operands")
     a, b = map(_extent_in, parts[1:])
-    if b == 0 or (isinstance(a, int) and isinstance(b, int)):
-        raise at.fault(f"{parts[0].value} of {a} and {b} is no symbolic extent")
-    found = at.guarded(operation, a, b)
-    if not isinstance(found, Dim) or len(found._terms) != 1 or len(found._terms[0][0]) != 1:
-        raise at.fault(f"is not the canonical form of {found}")
-    return found
-
-
-_OPERATIONS: dict[str, Callable[[Any, Any], Extent]] = {
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "min": dim_min,
-}
+    if isinstance(a, int) and isinstance(b, int):
+        raise at.fault(f"the {parts[0].value} of {a} and {b} is no symbolic extent")
+    if b == 0 and parts[0].value != "min":
+        raise parts[2].fault("divides by 0")
+    return parts[0].value, a, b

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphcore.base.dtypes import DType
@@ -14,10 +14,18 @@ from graphcore.kernel.index import PARALLEL, REDUCE, SEQUENTIAL, Atom, Axis, Div
 from graphcore.kernel.ir import Kernel, verify_kernel
 from graphcore.kernel.whole_forms import Factor, Scan, Sort, Transform, WholeForm
 
-__all__ = ["decode_kernel", "encode_kernel", "kernel_from_json", "kernel_to_json"]
+__all__ = [
+    "decode_kernel",
+    "decode_tabled",
+    "encode_kernel",
+    "encode_tabled",
+    "kernel_from_json",
+    "kernel_to_json",
+]
 
 _FORMAT, _VERSION = "graphcore.kernel", 1
-_FORMS: dict[type, tuple[type, ...]] = {WholeForm: (Scan, Sort, Transform, Factor)}
+Variants = Mapping[type, tuple[type, ...]]
+_FORMS: Variants = {WholeForm: (Scan, Sort, Transform, Factor)}
 _AXIS_KINDS = {kind: kind for kind in (PARALLEL, REDUCE, SEQUENTIAL)}
 _DIVISIONS: dict[str, type[Div] | type[Mod]] = {"//": Div, "%": Mod}
 
@@ -45,9 +53,7 @@ def kernel_from_json(text: str) -> Kernel:
 
 def encode_kernel(kernel: Kernel) -> dict[str, Any]:
     """A kernel as JSON values."""
-    codec = _KernelCodec()
-    fields = codec.encode_fields(kernel, tagged=False)
-    return {"axis_table": codec.axes, "value_table": codec.values, **fields}
+    return encode_tabled(kernel, Kernel, _FORMS)
 
 
 def decode_kernel(at: At) -> Kernel:
@@ -56,26 +62,49 @@ def decode_kernel(at: At) -> Kernel:
     Raises:
         FormatError: they are damaged; the message names the field.
     """
+    kernel: Kernel = decode_tabled(at, Kernel, _FORMS)
+    at.guarded(verify_kernel, kernel)
+    return kernel
+
+
+def encode_tabled(value: Any, hint: Any, variants: Variants) -> dict[str, Any]:
+    """A dataclass that holds axes and expressions as JSON values, with tables of these.
+
+    Args:
+        value: the data.
+        hint: its declared type.
+        variants: subclasses that may stand where a class is declared.
+    """
+    codec = _Tables(variants)
+    fields = codec.encode(value, hint)
+    return {"axis_table": codec.axes, "value_table": codec.values, **fields}
+
+
+def decode_tabled(at: At, hint: Any, variants: Variants) -> Any:
+    """What ``encode_tabled`` made JSON values of.
+
+    Raises:
+        FormatError: they are damaged; the message names the field.
+    """
     given = dict(at.expect(dict))
     for table in ("axis_table", "value_table"):
         if table not in given:
             raise at.fault(f"lacks the field {table!r}")
-    codec = _KernelCodec()
+    codec = _Tables(variants)
     codec.read_axes(at.at("axis_table"))
     codec.read_values(at.at("value_table"))
     own = {name: value for name, value in given.items() if name not in ("axis_table", "value_table")}
-    kernel: Kernel = codec.decode_fields(At(own, at.path), Kernel)
-    at.guarded(verify_kernel, kernel)
-    if encode_kernel(kernel) != at.value:
+    found = codec.decode(At(own, at.path), hint)
+    if at.guarded(encode_tabled, found, hint, variants) != at.value:
         raise at.fault("is not in its canonical form: tables in another order, or something in them that nothing uses")
-    return kernel
+    return found
 
 
-class _KernelCodec(Codec):
-    """One kernel's tables, which axes and expressions inside of it refer to."""
+class _Tables(Codec):
+    """Tables of axes and expressions, which what is inside of the data refers to."""
 
-    def __init__(self) -> None:
-        super().__init__(None, _FORMS)
+    def __init__(self, variants: Variants) -> None:
+        super().__init__(None, variants)
         self.axes: list[Any] = []
         self.values: list[Any] = []
         self.axis_position: dict[Axis, int] = {}

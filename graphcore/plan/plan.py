@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -18,9 +18,26 @@ from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import NO_WORK, Work
 
-__all__ = ["ARENA", "CONSTANT", "VARIABLE", "Buffer", "Choices", "Fetch", "Launch", "Placed", "Plan", "print_plan"]
+__all__ = [
+    "ARENA",
+    "CONSTANT",
+    "VARIABLE",
+    "Buffer",
+    "Choices",
+    "Fetch",
+    "Launch",
+    "Placed",
+    "Plan",
+    "Role",
+    "Unchosen",
+    "print_plan",
+]
 
-ARENA, VARIABLE, CONSTANT = "arena", "variable", "constant"
+Space = Literal["arena", "variable", "constant"]
+Role = Literal["feed", "value", "fetch", "workspace", "replaced"]
+ARENA: Final = "arena"
+VARIABLE: Final = "variable"
+CONSTANT: Final = "constant"
 
 
 @dataclass
@@ -33,16 +50,16 @@ class Buffer:
         shape, dtype: what it holds.
         label: the op and line behind it, for messages and diagrams.
         position: of a variable among the graph's (``ir.graph.slots_of``), of a constant among the plan's.
-        role: ``feed``, ``value``, ``fetch`` or ``workspace``.
+        role: ``feed``, ``value``, ``fetch`` or ``workspace``; ``replaced`` by a variable's own memory.
     """
 
     number: int
-    space: str
+    space: Space
     shape: Shape
     dtype: DType
     label: str
     position: int | None = None
-    role: str = "value"
+    role: Role = "value"
 
     @property
     def nbytes(self) -> Extent:
@@ -54,6 +71,14 @@ class Choices(Protocol):
 
     def describe(self) -> str:
         """In a few words, for people."""
+
+
+@dataclass(frozen=True)
+class Unchosen:
+    """The choices of who interprets kernels: there are none."""
+
+    def describe(self) -> str:
+        return "oracle"
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,7 @@ class Fetch:
     constant: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
     """Everything that a backend needs to run a graph.
 
@@ -142,6 +167,16 @@ class Plan:
 
     def __str__(self) -> str:
         return print_plan(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal data, arrays bit for bit."""
+        if not isinstance(other, Plan) or len(self.constants) != len(other.constants):
+            return False
+        same = all(
+            a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+            for a, b in zip(self.constants, other.constants, strict=True)
+        )
+        return same and vars(self) | {"constants": []} == vars(other) | {"constants": []}
 
     def slot(self, number: int) -> int:
         """Which of the graph's variables a buffer of the space ``variable`` holds."""

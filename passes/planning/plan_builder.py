@@ -19,7 +19,7 @@ from graphcore.kernel.index import PARALLEL, Axis, as_index
 from graphcore.kernel.ir import Kernel, Param, Store
 from graphcore.kernel.parts import Part, Parts, uncut
 from graphcore.plan.backend import Piece
-from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Launch, Plan, print_plan
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Launch, Plan, Role, print_plan
 from graphcore.plan.target import Reject, Target
 from passes.fusion.lower import Kernels, verify_kernels
 from passes.fusion.partition import is_scalar_constant, stored_root
@@ -57,7 +57,7 @@ class Draft:
 
     # Buffers
 
-    def buffer(self, t: Value, role: str = "value") -> int:
+    def buffer(self, t: Value, role: Role = "value") -> int:
         found = self.buffer_of.get(t)
         if found is not None:
             return found

@@ -185,6 +185,7 @@ class Convolution(Family):
     """Forward and input gradient in one step; the weight gradient's last step, after ``ConvolutionWeightSums``."""
 
     name = "conv"
+    choices = _Config
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_cpu
@@ -387,6 +388,7 @@ class ConvolutionWeightSums(Family):
     """The weight gradient's first step: every task's own sums, into the workspace."""
 
     name = "conv-sums"
+    choices = _Config
     build_weight = 2.0
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[_Config] | Reject:

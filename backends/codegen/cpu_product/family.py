@@ -102,6 +102,7 @@ class Matmul(Family):
     """Products on CPUs: register tiles, packed panels, vector epilogue."""
 
     name = "matmul"
+    choices = MatmulConfig
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_cpu

@@ -77,6 +77,7 @@ class GpuMatmul(Family):
     """Sums of products on GPUs."""
 
     name = "gpu-matmul"
+    choices = TileConfig
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_gpu

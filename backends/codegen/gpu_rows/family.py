@@ -89,6 +89,7 @@ class GpuRows(Family):
     """Rows on GPUs."""
 
     name = "gpu-rows"
+    choices = RowsConfig
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_gpu

@@ -37,6 +37,7 @@ class Nest(Family):
     """Takes every kernel."""
 
     name = "nest"
+    choices = NestConfig
     wide = True
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[NestConfig]:

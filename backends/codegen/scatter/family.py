@@ -61,6 +61,7 @@ class Scatter(Family):
     """The rows' sums after the steps that sort their terms."""
 
     name = "scatter"
+    choices = ScatterConfig
     wide = True
 
     def candidates(

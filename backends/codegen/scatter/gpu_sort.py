@@ -49,6 +49,7 @@ class GpuSort(Family):
     """Ranks by counting."""
 
     name = "gpu-sort"
+    choices = RankConfig
     flattens = False  # it walks the points, and then the rows
     takes: ClassVar[tuple[type[WholeForm], ...]] = (Sort,)
 

@@ -53,6 +53,7 @@ class ScatterRows(Family):
     """Sums of rows in memory, for CPUs: on a GPU a work item has no row of its own."""
 
     name = "scatter-rows"
+    choices = RowsConfig
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_cpu

@@ -40,6 +40,7 @@ class ScatterSort(Family):
     """One task's stable counting sort of the points by row: a pass over the rows and two over the points."""
 
     name = "scatter-sort"
+    choices = SortConfig
     flattens = False  # it walks the points, and then the rows
     takes: ClassVar[tuple[type[WholeForm], ...]] = (Sort,)
 
