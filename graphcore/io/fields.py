@@ -185,7 +185,7 @@ class Codec:
             return [self.encode(v, h) for v, h in zip(value, _each(args, len(value)), strict=True)]
         if origin is dict:
             return {str(k): self.encode(v, args[1]) for k, v in value.items()}
-        if origin is np.ndarray:
+        if np.ndarray in (hint, origin):
             return self.encode_array(value)
         if isinstance(hint, type) and issubclass(hint, Enum):
             return value.name.lower()
@@ -196,7 +196,7 @@ class Codec:
     def encode_fields(self, value: Any, tagged: bool) -> dict[str, Any]:
         """A dataclass, with its class's name where several are possible."""
         cls: type = type(value)
-        found = {name: self.encode(getattr(value, name), hint) for name, hint in _hints(cls).items()}
+        found = {name: self.encode(getattr(value, name), hint) for name, hint in self.hints(cls).items()}
         return {"is": cls.__name__, **found} if tagged else found
 
     def encode_array(self, array: NDArray[Any]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Codec:
             return origin(self.decode(item, h) for item, h in zip(*_matched(at, args), strict=True))
         if origin is dict:
             return {key: self.decode(At(v, f"{at.path}.{key}"), args[1]) for key, v in at.expect(dict).items()}
-        if origin is np.ndarray:
+        if np.ndarray in (hint, origin):
             return self.decode_array(at)
         if isinstance(hint, type) and issubclass(hint, Enum):
             return _named(at, {member.name.lower(): member for member in hint})
@@ -264,7 +264,7 @@ class Codec:
 
     def decode_fields(self, at: At, hint: type) -> Any:
         """A dataclass."""
-        hints = _hints(hint)
+        hints = self.hints(hint)
         given = at.fields(*hints)
         return at.guarded(hint, **{name: self.decode(given[name], h) for name, h in hints.items()})
 
@@ -282,6 +282,10 @@ class Codec:
         if digest_of(found) != digest:
             raise given["digest"].fault("the array's bytes are others than when it was saved")
         return found
+
+    def hints(self, cls: type) -> dict[str, Any]:
+        """The types of a dataclass's fields, in order."""
+        return _hints(cls)
 
     def arms(self, hint: Any) -> tuple[Any, ...]:
         """The types that a declared one may be."""

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import DTypeError, GradientError, ShapeError
+from graphcore.base.errors import DTypeError, FormatError, GradientError, ShapeError
 from graphcore.base.shapes import Extent, Shape, format_shape, product
 from graphcore.kernel.contraction import ContractionRoles
 from graphcore.kernel.expr import Expr
@@ -261,6 +261,15 @@ class Op:
     def numbered(self, stream: int) -> Op:
         """The op that makes this ``draw`` from a stream of random numbers."""
         raise NotImplementedError(self.name)  # pragma: no cover - every op with a draw overrides it
+
+    @classmethod
+    def migrate(cls, version: int, attributes: dict[str, Any]) -> dict[str, Any]:
+        """The attributes, as JSON values, of this version from those that an older one wrote.
+
+        Raises:
+            FormatError: there is no way from that version.
+        """
+        raise FormatError(f"version {version} of {cls.name} cannot be read; this one is {cls.version}")
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """The results' types.
