@@ -40,7 +40,7 @@ VARIABLE: Final = "variable"
 CONSTANT: Final = "constant"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Buffer:
     """Memory of one value.
 
@@ -141,7 +141,7 @@ class Fetch:
     constant: int | None = None
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Everything that a backend needs to run a graph.
 
@@ -156,13 +156,13 @@ class Plan:
         hints: extents that the schedules were chosen for.
     """
 
-    buffers: list[Buffer] = field(default_factory=list)
-    steps: list[Launch] = field(default_factory=list)
-    feeds: list[int] = field(default_factory=list)
-    fetches: list[Fetch] = field(default_factory=list)
-    variables: list[int] = field(default_factory=list)
-    constants: list[NDArray[Any]] = field(default_factory=list)
-    in_place: list[tuple[int, int]] = field(default_factory=list)
+    buffers: tuple[Buffer, ...] = ()
+    steps: tuple[Launch, ...] = ()
+    feeds: tuple[int, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
+    variables: tuple[int, ...] = ()
+    constants: tuple[NDArray[Any], ...] = ()
+    in_place: tuple[tuple[int, int], ...] = ()
     hints: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -176,7 +176,7 @@ class Plan:
             a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
             for a, b in zip(self.constants, other.constants, strict=True)
         )
-        return same and vars(self) | {"constants": []} == vars(other) | {"constants": []}
+        return same and vars(self) | {"constants": ()} == vars(other) | {"constants": ()}
 
     def slot(self, number: int) -> int:
         """Which of the graph's variables a buffer of the space ``variable`` holds."""

@@ -103,6 +103,5 @@ class Levels(Stage[Unordered, Plan]):
         ctx.say(f"steps run {name}")
         order = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order)}
-        plan.steps = [replace(plan.steps[i], level=levels[i]) for i in order]
-        plan.in_place = [(b, moved[i]) for b, i in plan.in_place]
-        return plan
+        steps = tuple(replace(plan.steps[i], level=levels[i]) for i in order)
+        return replace(plan, steps=steps, in_place=tuple((b, moved[i]) for b, i in plan.in_place))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from numpy.typing import NDArray
+
 from graphcore.base.errors import CompileError
 from graphcore.ir.graph import Graph
 from graphcore.ir.leaves import Constant, StateRead
@@ -36,7 +38,14 @@ class Draft:
 
     def __init__(self, graph: Graph, ctx: StageContext) -> None:
         self.graph, self.target, self.say = graph, ctx.target, ctx.say
-        self.plan = Plan(hints=dict(ctx.sizes))
+        self.hints = dict(ctx.sizes)
+        self.buffers: list[Buffer] = []
+        self.steps: list[Launch] = []
+        self.feeds: list[int] = []
+        self.fetches: list[Fetch] = []
+        self.variables: list[int] = []
+        self.constants: list[NDArray[Any]] = []
+        self.in_place: list[tuple[int, int]] = []
         self.slots = {id(variable): position for position, variable in enumerate(ctx.slots)}
         self.buffer_of: dict[Value, int] = {}
         self.variable_buffer: dict[int, int] = {}
@@ -46,9 +55,23 @@ class Draft:
     def __str__(self) -> str:
         return print_plan(self.plan)
 
+    @property
+    def plan(self) -> Plan:
+        """What there is of the plan by now."""
+        return Plan(
+            tuple(self.buffers),
+            tuple(self.steps),
+            tuple(self.feeds),
+            tuple(self.fetches),
+            tuple(self.variables),
+            tuple(self.constants),
+            tuple(self.in_place),
+            dict(self.hints),
+        )
+
     def schedule_all(self, kernels: Kernels) -> None:
         for t in self.graph.inputs:
-            self.plan.feeds.append(self.buffer(t, "feed"))
+            self.feeds.append(self.buffer(t, "feed"))
         verify_kernels(kernels)
         for made in kernels.listed:
             if made.kernel.stores:  # else every value it would store is empty
@@ -66,14 +89,14 @@ class Draft:
         if isinstance(node.op, StateRead):
             return self.variable(node.op.slot)
         if isinstance(node.op, Constant):
-            made = Buffer(len(self.plan.buffers), CONSTANT, t.shape, t.dtype, label, self.constant(node.op.array))
+            made = Buffer(len(self.buffers), CONSTANT, t.shape, t.dtype, label, self.constant(node.op.array))
         else:
             if node.op.kind is Kind.LEAF and role != "feed":
                 raise CompileError(
                     f"{node.op.name} {t.name!r} has no value: feed it (it was built at {node.origin.place})"
                 )
-            made = Buffer(len(self.plan.buffers), ARENA, t.shape, t.dtype, label, None, role)
-        self.plan.buffers.append(made)
+            made = Buffer(len(self.buffers), ARENA, t.shape, t.dtype, label, None, role)
+        self.buffers.append(made)
         self.buffer_of[t] = made.number
         return made.number
 
@@ -81,26 +104,26 @@ class Draft:
         found = self.variable_buffer.get(id(variable))
         if found is None:
             made = Buffer(
-                len(self.plan.buffers),
+                len(self.buffers),
                 VARIABLE,
                 variable.shape,
                 variable.dtype,
                 f"variable {variable.name} at {variable.place}",
                 self.slots[id(variable)],
             )
-            self.plan.buffers.append(made)
+            self.buffers.append(made)
             found = self.variable_buffer[id(variable)] = self.buffer_of[variable.read()] = made.number
-            self.plan.variables.append(found)
+            self.variables.append(found)
         return found
 
     def constant(self, array: Any) -> int:
         """The position of an array among the plan's constants."""
-        self.plan.constants.append(array)
-        return len(self.plan.constants) - 1
+        self.constants.append(array)
+        return len(self.constants) - 1
 
     def scratch(self, shape: Any, dtype: Any, label: str) -> int:
-        made = Buffer(len(self.plan.buffers), ARENA, shape, dtype, label, None, "workspace")
-        self.plan.buffers.append(made)
+        made = Buffer(len(self.buffers), ARENA, shape, dtype, label, None, "workspace")
+        self.buffers.append(made)
         return made.number
 
     # Steps
@@ -128,7 +151,7 @@ class Draft:
         """
         work: dict[int, int] = {}
         if part not in self.pieces:
-            self.pieces[part] = scheduled(part, self.target, self.plan.hints)
+            self.pieces[part] = scheduled(part, self.target, self.hints)
         for piece in self.pieces[part]:
             extra = [*shared]
             for number, shape, dtype in piece.workspace:
@@ -137,7 +160,7 @@ class Draft:
                 extra.append(work[number])
             # A piece's parameters below len(buffers) are the kernel's own, the others are its workspaces.
             mapped = tuple(buffers[i] if i < len(buffers) else work[i - len(buffers)] for i in piece.params)
-            self.plan.steps.append(
+            self.steps.append(
                 Launch(
                     piece.kernel,
                     mapped,
@@ -158,7 +181,7 @@ class Draft:
 
     def copy(self, source: int, target: int, why: str) -> None:
         """A step that copies one buffer to another of the same type."""
-        b = self.plan.buffers[source]
+        b = self.buffers[source]
         axis = Axis("i0", b.nbytes // b.dtype.itemsize if isinstance(b.nbytes, int) else _elements(b), PARALLEL)
         at = as_index(axis)
         shape = (axis.extent,)
@@ -175,9 +198,8 @@ class Draft:
     def finish_updates(self) -> Flow:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the
         end."""
-        plan = self.plan
         self.keep_old_values()
-        flow = Flow(accesses(plan), self.state())
+        flow = Flow(accesses(self.plan), self.state())
         over: dict[int, int] = {}  # new values that are written over their variable's old one
         copied: list[tuple[int, int, str]] = []
         for variable, value in self.graph.updates:
@@ -198,22 +220,22 @@ class Draft:
             else:
                 self.say(f"the update of {variable.name} is copied at the end: {reason}")
                 copied.append((new, old, why))
-        circular = Flow(accesses(plan), self.state(), over).circular()
+        circular = Flow(accesses(self.plan), self.state(), over).circular()
         for new, old in tuple(over.items()):
             if circular.intersection(flow.writers[new]):
                 del over[new]
-                name = plan.buffers[old].label
+                name = self.buffers[old].label
                 self.say(f"the update of {name} is copied at the end: updates need each other's old values")
                 copied.append((new, old, name))
         for source, target, why in copied:
             self.copy(source, target, why)
-        flow = Flow(accesses(plan), self.state(), over)
+        flow = Flow(accesses(self.plan), self.state(), over)
         self.replace(flow, over)
         return flow
 
     def state(self) -> set[int]:
         """The variables' buffers: whatever reads one reads its value from before the run."""
-        return {*self.plan.variables}
+        return {*self.variables}
 
     def keep_old_values(self) -> None:
         """Copy every variable that is both fetched and updated: a fetch is the value before the run."""
@@ -229,14 +251,13 @@ class Draft:
 
     def cannot_replace(self, flow: Flow, old: int, new: int) -> str | None:
         """Why the kernel that computes a variable's new value cannot write it over the old one; None if it can."""
-        plan = self.plan
-        if plan.buffers[new].space != ARENA or plan.buffers[new].role == "feed":
+        if self.buffers[new].space != ARENA or self.buffers[new].role == "feed":
             return "its new value is no computed value of its own"
         writers = flow.writers.get(new, ())
         if len(writers) != 1:
             return "several kernels write its new value"
         place = writers[0]
-        writer = plan.steps[place]
+        writer = self.steps[place]
         if old in writer.buffers and not writer.elementwise_order:
             return "the kernel that computes it reads the old value out of order"
         if old in writer.buffers and not _same_elements(writer, old, new):
@@ -244,16 +265,15 @@ class Draft:
         if old in writer.buffers and not _reads_before_writing(writer, old, new):
             return "a reduction of the kernel that computes it may read the old value later"
         late = flow.follows(place, [i for i in flow.readers.get(old, ()) if i > place])
-        return None if late is None else f"{plan.steps[late].kernel.name} needs the old value later"
+        return None if late is None else f"{self.steps[late].kernel.name} needs the old value later"
 
     def replace(self, flow: Flow, over: Mapping[int, int]) -> None:
         """Let the kernels that compute new values write the variables' own buffers."""
-        plan = self.plan
         for new, old in over.items():
-            plan.buffers[new].role = "replaced"
-            plan.in_place += [(old, i) for i in flow.writers[new]]
+            self.buffers[new] = replace(self.buffers[new], role="replaced")
+            self.in_place += [(old, i) for i in flow.writers[new]]
             for i in dict.fromkeys((*flow.writers[new], *flow.readers.get(new, ()))):
-                plan.steps[i] = plan.steps[i].renamed(new, old)
+                self.steps[i] = self.steps[i].renamed(new, old)
         self.buffer_of = {key: over.get(number, number) for key, number in self.buffer_of.items()}
 
     def fetch(self, t: Value) -> Fetch:
@@ -263,8 +283,9 @@ class Draft:
         number = self.old_values.get(root, -1)
         if number < 0:
             number = self.buffer(root)
-        if self.plan.buffers[number].space == ARENA and self.plan.buffers[number].role == "value":
-            self.plan.buffers[number].role = "fetch"
+        found = self.buffers[number]
+        if found.space == ARENA and found.role == "value":
+            self.buffers[number] = replace(found, role="fetch")
         return Fetch(number, t.shape, t.dtype)
 
 
@@ -364,5 +385,5 @@ class Updates(Stage[Draft, Unordered]):
         draft.say = ctx.say
         flow = draft.finish_updates()
         for t in draft.graph.outputs:
-            draft.plan.fetches.append(draft.fetch(t))
+            draft.fetches.append(draft.fetch(t))
         return Unordered(draft.plan, flow)

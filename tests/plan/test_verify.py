@@ -12,9 +12,10 @@ import pytest
 from support.stages import oracle_target, training_step
 
 import graphcore as gc
+from graphcore.base.dtypes import float64
 from graphcore.base.errors import VerifyError
 from graphcore.ir.graph import Graph
-from graphcore.plan.plan import Plan
+from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Launch, Plan
 from graphcore.plan.verify import verify_plan
 from passes.fusion.partition import Group, Partition, verify_partition
 from passes.pipeline import Compilation, compile_graph
@@ -56,53 +57,59 @@ def test_wrong_partitions_are_refused(spoil: Callable[[Partition], Partition], w
         verify_partition(spoil(partition))
 
 
-def _another_fetch(plan: Plan) -> None:
-    plan.buffers.append(replace(plan.buffers[plan.fetches[0].buffer], number=len(plan.buffers)))  # type: ignore[index]
-    plan.fetches[0] = replace(plan.fetches[0], buffer=len(plan.buffers) - 1)
+def _another_fetch(plan: Plan) -> Plan:
+    fetch = plan.fetches[0]
+    assert fetch.buffer is not None
+    more = replace(plan.buffers[fetch.buffer], number=len(plan.buffers))
+    return replace(plan, buffers=(*plan.buffers, more), fetches=(replace(fetch, buffer=more.number),))
 
 
-def _backwards(plan: Plan) -> None:
-    plan.steps.reverse()
+def _steps(change: Callable[[Launch], Launch]) -> Callable[[Plan], Plan]:
+    """The plan with another first step."""
+    return lambda plan: replace(plan, steps=(change(plan.steps[0]), *plan.steps[1:]))
 
 
-def _all_at_once(plan: Plan) -> None:
-    plan.steps = [replace(step, level=0) for step in plan.steps]
+def _buffers(wanted: Callable[[Buffer], bool], **changes: Any) -> Callable[[Plan], Plan]:
+    """The plan with another first buffer of those that are wanted."""
 
+    def spoil(plan: Plan) -> Plan:
+        first = next(b for b in plan.buffers if wanted(b))
+        return replace(plan, buffers=tuple(replace(b, **changes) if b is first else b for b in plan.buffers))
 
-def _twice(plan: Plan) -> None:
-    plan.steps.insert(0, replace(plan.steps[0]))
-
-
-def _no_first_step(plan: Plan) -> None:
-    del plan.steps[0]
-
-
-def _a_buffer_less(plan: Plan) -> None:
-    plan.steps[0] = replace(plan.steps[0], buffers=plan.steps[0].buffers[:-1])
-
-
-def _a_buffer_beyond(plan: Plan) -> None:
-    plan.steps[0] = replace(plan.steps[0], workspace=(len(plan.buffers),))
+    return spoil
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (_another_fetch, "is fetched, which nothing has written"),
-        (_backwards, "comes after one of level"),
-        (_all_at_once, "which its own level writes"),
-        (_twice, "is written by two steps of level 0"),
-        (_no_first_step, "which nothing has written"),
-        (_a_buffer_less, "buffers for"),
-        (_a_buffer_beyond, "which does not exist"),
+        (lambda p: replace(p, steps=p.steps[::-1]), "comes after one of level"),
+        (lambda p: replace(p, steps=tuple(replace(s, level=0) for s in p.steps)), "which its own level writes"),
+        (lambda p: replace(p, steps=(replace(p.steps[0]), *p.steps)), "is written by two steps of level 0"),
+        (lambda p: replace(p, steps=p.steps[1:]), "which nothing has written"),
+        (_steps(lambda s: replace(s, buffers=s.buffers[:-1])), "buffers for"),
+        (_steps(lambda s: replace(s, workspace=(10**6,))), "which does not exist"),
+        (_steps(lambda s: replace(s, level=10**9)), "is in level 1000000000 of"),
+        (_buffers(lambda b: b.number == 1, number=0), "buffer 1 has the number 0"),
+        (_buffers(lambda b: b.role == "feed", dtype=float64), "as float32"),
+        (_buffers(lambda b: b.space == ARENA, position=0), "of the space arena has the position 0"),
+        (_buffers(lambda b: b.space == VARIABLE, position=None), "of the space variable has the position None"),
+        (_buffers(lambda b: b.space == VARIABLE, space=CONSTANT), "of 0"),
+        (_buffers(lambda b: b.space == VARIABLE, position=1), "each of another variable"),
+        (lambda p: replace(p, variables=p.variables[1:]), "each of another variable"),
+        (lambda p: replace(p, feeds=p.variables[:1]), "are in the arena"),
+        (lambda p: replace(p, feeds=(10**6,)), "buffer 1000000 does not exist"),
+        (lambda p: replace(p, in_place=((p.variables[0], 0),)), "in place"),
+        (lambda p: replace(p, fetches=(replace(p.fetches[0], buffer=None),)), "of a buffer or of a constant"),
+        (lambda p: replace(p, fetches=(replace(p.fetches[0], buffer=10**6),)), "of nothing that exists"),
+        (lambda p: replace(p, fetches=(replace(p.fetches[0], shape=(2,)),)), "other elements than what it views"),
     ],
 )
-def test_wrong_plans_are_refused(spoil: Callable[[Plan], None], words: str) -> None:
+def test_wrong_plans_are_refused(spoil: Callable[[Plan], Plan], words: str) -> None:
     plan = _compiled().plan
     verify_plan(plan)
-    spoil(plan)
     with pytest.raises(VerifyError, match=re.escape(words)):
-        verify_plan(plan)
+        verify_plan(spoil(plan))
 
 
 def test_values_without_elements_need_not_be_written() -> None:

@@ -126,7 +126,7 @@ class WrongSchedule(Schedule):
 
     def run(self, kernels: Kernels, ctx: StageContext, /) -> Draft:
         draft = super().run(kernels, ctx)
-        draft.plan.steps.pop()
+        draft.steps.pop()
         return draft
 
 
@@ -142,8 +142,7 @@ class WrongUpdates(Updates):
 class WrongLevels(Levels):
     def run(self, unordered: Unordered, ctx: StageContext, /) -> Plan:
         plan = super().run(unordered, ctx)
-        plan.steps = [replace(step, level=0) for step in plan.steps]
-        return plan
+        return replace(plan, steps=tuple(replace(step, level=0) for step in plan.steps))
 
 
 class WrongMemory(Memory):
