@@ -152,7 +152,7 @@ def record(program: Program, device: str) -> dict[str, Any]:
     made = compile_graph(program.graph, target, program.sizes)
     placed = made.placed
     if info is None:
-        functions = [print_kernel(s.kernel) for s in made.plan.steps]
+        functions = [print_kernel(s.kernel) for s in made.plan.launches]
     else:
         source = generate(made.plan, device_model(info))
         functions = [f.text for f in source.functions]
@@ -162,11 +162,11 @@ def record(program: Program, device: str) -> dict[str, Any]:
         "plan": digest(print_plan(made.plan, placed)),
         "functions": " ".join(digest(text) for text in functions),
         "text_bytes": sum(map(len, functions)),
-        "launches": len(made.plan.steps),
+        "launches": len(made.plan.launches),
         "levels": len(made.plan.levels),
         "arena_bytes": placed.arena_bytes,
-        "flops": round(sum(s.flops for s in made.plan.steps)),
-        "bytes": round(sum(s.nbytes for s in made.plan.steps)),
+        "flops": round(sum(s.flops for s in made.plan.launches)),
+        "bytes": round(sum(s.nbytes for s in made.plan.launches)),
     }
 
 

@@ -218,7 +218,7 @@ class Compilation:
     def explain(self) -> str:
         """What each stage did and decided, and which family runs each kernel."""
         lines = [str(record) for record in self.records]
-        for number, step in enumerate(self.plan.steps if Plan in self.made else ()):
+        for number, step in enumerate(self.plan.launches if Plan in self.made else ()):
             choices = step.choices.describe()
             lines.append(f"kernel {number} {step.kernel.name}: level {step.level}, family {step.family} ({choices})")
         return "\n".join(lines)

@@ -65,7 +65,7 @@ def functions_of(plan: Plan, model: DeviceModel) -> tuple[tuple[Function, ...], 
     emitted: dict[tuple[Kernel, str, Choices], str] = {}  # equal kernels with equal choices have one text
     of_step: list[int] = []
     taken: dict[str, int] = {}
-    for step in plan.steps:
+    for step in plan.launches:
         family, what = BY_NAME[step.family], (step.kernel, step.family, step.choices)
         text = emitted.get(what)
         if text is None:

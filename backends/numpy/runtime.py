@@ -5,7 +5,7 @@ What they share with any backend whose memory is the host's is ``ArrayBackend``,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from backends.codegen.device_costs import costs_of
 from backends.codegen.loads import loads_on
+from backends.numpy.steps import run_step
 from graphcore.base.errors import DeviceError, FeedError
 from graphcore.base.shapes import bind
 from graphcore.ir.graph import Graph, slots_of
 from graphcore.ir.interpret import interpret
 from graphcore.ir.leaves import StateRead
 from graphcore.ir.state import StateSlot
-from graphcore.kernel.interpret import run_kernel
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import MemoryInfo, Piece
 from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Placed, Plan, Unchosen
@@ -131,12 +131,14 @@ class NumpyBackend(ArrayBackend):
         target = Target(spec, costs_of("oracle", "oracle", 1, 16), "oracle", schedule=_schedule, loads=loads_on(1))
         super().__init__(spec, target)
         self.interprets = spec != "numpy:kernels"
+        self.host: dict[str, Callable[..., Sequence[Any]]] = {}  # functions that plans call by name
 
     def compile(self, plan: Plan) -> _Program:
         return _Program(plan)
 
     def run_step(self, program: _Program, number: int, arrays: Sequence[Any], sizes: Mapping[str, int]) -> None:
-        run_kernel(program.plan.steps[number].kernel, list(arrays), sizes)
+        step = program.plan.steps[number]
+        run_step(step, dict(zip(step.buffers, arrays, strict=True)), sizes, self.host)
 
     def holds(self, program: _Program, sizes: Mapping[str, int]) -> bool:
         return True  # NumPy and Python count as far as is needed

@@ -70,7 +70,7 @@ def measure_steps(
     cl, device = backend.cl, backend.device
     queue = cl.CommandQueue(device.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
     rows = [row for level in bound.levels for row in level]
-    found = [MeasuredStep(s, r) for s, r in zip(bound.plan.steps, rows, strict=True) if r.tasks]
+    found = [MeasuredStep(s, r) for s, r in zip(bound.plan.launches, rows, strict=True) if r.tasks]
     if alone:
         for kernel, _ in bound.kernels:
             kernel.set_arg(bound.program.pointers + 3, np.int32(1))

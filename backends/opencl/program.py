@@ -231,4 +231,4 @@ def compile_whole(device: Any, source: Source, plan: Plan) -> Any:
 
 
 def _origins(plan: Plan) -> str:
-    return "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.steps)
+    return "\n".join(f"{s.kernel.name}: " + "; ".join(s.kernel.origins) for s in plan.launches)

@@ -172,7 +172,7 @@ class OpenCLBackend:
         source = generate(plan, self.model, splitting)
         program = Program(plan, source, length=len(source.text), splitting=splitting)
         # The way to launch decides on a GPU, and the number of blocks where there may be several: binding knows.
-        if plan.steps and not self.device.info.is_gpu and self._fits_one_block(plan):
+        if plan.launches and not self.device.info.is_gpu and self._fits_one_block(plan):
             self.built(program)
         return program
 
@@ -219,7 +219,7 @@ class OpenCLBackend:
 
     def holds(self, program: Program, sizes: Mapping[str, int]) -> bool:
         """Whether its functions' integers hold what they count, for these sizes."""
-        return all(counts_fit(step, sizes) for step in program.plan.steps)
+        return all(counts_fit(step, sizes) for step in program.plan.launches)
 
     def functions(self, program: Program) -> tuple[int, ...]:
         """Which function every step calls."""
@@ -284,7 +284,7 @@ class BoundPlan:
         self._feeders: list[Callable[[Any], None]] = []
         self._fetchers: list[Callable[[], Any]] = []
         self._work: list[Callable[[], Any]] = []  # launches, and waiting for them
-        if self.plan.steps:
+        if self.plan.launches:
             self._upload(levels)
         self._prepare()
 

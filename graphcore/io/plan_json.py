@@ -12,7 +12,8 @@ from graphcore.io.fields import At, Codec, parse, render
 from graphcore.io.kernel_json import decode_kernel, decode_tabled, encode_kernel, encode_tabled
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.backend import backend_module
-from graphcore.plan.plan import Choices, Launch, Plan, Unchosen
+from graphcore.plan.plan import Choices, Launch, Plan, Step, Unchosen
+from graphcore.plan.steps import STEPS
 from graphcore.plan.verify import verify_plan
 
 __all__ = ["plan_from_json", "plan_to_json"]
@@ -63,7 +64,7 @@ class _PlanCodec(Codec):
     """Beside plain data: kernels, and choices of the class that the step's family declares."""
 
     def __init__(self, store: Store | None) -> None:
-        super().__init__(store)
+        super().__init__(store, {Step: STEPS})
         self.choices: dict[str, type] = {}
         self.classes: dict[type, tuple[type, ...]] = {}  # of the choices of the step at hand
         for name, family in backend_module("codegen.registry").BY_NAME.items():

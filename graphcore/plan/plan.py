@@ -6,14 +6,15 @@ one set of feeds, so another batch size needs new offsets but no new kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from graphcore.base.dtypes import DType
+from graphcore.base.errors import DeviceError
 from graphcore.base.shapes import Extent, Shape, product
 from graphcore.kernel.ir import Kernel
 from graphcore.plan.costs import NO_WORK, Work
@@ -29,7 +30,10 @@ __all__ = [
     "Placed",
     "Plan",
     "Role",
+    "Step",
     "Unchosen",
+    "Within",
+    "by_level",
     "print_plan",
 ]
 
@@ -38,6 +42,16 @@ Role = Literal["feed", "value", "fetch", "workspace", "replaced"]
 ARENA: Final = "arena"
 VARIABLE: Final = "variable"
 CONSTANT: Final = "constant"
+
+
+@dataclass(frozen=True)
+class Within:
+    """Memory that is a part of a buffer of the plan around, at ``offset`` bytes and ``stride`` more every trip of the
+    loop. A negative stride walks backwards."""
+
+    parent: int
+    offset: Extent = 0
+    stride: Extent = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,7 @@ class Buffer:
         label: the op and line behind it, for messages and diagrams.
         position: of a variable among the graph's (``ir.graph.slots_of``), of a constant among the plan's.
         role: ``feed``, ``value``, ``fetch`` or ``workspace``; ``replaced`` by a variable's own memory.
+        within: in a loop's or a branch's plan, where it is in the plan around; None if it has memory of its own.
     """
 
     number: int
@@ -60,6 +75,7 @@ class Buffer:
     label: str
     position: int | None = None
     role: Role = "value"
+    within: Within | None = None
 
     @property
     def nbytes(self) -> Extent:
@@ -79,6 +95,40 @@ class Unchosen:
 
     def describe(self) -> str:
         return "oracle"
+
+
+class Step(Protocol):
+    """What a plan does, one thing at a time; ``steps`` has the kinds beside ``Launch``."""
+
+    @property
+    def level(self) -> int:
+        """Steps of one level do not depend on each other."""
+
+    @property
+    def title(self) -> str:
+        """A name for messages."""
+
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        """What it is given."""
+
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        """Those that live during this step only."""
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Buffers that are loaded, each once."""
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Buffers that are stored to, each once."""
+
+    def lines(self) -> list[str]:
+        """What it does, and on further lines the steps inside of it."""
+
+
+AnyStep = TypeVar("AnyStep", bound=Step)
 
 
 @dataclass(frozen=True)
@@ -116,6 +166,15 @@ class Launch:
     elementwise_order: bool = False
     flattens: bool = True
 
+    @property
+    def title(self) -> str:
+        """The kernel's name."""
+        return self.kernel.name
+
+    def lines(self) -> list[str]:
+        """The kernel's name and what runs it."""
+        return [f"{self.kernel.name} [{self.family}: {self.choices.describe()}]"]
+
     @cached_property
     def reads(self) -> tuple[int, ...]:
         """Buffers that are loaded, each once."""
@@ -147,7 +206,7 @@ class Plan:
 
     Attributes:
         buffers: all of them, by number.
-        steps: kernels in order; ``step.level`` never falls.
+        steps: in order; ``step.level`` never falls. Where loops and branches are among them it is a tree.
         feeds: the buffer of every feed, in the order of the graph's inputs.
         fetches: one for each output.
         variables: buffers of the variables that are read or written; which ones these are says who binds the plan.
@@ -157,7 +216,7 @@ class Plan:
     """
 
     buffers: tuple[Buffer, ...] = ()
-    steps: tuple[Launch, ...] = ()
+    steps: tuple[Step, ...] = ()
     feeds: tuple[int, ...] = ()
     fetches: tuple[Fetch, ...] = ()
     variables: tuple[int, ...] = ()
@@ -197,14 +256,36 @@ class Plan:
         return buffers[fetch.buffer]
 
     @property
+    def launches(self) -> tuple[Launch, ...]:
+        """The steps of a plan that has no others than launches.
+
+        Raises:
+            DeviceError: it has others; only the plan interpreter runs them yet.
+        """
+        other = next((s for s in self.steps if not isinstance(s, Launch)), None)
+        if other is not None:
+            raise DeviceError(
+                f"cannot run a {type(other).__name__} yet ({other.title}); the plan interpreter does: use the device "
+                f"'numpy:kernels'"
+            )
+        return tuple(s for s in self.steps if isinstance(s, Launch))
+
+    @property
     def levels(self) -> list[list[Launch]]:
-        """Steps by level."""
-        result: list[list[Launch]] = []
-        for step in self.steps:
-            while len(result) <= step.level:
-                result.append([])
-            result[step.level].append(step)
-        return [s for s in result if s]
+        """Launches by level.
+
+        Raises:
+            DeviceError: as for ``launches``.
+        """
+        return by_level(self.launches)
+
+
+def by_level(steps: Iterable[AnyStep]) -> list[list[AnyStep]]:
+    """Steps of equal levels together, the lowest first."""
+    found: dict[int, list[AnyStep]] = {}
+    for step in steps:
+        found.setdefault(step.level, []).append(step)
+    return [found[level] for level in sorted(found)]
 
 
 @dataclass(frozen=True)
@@ -234,13 +315,12 @@ class Placed:
 def print_plan(plan: Plan, placed: Placed | None = None) -> str:
     """The plan as text: one line a step, with the buffers it touches."""
     lines = []
-    for level, steps in enumerate(plan.levels):
+    for level, steps in enumerate(by_level(plan.steps)):
         lines.append(f"level {level}")
         for step in steps:
-            lines.append(
-                f"  {step.kernel.name} [{step.family}: {step.choices.describe()}] reads "
-                f"{_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
-            )
+            head, *inside = step.lines()
+            touched = f"reads {_list(plan, step.reads, placed)} writes {_list(plan, step.writes, placed)}"
+            lines += [f"  {head} {touched}", *(f"    {line}" for line in inside)]
     if placed is not None:
         lines.append(f"arena {placed.arena_bytes} bytes, lower bound {placed.lower_bound_bytes}")
     return "\n".join(lines)

@@ -101,13 +101,13 @@ class Compiled:
         if self._planned is None:
             return _PLAN_BYTES + _NODE_BYTES * self._nodes
         constants = sum(int(array.nbytes) for array in self.plan.constants)
-        ours = _PLAN_BYTES + _NODE_BYTES * self._nodes + _STEP_BYTES * len(self.plan.steps) + constants
+        ours = _PLAN_BYTES + _NODE_BYTES * self._nodes + _STEP_BYTES * len(self.plan.launches) + constants
         return ours + int(self.backend.nbytes(self.program))
 
     @property
     def bound_nbytes(self) -> int:
         """An estimate of what an executable takes."""
-        return _BOUND_BYTES + _ROW_BYTES * (0 if self._planned is None else len(self.plan.steps))
+        return _BOUND_BYTES + _ROW_BYTES * (0 if self._planned is None else len(self.plan.launches))
 
     def release(self) -> None:
         """Keep only what running takes."""
@@ -243,7 +243,7 @@ class Compiled:
         kernels: dict[tuple[Any, ...], dict[str, Any]] = {}
         helpers: list[dict[str, Any]] = []
         functions = self.backend.functions(self.program)
-        for i, step in enumerate(plan.steps):
+        for i, step in enumerate(plan.launches):
             entry = {
                 "name": step.kernel.name,
                 "family": step.family,
@@ -266,8 +266,8 @@ class Compiled:
         return {
             "launches": self.launches,
             "levels": len(plan.levels),
-            "flops": sum(s.flops for s in plan.steps),
-            "bytes_accessed": sum(s.nbytes for s in plan.steps),
+            "flops": sum(s.flops for s in plan.launches),
+            "bytes_accessed": sum(s.nbytes for s in plan.launches),
             "kernels": list(kernels.values()),
             "helpers": helpers,
         }
@@ -286,7 +286,7 @@ class Compiled:
         if stage == "fused":
             return str(self.compilation.partition)
         if stage == "kernels":
-            return "\n\n".join(print_kernel(s.kernel) for s in self.plan.steps)
+            return "\n\n".join(print_kernel(s.kernel) for s in self.plan.launches)
         if stage == "plan":
             return print_plan(self.plan, self.place(self.sizes))
         if stage == "source":
@@ -314,7 +314,7 @@ class Compiled:
         for kernel, function in enumerate(self.backend.functions(self.program)):
             callers[function].append(str(kernel))
         lines = [
-            f"functions: {len(texts)} for {len(self.plan.steps)} kernels, {sum(n for _, n in texts):,} bytes of text"
+            f"functions: {len(texts)} for {len(self.plan.launches)} kernels, {sum(n for _, n in texts):,} bytes of text"
         ]
         for number in sorted(range(len(texts)), key=lambda i: -texts[i][1]):
             (name, nbytes), its = texts[number], callers[number]

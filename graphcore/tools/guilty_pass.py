@@ -148,15 +148,15 @@ class _Oracle:
         if isinstance(made, Kernels):
             return self.kernels(made)
         if isinstance(made, Draft):
-            arrays = self.steps(made.plan, made.plan.steps)
+            arrays = self.steps(made.plan, made.plan.launches)
             found = {key: arrays[number] for key, number in made.buffer_of.items()}
             return self.results(made.graph, found)
         if isinstance(made, Unordered):
-            return self.plan(made.plan, [made.plan.steps[i] for i in _in_turn(made.flow.before)], built)
+            return self.plan(made.plan, [made.plan.launches[i] for i in _in_turn(made.flow.before)], built)
         if isinstance(made, Plan):
-            return self.plan(made, made.steps, built)
+            return self.plan(made, made.launches, built)
         if isinstance(made, Placed):
-            return self.plan(done.before, done.before.steps, built, made)
+            return self.plan(done.before, done.before.launches, built, made)
         return self.graph(made.graph) if isinstance(made, Partition) else None  # it means what its graph does
 
     def value(self, slot: StateSlot) -> Any:

@@ -245,7 +245,7 @@ class _Planned:
         plan, placed = self.plan, self.placed
         for number in sorted(self.fed):
             self.buffer(number, None)
-        for i, step in enumerate(plan.steps):
+        for i, step in enumerate(plan.launches):
             self.step(i, step)
         for i, (fetch, t) in enumerate(zip(plan.fetches, self.graph.outputs, strict=True)):
             constant = ["a constant: computed at compile time"] if fetch.constant is not None else []
@@ -258,9 +258,9 @@ class _Planned:
             )
             for s in plan.levels
         ]
-        work = f"{flop_text(sum(s.flops for s in plan.steps))}, {format_bytes(sum(s.nbytes for s in plan.steps))}"
+        work = f"{flop_text(sum(s.flops for s in plan.launches))}, {format_bytes(sum(s.nbytes for s in plan.launches))}"
         arena = f"{format_bytes(placed.arena_bytes)}, at least {format_bytes(placed.lower_bound_bytes)}"
-        counts = (("steps", f"{len(plan.steps)} in {len(plan.levels)} levels"), ("work", work), ("arena", arena))
+        counts = (("steps", f"{len(plan.launches)} in {len(plan.levels)} levels"), ("work", work), ("arena", arena))
         return Diagram(
             title, tuple(self.nodes), edges_once(self.edges), tuple(levels), (*counts, *facts), self.memory()
         )
@@ -336,14 +336,14 @@ class _Planned:
 
     def moment(self, level: int) -> str:
         """A lifetime's end in words."""
-        last = max((s.level for s in self.plan.steps), default=0)
+        last = max((s.level for s in self.plan.launches), default=0)
         return "the feeds" if level < 0 else "the fetches" if level > last else f"level {level}"
 
     def memory(self) -> MemoryMap:
         """The arena over levels, with a step before them for the feeds and one after them for the fetches."""
-        last = max((s.level for s in self.plan.steps), default=0)
+        last = max((s.level for s in self.plan.launches), default=0)
         kernels: dict[int, list[str]] = {}
-        for step in self.plan.steps:
+        for step in self.plan.launches:
             kernels.setdefault(step.level, []).append(step.kernel.name)
         steps = ["feeds", *(f"level {n}: {', '.join(kernels.get(n, []))}" for n in range(last + 1)), "fetches"]
         rows = []

@@ -95,13 +95,13 @@ class Levels(Stage[Unordered, Plan]):
         sizes = arena_sizes(plan, plan.hints)
         fetched = {f.buffer for f in plan.fetches if f.buffer is not None}
         # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
-        sinks = [i for i, s in enumerate(plan.steps) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
+        sinks = [i for i, s in enumerate(plan.launches) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
         if ctx.fewest_bytes:
             levels, name = single_steps(flow, sizes, fetched)
         else:
             levels, name = levels_of(flow, sinks, sizes, fetched, {*plan.feeds})
         ctx.say(f"steps run {name}")
-        order = sorted(range(len(plan.steps)), key=lambda i: (levels[i], i))
+        order = sorted(range(len(plan.launches)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order)}
-        steps = tuple(replace(plan.steps[i], level=levels[i]) for i in order)
+        steps = tuple(replace(plan.launches[i], level=levels[i]) for i in order)
         return replace(plan, steps=steps, in_place=tuple((b, moved[i]) for b, i in plan.in_place))
