@@ -380,7 +380,7 @@ class Variable(Tensor):
         if not isinstance(value, Tensor):
             array = _numbers_of(value)
             self._check_kind("assign", array)
-            value = make_node(_held("assign", array, self.dtype), ()).output()
+            value = result(make_node(_held("assign", array, self.dtype), ()))
         new = as_tensor(value, self.dtype)
         if new.dtype != self.dtype:
             raise DTypeError(
