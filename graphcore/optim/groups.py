@@ -76,7 +76,8 @@ def non_negative(op: str, name: str, value: Any, below: float = math.inf) -> flo
         UsageError: anything else.
     """
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value < min(below, sys.float_info.max):
+    huge = isinstance(value, int) and value > sys.float_info.max
+    if not number or huge or not 0 <= value < below:
         limit = f" and less than {below:g}" if below < math.inf else ""
         raise UsageError(f"{op}: {name} must be a finite number of at least 0{limit}, got {value!r}")
     return float(value)

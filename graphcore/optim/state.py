@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcore.api.random import own_generator
 from graphcore.api.variable import Variable, holder_of
 from graphcore.base.errors import FormatError
 
@@ -20,7 +21,12 @@ def read_values(function: str, variables: Sequence[Variable], session: Any) -> l
         SessionError: only sessions that are closed changed them.
     """
     held = holder_of(function, variables) if session is None else session
-    return [v.initial if held is None else held.get_value(v) for v in variables]
+    return [_initial_array(v) if held is None else held.get_value(v) for v in variables]
+
+
+def _initial_array(variable: Variable) -> Any:
+    initial = variable.initial
+    return initial.sample(own_generator(variable)) if hasattr(initial, "sample") else initial
 
 
 def load_values(function: str, values: Sequence[tuple[Variable, Any]]) -> None:
