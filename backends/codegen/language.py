@@ -43,6 +43,8 @@ class Quirks:
         own_pow: ``pow`` of doubles is wrong where lanes differ, and of floats slow.
         lanes_spoil_sines: ``sin``, ``cos`` and ``tan`` of floats are wrong as soon as one lane is large.
         tanh_below_one: ``tanh`` of floats is never 1.
+        unrolls_at_length: of the time that the compiler takes, much is for unrolling loops of CPUs' functions, which
+            are written with their vectors and copies already.
     """
 
     calls_fma: bool = False
@@ -54,6 +56,7 @@ class Quirks:
     own_pow: bool = False
     lanes_spoil_sines: bool = False
     tanh_below_one: bool = False
+    unrolls_at_length: bool = False
 
 
 _INFIX = {
@@ -238,6 +241,11 @@ class Language(ABC):
     @abstractmethod
     def rolled(self, loop: str) -> str:
         """A loop's header with a wish not to unroll it, however short it is."""
+
+    @property
+    def all_rolled(self) -> str:
+        """What stands at the start of a source none of whose loops shall be unrolled; nothing where that is no use."""
+        return ""
 
     # What is made of these, for dtypes
 

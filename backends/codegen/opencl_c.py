@@ -140,3 +140,7 @@ class OpenCL(Language):
 
     def rolled(self, loop: str) -> str:
         return f'_Pragma("unroll 1") {loop}'
+
+    @property
+    def all_rolled(self) -> str:
+        return '#define for _Pragma("clang loop unroll(disable)") for\n' if self.quirks.unrolls_at_length else ""

@@ -8,7 +8,7 @@ from backends.codegen.opencl_c import OpenCL
 __all__ = ["language_of"]
 
 _QUIRKS = {
-    "intel": Quirks(vectorizes_sums=True, inexact_fmod=True, merges_sincos=True),
+    "intel": Quirks(vectorizes_sums=True, inexact_fmod=True, merges_sincos=True, unrolls_at_length=True),
     "pocl": Quirks(
         calls_fma=True,
         calls_any=True,

@@ -97,7 +97,8 @@ def generate(plan: Plan, model: DeviceModel, splitting: Splitting | None = None,
 def _cpu_text(functions: Sequence[Function], model: DeviceModel, pointers: int) -> str:
     """The text of one program: some functions and the kernel that calls them."""
     body = "\n".join(f.text for f in functions)
-    return model.language.header + prelude_for(body, model.language) + body + "\n" + _dispatch(functions, pointers)
+    start = model.language.header + model.language.all_rolled
+    return start + prelude_for(body, model.language) + body + "\n" + _dispatch(functions, pointers)
 
 
 def _call(f: Function, *more: str) -> str:
