@@ -34,7 +34,7 @@ _INTEL = CostModel(
     bytes_per_second=(2.2e11, 1.07e11, 3.1e10),
     memory_cores=1.5,
     alone_share=1.0,
-    compile_seconds=(0.05, 0.009),
+    compile_seconds=(0.05, 0.005),
 )
 _POCL = replace(
     _INTEL,

@@ -103,6 +103,7 @@ class Matmul(Family):
 
     name = "matmul"
     choices = MatmulConfig
+    build_weight = 1.3
 
     def serves(self, model: DeviceModel) -> bool:
         return model.is_cpu

@@ -38,6 +38,7 @@ class Nest(Family):
 
     name = "nest"
     choices = NestConfig
+    build_weight = 1.6
     wide = True
 
     def candidates(self, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[NestConfig]:
