@@ -249,7 +249,7 @@ class _ConvText:
 
     def _sum(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int) -> None:
         """The loops over input channels and taps around the products of one tile."""
-        w = self.w
+        w, kind = self.w, self.language.vector(self.dtype, lanes)
         tile = len(sums) * len(sums[0])
         unroll_x = tx.count if tile * ty.count * tx.count <= UNROLL_PRODUCTS else 1
         copies = 1
@@ -261,6 +261,9 @@ class _ConvText:
             if begin == end:
                 continue
             with w.block(f"for (int c = {begin}; c < {end}; c += {step})"):
+                # Every variable's life is marked in what compilers read, so there is one for all of a kind.
+                operands = ", ".join([*(f"x{v}" for v in range(len(sums[0]))), "w"])
+                w.add(self.language.contract, f"{kind} {operands};")
                 if unroll_x == tx.count:
                     self._pointers(ty, tx, "0")
                     for copy in range(step):
@@ -287,7 +290,7 @@ class _ConvText:
 
     def _products(self, ty: Taps, tx: Taps, sums: list[list[str]], lanes: int, copy: int, t: int) -> None:
         """Products of one input channel and one kernel column: every kernel row, unrolled."""
-        p, c, kind = self.problem, self.config, self.language.vector(self.dtype, lanes)
+        p, c, w = self.problem, self.config, self.w
         _, stride_o, stride_c, stride_y, stride_x = p.weight_strides
         classes = ty.classes(p.stride[0]) if c.share else ty.count
         plane = p.grid_pixels if c.direct else self.space.plane
@@ -295,16 +298,11 @@ class _ConvText:
             row = ty.class_shift(k, p.stride[0]) * p.grid[1] if c.share else 0
             at = ((copy * classes + k % classes) * tx.count + t) * plane + row
             weight = copy * stride_c + k * ty.step * stride_y + t * tx.step * stride_x
-            with self.w.block():
-                self.w.add(self.language.contract)
-                for v in range(len(sums[0])):
-                    self.w.add(
-                        f"const {kind} x{v} = {load(self.language, f'px + {at + v * lanes}', lanes, self.dtype)};"
-                    )
-                for o, row_sums in enumerate(sums):
-                    spread = self.language.splat(f"pw[{weight + o * stride_o}]", self.dtype, lanes)
-                    self.w.add(f"const {kind} w{o} = {spread};")
-                    self.w.add(*(f"{s} = w{o} * x{v} + {s};" for v, s in enumerate(row_sums)))
+            for v in range(len(sums[0])):
+                w.add(f"x{v} = {load(self.language, f'px + {at + v * lanes}', lanes, self.dtype)};")
+            for o, row_sums in enumerate(sums):
+                w.add(f"w = {self.language.splat(f'pw[{weight + o * stride_o}]', self.dtype, lanes)};")
+                w.add(*(f"{s} = w * x{v} + {s};" for v, s in enumerate(row_sums)))
 
     def _keep(self, phase: int) -> None:
         """Where a tile's sums are kept in the workspace: [channel of the part][phase][pixel]."""

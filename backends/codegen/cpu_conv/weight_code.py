@@ -348,17 +348,15 @@ class _WeightText:
             )
             step = f"dp += {unroll * pitch}, xp += {unroll * s.stride[1]}"
             with w.block(f"for (int x = 0; x < {s.out_width}; x += {unroll}, {step})"):
+                # Every variable's life is marked in what compilers read, so there is one for all of a kind.
+                operands = ", ".join([*(f"d{v}" for v in range(vectors)), "spread"])
+                w.add(self.language.contract, f"{self.vec} {operands};")
                 for copy in range(unroll):
-                    with w.block():
-                        w.add(self.language.contract)
-                        for v in range(vectors):
-                            w.add(
-                                f"const {self.vec} d{v} = "
-                                f"{load(self.language, f'dp + {copy * pitch + v * c.width}', c.width, self.dtype)};"
-                            )
-                        for k, offset in enumerate(offsets):
-                            spread = self.language.splat(f"xp[{offset + copy * s.stride[1]}]", self.dtype, c.width)
-                            w.add(f"const {self.vec} x{k} = {spread};")
-                            w.add(*(f"s{v}_{k} = d{v} * x{k} + s{v}_{k};" for v in range(vectors)))
+                    for v in range(vectors):
+                        value = load(self.language, f"dp + {copy * pitch + v * c.width}", c.width, self.dtype)
+                        w.add(f"d{v} = {value};")
+                    for k, offset in enumerate(offsets):
+                        value = self.language.splat(f"xp[{offset + copy * s.stride[1]}]", self.dtype, c.width)
+                        w.add(f"spread = {value};", *(f"s{v}_{k} = d{v} * spread + s{v}_{k};" for v in range(vectors)))
         for name, place in places:
             w.add(store(self.language, name, place, c.width, self.dtype))

@@ -227,12 +227,13 @@ class _Gemm(Panels):
             out += block("if (gm_k0 > gm_kb)", [f"{name} = gm_c[{place}];" for name, place in places])
         unroll = self.config.k_unroll
         out.append("int gm_p = 0;")
-        out += block(
-            f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})",
-            [line for u in range(unroll) for line in self._step(names, u)],
-        )
+        # Every variable's life is marked in what compilers read, so there is one for all of a kind.
+        operands = ", ".join(["gm_a", *(f"gm_b{v}" for v in range(self.nv))])
+        start = [self.language.contract, f"{self.vector} {operands};"]
+        steps = [line for u in range(unroll) for line in self._step(names, u)]
+        out += block(f"for (; gm_p + {unroll} <= gm_kc; gm_p += {unroll})", [*start, *steps])
         if unroll > 1 and self.remainder(unroll):
-            out += block("for (; gm_p < gm_kc; ++gm_p)", self._step(names, 0))
+            out += block("for (; gm_p < gm_kc; ++gm_p)", [*start, *self._step(names, 0)])
         return out + [f"gm_c[{place}] = {name};" for name, place in places]
 
     def _step(self, names: list[list[str]], u: int) -> list[str]:
@@ -244,17 +245,15 @@ class _Gemm(Panels):
                 value = f"gm_pb[({p}) * {self.nv} + {v}]"
             else:
                 value = self.right((f"(gm_k0 + {p})",), ("gm_js", str(v * self.width)), self.width)
-            out.append(f"const {self.vector} gm_b{v} = {value};")
+            out.append(f"gm_b{v} = {value};")
         for r, row in enumerate(names):
             if self.config.pack_a:
                 value = f"gm_as[gm_ap + ({p}) * {self.mr} + {r}]"
             else:
                 value = self.left(("gm_is", str(r)), (f"(gm_k0 + {p})",), 1)
             fmas = " ".join(f"{name} += gm_a * gm_b{v};" for v, name in enumerate(row))
-            out.append(
-                f"{{ const {self.vector} gm_a = {self.language.splat(value, self.config.dtype, self.width)}; {fmas} }}"
-            )
-        return ["{", self.language.contract, *indent(out), "}"]
+            out.append(f"gm_a = {self.language.splat(value, self.config.dtype, self.width)}; {fmas}")
+        return out
 
     def _dot_tile(self, mr: int) -> list[str]:
         """Inner products: vectors along K, summed across their lanes at the end."""
