@@ -9,6 +9,7 @@ from backends.codegen.cnames import register_bytes
 from backends.codegen.device_costs import costs_of
 from backends.codegen.language import Language
 from backends.codegen.recognition import recognised
+from backends.codegen.texts import Texts
 from graphcore.base.dtypes import int32
 from graphcore.kernel.expr import Expr
 from graphcore.kernel.ir import Kernel
@@ -39,6 +40,11 @@ class DeviceModel:
     def costs(self) -> CostModel:
         """What the device takes for work."""
         return costs_of(self.vendor, self.kind, self.cores, self.width)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """What was written for the device and is not a program yet."""
+        return Texts()
 
     @property
     def is_cpu(self) -> bool:

@@ -94,6 +94,15 @@ class Family:
         """The function's text, named ``NAME``."""
         raise NotImplementedError
 
+    def text(self, kernel: Kernel, choices: Any, device: DeviceModel) -> str:
+        """What ``emit`` writes, which is kept until a program is made of it."""
+        return device.texts.of(kernel, self.name, choices, lambda: self.emit(kernel, choices, device))
+
+    def bodies(self, kernel: Kernel, choices: Any) -> float:
+        """Roughly how the texts of several choices for a kernel compare in length: where their loops are written out in
+        several bodies, the length of these. Choices whose number is not smaller are not tried for less text."""
+        return 1.0
+
     def arguments(self, kernel: Kernel, choices: Any) -> list[Extent]:
         """Extents behind the function's int parameters, in order."""
         return list(sizes_of(kernel))

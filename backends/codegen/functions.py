@@ -15,7 +15,7 @@ from backends.codegen.language import Language
 from backends.codegen.registry import BY_NAME
 from backends.codegen.template import NAME
 from graphcore.kernel.ir import Kernel
-from graphcore.plan.plan import Choices, Launch, Plan
+from graphcore.plan.plan import Launch, Plan
 
 __all__ = ["Function", "functions_of"]
 
@@ -62,14 +62,11 @@ def functions_of(plan: Plan, model: DeviceModel) -> tuple[tuple[Function, ...], 
         model: of the device.
     """
     found: dict[str, Function] = {}
-    emitted: dict[tuple[Kernel, str, Choices], str] = {}  # equal kernels with equal choices have one text
     of_step: list[int] = []
     taken: dict[str, int] = {}
     for step in plan.launches:
-        family, what = BY_NAME[step.family], (step.kernel, step.family, step.choices)
-        text = emitted.get(what)
-        if text is None:
-            text = emitted[what] = family.emit(step.kernel, step.choices, model)
+        family = BY_NAME[step.family]
+        text = family.text(step.kernel, step.choices, model)
         function = found.get(text)
         if function is None:
             base = re.sub(r"\W", "", step.kernel.name)[:40]
@@ -88,6 +85,7 @@ def functions_of(plan: Plan, model: DeviceModel) -> tuple[tuple[Function, ...], 
                 len(named),
             )
         of_step.append(function.number)
+    model.texts.forget()
     return tuple(found.values()), tuple(of_step)
 
 

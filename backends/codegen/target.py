@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from backends.codegen.device_model import DeviceModel
@@ -59,6 +59,19 @@ def target_of(model: DeviceModel, name: str) -> Target:
         pieces = scheduled(kernel, hints)
         return pieces if isinstance(pieces, Reject) else [_counted(p, kernel, model, hints) for p in pieces]
 
+    def alternatives(kernel: Kernel, hints: Mapping[str, int]) -> list[tuple[Sequence[Piece], float]]:
+        first = scheduled(kernel, hints)
+        if isinstance(first, Reject):
+            return []
+        found = _others(first[-1], kernel, model, hints)
+        return [([_counted(p, kernel, model, hints) for p in pieces], part) for pieces, part in found]
+
+    def function(piece: Piece) -> tuple[Hashable, float]:
+        family = BY_NAME[piece.family]
+        text = family.text(piece.kernel, piece.choices, model)
+        seconds = model.costs.build_seconds(round(len(text) * family.build_weight)) - model.costs.build_seconds(0)
+        return text, seconds
+
     def blocks(kernel: Kernel, hints: Mapping[str, int]) -> Mapping[Axis, int | None] | None:
         pieces = scheduled(kernel, hints)
         if isinstance(pieces, Reject):
@@ -88,12 +101,32 @@ def target_of(model: DeviceModel, name: str) -> Target:
         blocks=blocks,
         orders=orders,
         shares=shares,
+        alternatives=alternatives,
+        function=function,
     )
 
 
 def counts_fit(step: Launch, sizes: Mapping[str, int]) -> bool:
     """Whether the integers of a step's function hold everything that it counts, for these sizes."""
     return step.kernel.wide or (within(step.arguments, sizes) and is_narrow(step.kernel, sizes, step.flattens))
+
+
+def _others(
+    first: Piece, kernel: Kernel, model: DeviceModel, hints: Mapping[str, int]
+) -> list[tuple[Sequence[Piece], float]]:
+    """What else the family of a kernel's last piece offers for it, with the same bits and shorter bodies: pieces, and
+    the bodies' length as a part of the first guess's."""
+    family = BY_NAME[first.family]
+    whole = replace(kernel, wide=True) if first.kernel.wide else kernel
+    menu = family.candidates(whole, model, hints)
+    if isinstance(menu, Reject):  # it is the helper of another family
+        return []
+    best, *others = menu
+    order, bodies = family.order_of_sums(whole, best), family.bodies(whole, best)
+    lengths = {c: family.bodies(whole, c) for c in others if family.order_of_sums(whole, c) == order}
+    parts = {c: length / bodies for c, length in lengths.items() if length < bodies}
+    found = [(family.pieces(whole, c, model, hints), part) for c, part in parts.items()]
+    return [(pieces, part) for pieces, part in found if not any(_outgrown(p, hints) for p in pieces)]
 
 
 def _outgrown(piece: Piece, sizes: Mapping[str, int]) -> bool:

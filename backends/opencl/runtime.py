@@ -70,8 +70,8 @@ class OpenCLBackend:
         self._launch = "auto"
         self.splitting: Splitting | None = None
         self.name = f"opencl:{device.info.vendor}"
-        self.target = make_target(device.info)
         self.model = device_model(device.info)
+        self.target = make_target(device.info, self.model)
         if builds_apart(device):
             self.splitting = Splitting(self.target.costs, most=device.info.compute_units)
         self.cl = icd.load()

@@ -47,12 +47,17 @@ def device_model(info: DeviceInfo) -> DeviceModel:
     )
 
 
-def make_target(info: DeviceInfo) -> Target:
-    """The passes' view of a device, with the families of schedules that are registered now."""
+def make_target(info: DeviceInfo, model: DeviceModel | None = None) -> Target:
+    """The passes' view of a device, with the families of schedules that are registered now.
+
+    Args:
+        info: the device.
+        model: code generation's view of it, which then keeps the texts that were written to compare schedules.
+    """
     mark = ":gpu" if info.is_gpu else ""
     name = f"opencl:{info.vendor}:{info.name}:{info.driver}:{info.vector_width}{mark}"
     return replace(
-        target_of(device_model(info), name),
+        target_of(model or device_model(info), name),
         vector_width=info.vector_width,
         local_memory=info.local_mem,
         max_alloc=section_bytes(info),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,14 @@ Orders = Callable[[Kernel, int, Mapping[str, int]], bool]
 # shares(kernel, sizes): how the family that takes a kernel would share out longer work on its sums; None where it
 # shares them out by itself.
 Shares = Callable[[Kernel, Mapping[str, int]], "Sharing | None"]
+
+
+# alternatives(kernel, sizes): what else the family that takes a kernel could make of it with the same bits and less
+# text: pieces, and roughly which part of the first guess's text theirs is.
+Alternatives = Callable[[Kernel, Mapping[str, int]], "Sequence[tuple[Sequence[Any], float]]"]
+# function(piece): what tells the function of a piece from others (equal functions are compiled once), and the seconds
+# that compiling it takes.
+Function = Callable[[Any], "tuple[Hashable, float]"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Target:
         blocks: over which blocks a product's epilogue gathers sums; None where kernels stay as they were lowered.
         orders: whether points are put in order for the sums of rows; None where kernels stay as they were lowered.
         shares: what parts of long sums would be good for; None where kernels stay as they were lowered.
+        alternatives: other ways to run a kernel; None where there is one way only.
+        function: the function of a scheduled kernel; None where nothing is compiled.
         max_alloc: the most bytes of values in one allocation.
         memory: bytes of memory in all.
         fp64: whether it computes in float64.
@@ -92,3 +102,5 @@ class Target:
     blocks: Blocks | None = field(default=None, compare=False, repr=False)
     orders: Orders | None = field(default=None, compare=False, repr=False)
     shares: Shares | None = field(default=None, compare=False, repr=False)
+    alternatives: Alternatives | None = field(default=None, compare=False, repr=False)
+    function: Function | None = field(default=None, compare=False, repr=False)

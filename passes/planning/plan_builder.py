@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from graphcore.plan.plan import ARENA, CONSTANT, VARIABLE, Buffer, Fetch, Launch
 from graphcore.plan.target import Reject, Target
 from passes.fusion.lower import Kernels, verify_kernels
 from passes.fusion.partition import is_scalar_constant, stored_root
+from passes.planning.choices import choose_for_plan
 from passes.planning.flow import Flow, accesses
 from passes.planning.levels import Unordered
 from passes.planning.limits import refuse_doubles
@@ -73,10 +74,31 @@ class Draft:
         for t in self.graph.inputs:
             self.feeds.append(self.buffer(t, "feed"))
         verify_kernels(kernels)
-        for made in kernels.listed:
-            if made.kernel.stores:  # else every value it would store is empty
-                refuse_doubles(made.kernel, self.target)
-                self.schedule_parts(made.parts or uncut(made.kernel), tuple(self.buffer(t) for t in made.values))
+        listed = [made for made in kernels.listed if made.kernel.stores]  # else every value it would store is empty
+        for made in listed:
+            refuse_doubles(made.kernel, self.target)
+        cut = [made.parts or uncut(made.kernel) for made in listed]
+        pieces = iter(self.choose([part for parts in cut for part in parts.parts]))
+        for made, parts in zip(listed, cut, strict=True):
+            self.schedule_parts(parts, tuple(self.buffer(t) for t in made.values), pieces)
+
+    def first(self, part: Part) -> list[Piece]:
+        """How the target would run a kernel for itself."""
+        if part not in self.pieces:
+            self.pieces[part] = scheduled(part, self.target, self.hints)
+        return self.pieces[part]
+
+    def choose(self, parts: Sequence[Part]) -> list[Sequence[Piece]]:
+        """How the target runs each of the plan's kernels."""
+        target, sizes = self.target, self.hints
+        firsts = [self.first(part) for part in parts]
+
+        def others(number: int) -> list[tuple[Sequence[Piece], float]]:
+            assert target.alternatives is not None
+            part, menu = parts[number], target.alternatives(parts[number].kernel, sizes)
+            return [(_as_counted(part, made, sizes), length) for made, length in menu]
+
+        return choose_for_plan(firsts, others, target, sizes, self.say)
 
     # Buffers
 
@@ -128,8 +150,17 @@ class Draft:
 
     # Steps
 
-    def schedule_parts(self, parts: Parts, buffers: tuple[int, ...], why: str = "") -> None:
-        """Steps for what a kernel was cut into; ``buffers`` are behind the kernel's parameters."""
+    def schedule_parts(
+        self, parts: Parts, buffers: tuple[int, ...], chosen: Iterator[Sequence[Piece]], why: str = ""
+    ) -> None:
+        """Steps for what a kernel was cut into.
+
+        Args:
+            parts: the kernels.
+            buffers: behind the parameters of the whole one.
+            chosen: how the target runs each of the parts.
+            why: what the steps are there for, where they compute nothing.
+        """
         spaces: dict[int, int] = {}
         for part in parts.parts:
             shared = [p for p in sorted(part.params) if p >= len(buffers)]
@@ -138,21 +169,22 @@ class Draft:
                     space = parts.workspaces[p - len(buffers)]
                     spaces[p] = self.scratch(space.shape, space.dtype, f"workspace of {parts.whole.name}")
             behind = tuple(buffers[p] if p < len(buffers) else spaces[p] for p in part.params)
-            self.schedule(part, behind, tuple(spaces[p] for p in shared), why)
+            self.schedule(part, next(chosen), behind, tuple(spaces[p] for p in shared), why)
 
-    def schedule(self, part: Part, buffers: tuple[int, ...], shared: tuple[int, ...], why: str) -> None:
+    def schedule(
+        self, part: Part, pieces: Sequence[Piece], buffers: tuple[int, ...], shared: tuple[int, ...], why: str
+    ) -> None:
         """Steps for one kernel.
 
         Args:
             part: the kernel and how reports count it.
+            pieces: how the target runs it.
             buffers: behind its parameters.
             shared: those of them that are workspaces.
             why: what the steps are there for, where they compute nothing.
         """
         work: dict[int, int] = {}
-        if part not in self.pieces:
-            self.pieces[part] = scheduled(part, self.target, self.hints)
-        for piece in self.pieces[part]:
+        for piece in pieces:
             extra = [*shared]
             for number, shape, dtype in piece.workspace:
                 if number not in work:
@@ -193,7 +225,8 @@ class Draft:
             (Store(1, at, expr.load(0, at, b.dtype)),),
             origins=(why,),
         )
-        self.schedule_parts(uncut(kernel), (source, target), why)
+        parts = uncut(kernel)
+        self.schedule_parts(parts, (source, target), map(self.first, parts.parts), why)
 
     def finish_updates(self) -> Flow:
         """Write each update over its variable where every other reader of the old value runs before; else copy at the
@@ -300,7 +333,12 @@ def scheduled(part: Part, target: Target, sizes: Mapping[str, int]) -> list[Piec
     pieces = target.schedule(kernel, target, sizes)
     if isinstance(pieces, Reject):
         raise CompileError(f"{target.name} cannot run {kernel.name}: {pieces.reason}\n  " + "\n  ".join(kernel.origins))
-    if part.counted is kernel:
+    return _as_counted(part, pieces, sizes)
+
+
+def _as_counted(part: Part, pieces: Sequence[Piece], sizes: Mapping[str, int]) -> list[Piece]:
+    """The pieces of a part as reports count it."""
+    if part.counted is part.kernel:
         return list(pieces)
     flops, nbytes = (0.0, 0.0) if part.counted is None else estimate(part.counted, sizes)
     return [p if p.helper else replace(p, helper=part.helper, flops=flops, nbytes=nbytes) for p in pieces]

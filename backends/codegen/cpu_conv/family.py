@@ -7,7 +7,7 @@ computed while they are packed, weights once, by a helper before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,14 @@ from backends.codegen.cpu_conv.prologue import (
     packed_weights,
     sizes_with,
 )
-from backends.codegen.cpu_conv.schedule import ConvConfig, choose, part_channels, task_count, workspace_elements
+from backends.codegen.cpu_conv.schedule import (
+    ConvConfig,
+    menu,
+    part_channels,
+    task_count,
+    text_length,
+    workspace_elements,
+)
 from backends.codegen.cpu_conv.weight_code import (
     REDUCE_ARGUMENTS,
     WeightConfig,
@@ -87,9 +94,14 @@ class _Config:
     def describe(self) -> str:
         s = self.schedule
         computed = sum(not isinstance(o, int) for o in self.operands)
-        return f"{self.result}, {s.width} lanes, {s.parts}x{s.chunks} tasks" + (
+        tiles = "" if isinstance(s, WeightConfig) else f"tiles {_sum(s.channel_tiles)}x{_sum(s.vector_tiles)}, "
+        return f"{self.result}, {s.width} lanes, {tiles}{s.parts}x{s.chunks} tasks" + (
             f", computes {computed} operands" if computed else ""
         )
+
+
+def _sum(tiles: Sequence[int]) -> str:
+    return "+".join(map(str, tiles))
 
 
 def _shape_of(form: Contraction, window: Window) -> ConvShape:
@@ -215,10 +227,21 @@ class Convolution(Family):
             )
             return [_Config(shape, schedule, (operands[1], operands[0]), batch, result)]
         config = _Config(shape, None, (operands[0], operands[1]), batch, result)  # type: ignore[arg-type]
-        chosen = choose(
+        found = menu(
             _problem(config), width=width, batch=count, cores=model.cores, fused_load=fused, itemsize=dtype.itemsize
         )
-        return [replace(config, schedule=chosen)]
+        return [replace(config, schedule=chosen) for chosen in found]
+
+    def order_of_sums(self, kernel: Kernel, config: _Config) -> Hashable:
+        """Tiles add up channels and taps in their order; what the epilogue gathers goes by units of work."""
+        s = config.schedule
+        if config.gathers:
+            return s
+        return (s.rows, s.images) if any(store.mode == "add" for store in kernel.stores) else "terms in order"
+
+    def bodies(self, kernel: Kernel, config: _Config) -> float:
+        """The vectors that its register tiles write out."""
+        return 1.0 if config.gathers else text_length(_problem(config), config.schedule)  # type: ignore[arg-type]
 
     def pieces(self, kernel: Kernel, config: _Config, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
         dtype = kernel.reductions()[0].dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 from backends.codegen.cpu_conv.code import CACHE_ELEMENTS, ConvProblem, Taps
 from backends.codegen.nest.schedule import blocks
@@ -12,6 +13,8 @@ from graphcore.base.shapes import Extent, dim_min
 
 TASKS_PER_CORE = 4  # what a core should have to choose from
 _SHALLOWEST = 32  # input channels of a part: the sums' way to the workspace and back is paid once a part
+_MOST_TILINGS = 4  # that are offered for one convolution
+_LESS_TEXT = 0.8  # of the text of the one before, which the next has at most
 _MOST_PIXELS = 400  # of an image that is taken whole, in parts of its channels, rather than in bands of rows
 
 
@@ -181,10 +184,29 @@ def tile_cost(channels: int, vectors: float, vector_bytes: int) -> float:
     return max(channels * vectors, 8) + 0.2 * (channels + 1.5 * vectors)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """Register tiles that cover the channels and the pixels of a unit.
+
+    Attributes:
+        channels, vectors: as in ``ConvConfig``.
+        half: whether half a vector is a tile of its own.
+        cycles: of one step of all tiles.
+        text: vectors that are written out for one step of every tile.
+    """
+
+    channels: tuple[int, ...]
+    vectors: tuple[int, ...]
+    half: bool
+    cycles: float
+    text: int
+
+
 @lru_cache(maxsize=4096)
-def _tiles(channels: int, vectors: int, half: bool, vector_bytes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Cheapest (channel tiles, vector tiles) that cover ``channels`` times ``vectors`` (plus half a vector)."""
-    best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
+def _tilings(channels: int, vectors: int, half: bool, vector_bytes: int) -> tuple[Tiling, ...]:
+    """Ways to cover ``channels`` times ``vectors`` (plus half a vector): the cheapest, then the cheapest of those with
+    ever less text."""
+    found: list[Tiling] = []
     registers = register_count(vector_bytes)
     for mo in range(1, min(channels, 24) + 1):
         for nv in range(1, max(1, min(vectors, 6)) + 1):
@@ -201,11 +223,16 @@ def _tiles(channels: int, vectors: int, half: bool, vector_bytes: int) -> tuple[
             )
             # every further body is text to compile and instructions to fetch
             cost *= 1 + 0.01 * ((rest_o > 0) + (rest_v > 1))
-            if best is None or cost < best[0]:
-                channel_tiles = (mo, rest_o) if rest_o else (mo,)
-                best = (cost, channel_tiles, tuple(sorted({nv, rest_v or 1, 1}, reverse=True)))
-    assert best is not None
-    return best[1:]
+            channel_tiles = (mo, rest_o) if rest_o else (mo,)
+            vector_tiles = tuple(sorted({nv, rest_v or 1, 1}, reverse=True))
+            written = [*(v for v in {nv, rest_v} if v and vectors), *([1] if half else [])]
+            text = sum(o * v + o + v for o in channel_tiles for v in written)
+            found.append(Tiling(channel_tiles, vector_tiles, half, cost, text))
+    best: list[Tiling] = []
+    for tiling in sorted(found, key=lambda t: t.cycles):
+        if not best or tiling.text < best[-1].text * _LESS_TEXT:
+            best.append(tiling)
+    return tuple(best[:_MOST_TILINGS])
 
 
 def is_direct(problem: ConvProblem) -> bool:
@@ -237,8 +264,31 @@ def _band_rows(problem: ConvProblem, share: bool, outputs: int, width: int) -> i
     return -(-problem.grid[0] // bands)
 
 
+def menu(problem: ConvProblem, **options: Any) -> tuple[ConvConfig, ...]:
+    """What can be chosen, the schedule of ``choose`` first, whose arguments it takes, then those with other register
+    tiles.
+
+    None of them changes bits: every tile adds up channels, then taps, in their order; what the epilogue gathers goes by
+    rows and images, lane by lane.
+    """
+    return tuple(dict.fromkeys(choose(problem, **options, rank=rank) for rank in range(_MOST_TILINGS)))
+
+
+def text_length(problem: ConvProblem, config: ConvConfig) -> int:
+    """Vectors that are written out for one step of every tile of every phase."""
+    tiles = [v for v, _ in tile_limits(problem, config)]
+    return problem.phases * sum(o * v + o + v for o in config.channel_tiles for v in tiles)
+
+
 def choose(
-    problem: ConvProblem, *, width: int, batch: int, cores: int, fused_load: bool = False, itemsize: int = 4
+    problem: ConvProblem,
+    *,
+    width: int,
+    batch: int,
+    cores: int,
+    fused_load: bool = False,
+    itemsize: int = 4,
+    rank: int = 0,
 ) -> ConvConfig:
     """Pick a schedule.
 
@@ -249,6 +299,8 @@ def choose(
         cores: compute units of the device.
         fused_load: a ``load_x`` callback will be given, so that reading in place would repeat its work.
         itemsize: bytes of an element; ``width * itemsize`` should be the device's register width.
+        rank: which of the register tiles to take, 0 for the best, those with less text after it; of those that there
+            are, the last for a higher one.
     """
     pixels = problem.grid_pixels
     tail_waste = -(-pixels // width) * width / pixels
@@ -280,17 +332,18 @@ def choose(
     half = vector_bytes >= 64 and 0 < tail <= width // 2
     vectors += tail > 0 and not half
     limit = min(vectors, pixels // width) if direct else vectors
-    channel_tiles, vector_tiles = _tiles(problem.out_channels, max(limit, 1), half, vector_bytes)
+    tilings = _tilings(problem.out_channels, max(limit, 1), half, vector_bytes)
+    tiling = tilings[min(rank, len(tilings) - 1)]
     total = -(-batch // images) * problem.groups * -(-problem.grid[0] // rows)
     wanted = TASKS_PER_CORE * cores
     parts = 1
     if total < wanted:
-        parts = max(1, min(-(-wanted // total), problem.out_channels // channel_tiles[0]))
+        parts = max(1, min(-(-wanted // total), problem.out_channels // tiling.channels[0]))
     terms = problem.in_channels * max(t.count for t in problem.taps_y) * max(t.count for t in problem.taps_x)
     return ConvConfig(
         width,
-        channel_tiles,
-        vector_tiles,
+        tiling.channels,
+        tiling.vectors,
         rows,
         images,
         share,

@@ -145,6 +145,10 @@ class Matmul(Family):
             return gemm
         return "terms in order"
 
+    def bodies(self, kernel: Kernel, config: MatmulConfig) -> float:
+        """The products that are written out for a tile."""
+        return config.gemm.mr * config.gemm.nr * config.gemm.k_unroll
+
     def blocks(self, kernel: Kernel, config: MatmulConfig) -> Mapping[Axis, int | None] | None:
         """The rows of a task's tiles."""
         product, gemm = find_product(kernel), config.gemm

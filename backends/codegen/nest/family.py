@@ -11,7 +11,7 @@ from backends.codegen.device_model import DeviceModel
 from backends.codegen.emitter import Emitter
 from backends.codegen.family import Family
 from backends.codegen.nest.code import NestCode
-from backends.codegen.nest.schedule import NestConfig, blocks, choose_nest, nest_units
+from backends.codegen.nest.schedule import NestConfig, blocks, choose_nest, nest_units, tail_widths
 from backends.codegen.nest.work import nest_work
 from backends.codegen.sharing import among_cores, among_items, at_most
 from backends.codegen.template import function, sizes_of
@@ -59,6 +59,13 @@ class Nest(Family):
 
     def pieces(self, kernel: Kernel, config: Any, model: DeviceModel, hints: Mapping[str, int]) -> Sequence[Piece]:
         return [replace(p, elementwise_order=True) for p in super().pieces(kernel, config, model, hints)]
+
+    def bodies(self, kernel: Kernel, config: NestConfig) -> float:
+        """The loops over whole vectors, and what is left of the lanes' axis beside them."""
+        if config.lane is None:
+            return 1
+        extent = config.lane.extent
+        return 1 + (len(tail_widths(extent % config.width)) if isinstance(extent, int) else 1)
 
     def arguments(self, kernel: Kernel, config: NestConfig) -> list[Extent]:
         return [*sizes_of(kernel), *([kernel.axes[0].extent] if config.leading else [])]

@@ -7,6 +7,7 @@ import pytest
 from support.device_names import CPUS
 
 import graphcore as gc
+from backends.codegen.cpu_conv.family import Convolution
 from backends.codegen.cpu_product.family import Matmul
 from backends.codegen.family import Family
 from backends.codegen.nest.family import Nest
@@ -100,3 +101,32 @@ def test_widths_of_one_order_of_sums_give_the_same_bits(device: str, axis: int) 
         by_order.setdefault(order, set()).add(value.tobytes())
     assert all(len(bits) == 1 for bits in by_order.values())
     assert len(by_order) == (1 if axis == 0 else len(orders))  # along summed rows every width is another order
+
+
+@pytest.mark.parametrize("device", CPUS)
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "stride", "batch"),
+    [(5, 26, 9, 1, 3), (16, 40, 16, 2, 2), (33, 21, 7, 1, 4), (64, 30, 12, 1, 1)],
+    ids=["edges", "strided", "several images", "one image"],
+)
+def test_all_tiles_of_a_convolution_give_the_same_bits(
+    device: str, channels: int, filters: int, size: int, stride: int, batch: int
+) -> None:
+    rng = np.random.default_rng(10)
+    x = gc.placeholder("float32", (batch, channels, size, size), name="x")
+    w = gc.placeholder("float32", (filters, channels, 3, 3), name="w")
+    feeds = {t: rng.standard_normal(t.shape).astype(np.float32) for t in (x, w)}
+    y = gc.relu(gc.nn.functional.conv2d(x, w, stride=stride, padding=1) * 0.5 + 1)
+    sums = y.mean(axis=(0, 2, 3))  # gathered in the epilogue
+    (grad,) = gc.gradients((y * y).sum(), [x])
+    fetches = [y, sums, grad]
+    with gc.Session("numpy") as oracle:
+        wanted = oracle.run(fetches, feeds)
+    first, orders = results(device, Convolution, 0, fetches, feeds)
+    assert len(orders) >= 2 and len(set(orders)) == 1
+    for value, right in zip(first, wanted, strict=True):
+        np.testing.assert_allclose(value, right, rtol=2e-4, atol=2e-4)
+    for number in range(1, 4):
+        others, _ = results(device, Convolution, number, fetches, feeds)
+        for value, other in zip(first, others, strict=True):
+            np.testing.assert_array_equal(other.view(np.int32), value.view(np.int32))

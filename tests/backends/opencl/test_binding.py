@@ -7,12 +7,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from support.device_names import RUNTIMES_AND_GPU
 
 import graphcore as gc
 from backends.codegen.registry import BY_NAME
 from graphcore.base.shapes import bind
-
-DEVICES = ("opencl:intel", "opencl:pocl", "opencl:intel:as-gpu")
 
 
 def program():
@@ -34,7 +33,7 @@ def feeds(x, labels, rows):
     return {x: values, labels: rng.integers(0, 20, rows).astype(np.int32)}
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_other_sizes_ask_no_family(device: str) -> None:
     fetches, x, labels = program()
     with gc.Session(device) as session, gc.Session("numpy") as oracle:
@@ -52,7 +51,7 @@ def test_other_sizes_ask_no_family(device: str) -> None:
     assert len({s.family for s in plan.steps}) >= (2 if device.endswith("as-gpu") else 4)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", RUNTIMES_AND_GPU)
 def test_steps_that_store_nothing_have_no_tasks(device: str) -> None:
     fetches, x, labels = program()
     with gc.Session(device) as session:
