@@ -13,13 +13,13 @@ from graphcore.api.initial_value import InitialValue
 from graphcore.api.tensor import Tensor, adopt, result, wrap
 from graphcore.base import dtypes, source
 from graphcore.base.dtypes import DType
-from graphcore.base.errors import DTypeError, GraphError, SessionError, ShapeError
+from graphcore.base.errors import DTypeError, GraphError, SessionError, ShapeError, UsageError
 from graphcore.base.notices import BuildWarning, warn_once
 from graphcore.base.shapes import agree, as_shape, format_shape, is_static
 from graphcore.ir import graph as ir
 from graphcore.ir.graph import read_slots, toposort
 from graphcore.ir.leaves import Constant, Placeholder
-from graphcore.ir.node import Builder, Node, describe, make_node
+from graphcore.ir.node import Builder, Node, Value, describe, make_node
 from graphcore.ir.op import TensorType
 from graphcore.ir.state import StateSlot
 
@@ -103,6 +103,8 @@ def _held(function: str, array: Any, dtype: DType) -> Constant:
 
 def _numbers_of(value: Any) -> Any:
     """A value as an array of numbers; integers beyond int64 stay as they are."""
+    if isinstance(value, Value):  # a tuple, which would be taken for a list of its parts
+        raise UsageError(f"a value of a graph is given for a tensor or numbers; its tensor is meant: {describe(value)}")
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+from support.values import message_of
 
 import graphcore as gc
 from graphcore.api.tensor import known_tensor, wrap
@@ -120,3 +121,18 @@ def test_a_variable_is_made_again_as_it_was() -> None:
     assert made.initial.tolist() == [1, 2, 3] and made.grad is None
     made.key_hint = None
     assert made.name == update.slot.name == "w"
+
+
+def test_what_is_assigned_may_be_numbers() -> None:
+    w = gc.Variable(np.zeros(2, np.float32), name="w")
+    with gc.Session("numpy") as session:
+        for value in (np.array([1, 2], np.float32), [3.0, 4.0], w * 2.0, (5, 6)):
+            want = [6, 8] if isinstance(value, gc.Tensor) else list(value)
+            session.run(w.assign(value))
+            assert session.get_value(w).tolist() == want
+
+
+def test_a_value_is_no_list_of_its_parts() -> None:
+    x, w = gc.placeholder("float32", (2,), name="x"), gc.Variable(np.zeros(2, np.float32))
+    for use in (lambda: gc.constant(x.value), lambda: w.assign(x.value), lambda: w + x.value, lambda: gc.exp(x.value)):
+        assert "its tensor is meant: x: float32(2,)" in message_of(gc.UsageError, use)

@@ -17,8 +17,8 @@ import graphcore as gc
 from backends.opencl.memory import Pool, Space
 from backends.opencl.program import POINTERS
 from backends.opencl.runtime import OpenCLBackend
+from graphcore.api.tensor import Builder, wrap
 from graphcore.base import dtypes
-from graphcore.ir.node import Builder
 from graphcore.runtime import session as sessions
 
 DEVICES = (*RUNTIMES, f"{RUNTIMES[0]}:as-gpu")
@@ -124,7 +124,7 @@ def test_ops_in_several_blocks(device: str) -> None:
         operands = [gc.placeholder(dtypes.as_dtype(np.asarray(a).dtype), np.shape(a)) for a in arrays]
         feeds.update(zip(operands, arrays, strict=True))
         node = b.apply(op, *operands)
-        outputs += [node.output(i) for i in range(len(node.types))]
+        outputs += [wrap(t) for t in node.outputs]
         places.append(len(node.types))
     with session_on(device, 8192) as session:
         found = session.run(outputs, feeds)
