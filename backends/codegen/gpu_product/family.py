@@ -36,6 +36,7 @@ _GROUPS_PER_CORE = 16
 _BUSY = 2  # tiles a multiprocessor that keep it busy
 _RESULTS = ((8, 8), (8, 4), (4, 8), (4, 4), (4, 2), (2, 4), (2, 2))  # of a work item: rows, columns
 _DEPTHS = ((16, 2), (8, 2), (16, 1), (8, 1))  # terms in local memory, and how many blocks of them, the best first
+_BESIDE_OTHERS = 32  # results of a work item where its registers hold more than them and the factors
 _REGISTERS = 32  # bytes of a work item's elements of one factor
 _VECTOR_BYTES = 16  # that one load from local memory brings
 # Per cent of the peak that the inner loop allows, by the results of a work item: of the last places none, so that the
@@ -62,15 +63,20 @@ def tiles_of(itemsize: int, model: DeviceModel) -> list[TileConfig]:
     return found
 
 
-def choose_tile(m: int, n: int, k: int, batch: int, itemsize: int, model: DeviceModel) -> TileConfig | None:
-    """The tile with which the multiprocessor that has most to do is done first; None if the device can hold none."""
+def choose_tile(m: int, n: int, batch: int, itemsize: int, model: DeviceModel, bare: bool = True) -> TileConfig | None:
+    """The tile with which the multiprocessor that has most to do is done first; None if the device can hold none.
+
+    Only a ``bare`` product, of loaded factors and with nothing done to its results, leaves work items the registers for
+    most results.
+    """
 
     def turns(config: TileConfig) -> float:
         height, width = config.tile
         tiles = batch * -(-m // height) * -(-n // width)
         return -(-tiles // model.cores) * height * width / _SHARES[config.rows, config.cols]
 
-    return min(tiles_of(itemsize, model), key=turns, default=None)
+    fitting = [t for t in tiles_of(itemsize, model) if bare or t.rows * t.cols <= _BESIDE_OTHERS]
+    return min(fitting, key=turns, default=None)
 
 
 class GpuMatmul(Family):
@@ -89,7 +95,8 @@ class GpuMatmul(Family):
         m, n, k, batch = (_count(axes, hints) for axes in (found.rows, found.cols, found.terms, found.batch))
         if m < _SMALLEST or n < _SMALLEST or k < _SHORTEST:
             return Reject(f"{m}x{n}x{k} is too small for tiles")
-        config = choose_tile(m, n, k, batch, register_bytes(found.total.dtype), model)
+        bare = {found.left.fn, found.right.fn} == {"load"} and all(s.value is found.total for s in kernel.stores)
+        config = choose_tile(m, n, batch, register_bytes(found.total.dtype), model, bare)
         return Reject("its tiles do not fit the local memory") if config is None else [config]
 
     def local_bytes(self, kernel: Kernel, config: TileConfig, model: DeviceModel) -> int:

@@ -333,10 +333,11 @@ def test_equal_steps_share_a_kernel_and_a_launch():
 
 
 def test_tiles_grow_with_the_product():
-    sizes = [choose_tile(n, n, n, 1, 4, H100).tile[0] for n in (64, 512, 1024, 4096)]
+    sizes = [choose_tile(n, n, 1, 4, H100).tile[0] for n in (64, 512, 1024, 4096)]
     assert sizes == sorted(sizes) and sizes[0] == 32 and sizes[-1] == 128
-    assert all(choose_tile(n, n, n, 1, 8, H100).nbytes(8) <= H100.local_memory for n in (64, 4096))
-    config = choose_tile(4096, 4096, 4096, 1, 4, H100)
+    assert all(choose_tile(n, n, 1, 8, H100).nbytes(8) <= H100.local_memory for n in (64, 4096))
+    assert choose_tile(4096, 4096, 1, 4, H100, bare=False).tile == (128, 64)
+    config = choose_tile(4096, 4096, 1, 4, H100)
     assert config.across * config.down == H100.group and config.rows * config.cols * 4 <= 256
 
 
@@ -365,4 +366,4 @@ def test_blocks_of_terms_are_loaded_while_others_are_multiplied() -> None:
     assert [t.buffers for t in tiles_of(4, H100)] == [2] * 7
     small = replace(H100, local_memory=9000)
     assert all(t.nbytes(4) <= 9000 for t in tiles_of(4, small)) and {t.buffers for t in tiles_of(4, small)} == {1, 2}
-    assert choose_tile(64, 64, 64, 1, 4, replace(H100, local_memory=64)) is None
+    assert choose_tile(64, 64, 1, 4, replace(H100, local_memory=64)) is None

@@ -79,11 +79,12 @@ def test_steps_fit_registers_and_local_memory(compiler: tuple[Compiler, str], mo
 
 @pytest.mark.slow
 def test_a_plan_in_one_launch_is_taken(compiler: tuple[Compiler, str], tmp_path: Path) -> None:
-    """Where the addresses of all functions are alive at once, some may go to the stack or to lanes."""
+    """Where the addresses of all functions are alive at once, some may go to the stack or to lanes. No other group has
+    to find room beside the one that runs a plan, so it may have all registers that instructions can name."""
     made, device = compiler
     found = made.compile(source("mlp", device).whole, tmp_path)
     assert len(found) == 1
-    assert not (wrong := faults(made, found, stack=SPACES + 32, lanes=16)), "\n".join(wrong)
+    assert not (wrong := faults(replace(made, most=255), found, stack=SPACES + 32, lanes=16)), "\n".join(wrong)
 
 
 @pytest.mark.slow
