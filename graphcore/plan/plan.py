@@ -255,9 +255,9 @@ class Plan:
         assert fetch.buffer is not None
         return buffers[fetch.buffer]
 
-    @property
+    @cached_property
     def launches(self) -> tuple[Launch, ...]:
-        """The steps of a plan that has no others than launches.
+        """The steps of a plan that has no others than launches, told apart once.
 
         Raises:
             DeviceError: it has others; only the plan interpreter runs them yet.

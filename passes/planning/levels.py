@@ -91,17 +91,17 @@ class Levels(Stage[Unordered, Plan]):
     gives: ClassVar[type] = Plan
 
     def run(self, unordered: Unordered, ctx: StageContext, /) -> Plan:
-        plan, flow = unordered.plan, unordered.flow
+        plan, flow, launches = unordered.plan, unordered.flow, unordered.plan.launches
         sizes = arena_sizes(plan, plan.hints)
         fetched = {f.buffer for f in plan.fetches if f.buffer is not None}
         # Nothing waits for the optimizer's updates; in one level, updates of equal structure are rows of one kernel.
-        sinks = [i for i, s in enumerate(plan.launches) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
+        sinks = [i for i, s in enumerate(launches) if not flow.behind[i] and s.kernel.kind is KernelKind.MAP]
         if ctx.fewest_bytes:
             levels, name = single_steps(flow, sizes, fetched)
         else:
             levels, name = levels_of(flow, sinks, sizes, fetched, {*plan.feeds})
         ctx.say(f"steps run {name}")
-        order = sorted(range(len(plan.launches)), key=lambda i: (levels[i], i))
+        order = sorted(range(len(launches)), key=lambda i: (levels[i], i))
         moved = {old: new for new, old in enumerate(order)}
-        steps = tuple(replace(plan.launches[i], level=levels[i]) for i in order)
+        steps = tuple(replace(launches[i], level=levels[i]) for i in order)
         return replace(plan, steps=steps, in_place=tuple((b, moved[i]) for b, i in plan.in_place))
